@@ -1,0 +1,342 @@
+"""The events of a run, the only truth about it: frozen facts with fixed topics, folded by `engine.run.evolve`.
+
+Every class has a `TOPIC` that never changes and a `VERSION` of its shape; an older stored shape is lifted by `upcast_v<n>_v<n+1>` before it is built,
+a newer one is refused. Fields are JSON-native or `datetime`. `marks` are JSON pointers, from the event's root (such as `/data/email`), to personal
+values; sealing puts those in the data subject's own frame and every read model shows them redacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+Json = Any
+"""JSON-native: dict, list, str, int, float, bool, None."""
+
+RunStatus = Literal[
+    "queued", "running", "waiting", "parked", "compensating",
+    "succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped",
+]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """What all run events share: when it happened (engine time, UTC) and which of its values are personal."""
+
+    TOPIC: ClassVar[str] = ""
+    VERSION: ClassVar[int] = 1
+
+    at: datetime
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(RunEvent):
+    """The run exists. `trigger` is {kind: event|manual|hook|schedule|rerun|unwind, id, type, source}; `data` its payload; `scope` heads every idempotency key."""
+
+    TOPIC: ClassVar[str] = "run.started"
+
+    workflow: str
+    workflow_version: int
+    trigger: Mapping[str, Json]
+    data: Json
+    scope: str
+    initiator: str
+    correlation_id: str
+    causation_id: str | None = None
+    traceparent: str | None = None
+    subject: str | None = None
+    """Data subject whose key seals the personal values of this run."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Searchable run attributes declared by the saga; personal ones are hashed before they are indexed."""
+    deadline: datetime | None = None
+    queued: bool = False
+    """True when no slot was free: the run waits for admission before its first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAdmitted(RunEvent):
+    TOPIC: ClassVar[str] = "run.admitted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepScheduled(RunEvent):
+    """Intent, recorded before the effect. `key` is the idempotency key `<scope>/<step>/<visit>`, the same for every attempt."""
+
+    TOPIC: ClassVar[str] = "step.scheduled"
+
+    step: str
+    visit: int
+    key: str
+    action: str
+    kind: Literal["local", "command"]
+    input: Json
+    input_hash: str
+    deadline: datetime | None = None
+    """When this attempt has taken too long."""
+    undo: str | None = None
+    """Name of the compensating action or command; None: nothing to undo."""
+    on_failure: Literal["compensate", "continue", "park"] = "compensate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepAttempted(RunEvent):
+    """Intent of a further attempt (2, 3, ...), after its backoff or an operator's retry."""
+
+    TOPIC: ClassVar[str] = "step.attempted"
+
+    step: str
+    visit: int
+    attempt: int
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSucceeded(RunEvent):
+    TOPIC: ClassVar[str] = "step.succeeded"
+
+    step: str
+    visit: int
+    attempt: int
+    output: Json
+    """The step's result, and the receipt that its undo receives."""
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed(RunEvent):
+    """One attempt failed. `retry_at` is set when another follows; `final` when retries are over; `ambiguous` when the effect may have happened."""
+
+    TOPIC: ClassVar[str] = "step.failed"
+
+    step: str
+    visit: int
+    attempt: int
+    error: Mapping[str, Json]
+    """{code, message, stack?}; never a payload."""
+    final: bool
+    ambiguous: bool = False
+    irrecoverable: bool = False
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkipped(RunEvent):
+    """An operator supplied the output instead of the effect; it has no undo."""
+
+    TOPIC: ClassVar[str] = "step.skipped"
+
+    step: str
+    visit: int
+    output: Json
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCancelled(RunEvent):
+    """A sibling that was still open when unwinding began was told to stop and is settled; `ambiguous` says its effect may have happened."""
+
+    TOPIC: ClassVar[str] = "step.cancelled"
+
+    step: str
+    visit: int
+    ambiguous: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepStarted(RunEvent):
+    TOPIC: ClassVar[str] = "sleep.started"
+
+    name: str
+    visit: int
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepEnded(RunEvent):
+    TOPIC: ClassVar[str] = "sleep.ended"
+
+    name: str
+    visit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitStarted(RunEvent):
+    """Waits for a fact: `event` type whose correlation key named `key_name` equals `key_value`. `look_back` bounds how early the fact may have come."""
+
+    TOPIC: ClassVar[str] = "wait.started"
+
+    name: str
+    visit: int
+    event: str
+    key_name: str
+    key_value: str
+    look_back: datetime
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitMatched(RunEvent):
+    TOPIC: ClassVar[str] = "wait.matched"
+
+    name: str
+    visit: int
+    event_id: str
+    data: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitTimedOut(RunEvent):
+    TOPIC: ClassVar[str] = "wait.timed_out"
+
+    name: str
+    visit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRequested(RunEvent):
+    TOPIC: ClassVar[str] = "approval.requested"
+
+    name: str
+    visit: int
+    title: str
+    role: str
+    context: Json = None
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalDecided(RunEvent):
+    TOPIC: ClassVar[str] = "approval.decided"
+
+    name: str
+    visit: int
+    approved: bool
+    by: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalTimedOut(RunEvent):
+    TOPIC: ClassVar[str] = "approval.timed_out"
+
+    name: str
+    visit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateEntered(RunEvent):
+    """A named business state of the saga, such as Active; each one is also a notice and an audit entry."""
+
+    TOPIC: ClassVar[str] = "state.entered"
+
+    name: str
+    visit: int
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueRecorded(RunEvent):
+    """A recorded answer to `run.now`, `run.uuid` or `run.random`, so that driving the saga again sees the same."""
+
+    TOPIC: ClassVar[str] = "value.recorded"
+
+    name: str
+    visit: int
+    value: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentOpened(RunEvent):
+    """A branch stopped and waits for an operator. `step` is None when the saga itself is to blame (it raised, changed, or did not yield)."""
+
+    TOPIC: ClassVar[str] = "incident.opened"
+
+    incident: str
+    reason: Literal["step_failed", "undo_failed", "saga_raised", "saga_changed", "saga_stuck", "run_timed_out", "no_progress", "cap_exceeded"]
+    detail: str
+    step: str | None = None
+    visit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentResolved(RunEvent):
+    TOPIC: ClassVar[str] = "incident.resolved"
+
+    incident: str
+    how: Literal["retry", "skip", "abandon", "cancel", "redrive"]
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompensationStarted(RunEvent):
+    """From here on only undos happen. `cause` decides the terminal status: failed -> compensated, cancelled -> cancelled, timed_out -> timed_out."""
+
+    TOPIC: ClassVar[str] = "compensation.started"
+
+    cause: Literal["failed", "cancelled", "timed_out", "abandoned"]
+    by: str
+    error: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoScheduled(RunEvent):
+    """Intent of one undo attempt. `receipt` is what do left behind, None when do was ambiguous. `key` is the step's key plus `/undo`."""
+
+    TOPIC: ClassVar[str] = "undo.scheduled"
+
+    step: str
+    visit: int
+    key: str
+    action: str
+    kind: Literal["local", "command"]
+    input: Json
+    receipt: Json
+    attempt: int = 1
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoSucceeded(RunEvent):
+    TOPIC: ClassVar[str] = "undo.succeeded"
+
+    step: str
+    visit: int
+    attempt: int
+    output: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoFailed(RunEvent):
+    TOPIC: ClassVar[str] = "undo.failed"
+
+    step: str
+    visit: int
+    attempt: int
+    error: Mapping[str, Json]
+    final: bool
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(RunEvent):
+    """The last event of the stream; nothing may follow. `left` names steps whose effects were not undone."""
+
+    TOPIC: ClassVar[str] = "run.ended"
+
+    status: Literal["succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"]
+    output: Json = None
+    error: Mapping[str, Json] | None = None
+    left: tuple[str, ...] = ()
+    by: str = ""
+
+
+def all_run_events() -> tuple[type[RunEvent], ...]:
+    """Every concrete run event, in the order of this file; the closed topic registry is made from it."""
+    return tuple(
+        value for value in globals().values() if isinstance(value, type) and issubclass(value, RunEvent) and value is not RunEvent
+    )

@@ -1,0 +1,1 @@
+"""What a module's developer imports: transports, publishing with confirms, transactional command handling."""
