@@ -1,0 +1,80 @@
+"""What a step can do, as data: an action is executed with a stable key and, if it has an undo, compensated with the receipt that do left behind.
+
+Two kinds. A *local* action runs in the worker of the process that owns the run (HTTP, mail, a module-level Python function). A *command* is sent to a
+module over the bus and answered by one of its declared outcomes; the engine only awaits it. Both are declared as data in one `ActionSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionCall:
+    """One attempt. `key` never changes between attempts; pass it to whatever honours idempotency keys. `receipt` is set for undos only (None: do was ambiguous)."""
+
+    tenant: str
+    run_id: UUID
+    key: str
+    action: str
+    input: Mapping[str, Any]
+    attempt: int
+    deadline: datetime | None = None
+    receipt: Any = None
+    undo: bool = False
+    correlation_id: str = ""
+    traceparent: str | None = None
+
+
+Perform = Callable[[ActionCall], Any | Awaitable[Any]]
+"""A module-level function: plain (quick, runs in the loop) or async. Answers a JSON-native receipt; raises `ActionFailed` to say how it failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Attempts in all, first delay, growth, ceiling and jitter (share of the delay, spread deterministically by key). Units in the names."""
+
+    attempts: int = 3
+    delay_seconds: float = 1.0
+    factor: float = 2.0
+    max_delay_seconds: float = 300.0
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec:
+    """An action as data. `ambiguous` says how an attempt of unknown fate is closed: tombstone (its undo also refuses a late do), query, or park."""
+
+    name: str
+    kind: Literal["local", "command"]
+    perform: Perform | None = None
+    undo: str | None = None
+    """Name of the action that undoes this one by default."""
+    timeout_seconds: float = 30.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    ambiguous: Literal["tombstone", "query", "park"] = "tombstone"
+    coverage: Literal["compensatable", "retriable", "pivot"] = "compensatable"
+    input_marks: tuple[str, ...] = ()
+    """JSON pointers of personal values in the input (from the input's root)."""
+    output_marks: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    """Commands: every declared outcome event type."""
+    success: str | None = None
+    """Commands: which outcome means success; its data is the step's output."""
+    permission: str | None = None
+
+
+class ActionFailed(Exception):
+    """How an attempt failed. `retryable` False stops retrying at once; `irrecoverable` also skips parking and unwinds; `ambiguous`: it may have happened."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = True, ambiguous: bool = False, irrecoverable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.ambiguous = ambiguous
+        self.irrecoverable = irrecoverable
