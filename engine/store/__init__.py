@@ -455,7 +455,11 @@ class Catalog(Protocol):
 
     async def lanes(self) -> list[int]: ...
 
-    async def keys(self, tenant: str) -> list[WrappedKey]: ...
+    async def keys(self, tenant: str, *, scopes: Sequence[str] | None = None) -> list[WrappedKey]:
+        """The tenant's wrapped keys; `scopes` bounds them, since a tenant may have a key per data subject."""
+
+    async def keys_not_under(self, root_id: str, *, limit: int) -> list[WrappedKey]:
+        """Keys of any tenant wrapped by another root key than this one: what a root rotation still has to rewrap."""
 
     async def add_key(self, key: WrappedKey) -> WrappedKey:
         """Adds it, or answers the one that another process added first."""
