@@ -1,1 +1,3 @@
-"""Every shape that crosses a border: envelopes, manifests, run events, problems, and the SDK that modules import. Lowest floor; imports nothing above it."""
+"""Every shape that crosses a border: envelopes, manifests, run events, problems, and the SDK that modules import.
+Lowest floor; imports nothing above it.
+"""

@@ -1,16 +1,18 @@
 """The one envelope every message travels in: CloudEvents 1.0 with Unwind's extension attributes.
 
-Facts, outcomes and commands all use it. It is parsed by hand rather than by pydantic because intake does it for every delivery; the payload in
-`data` is validated by the model that the owning module's manifest declares (`contracts.manifest`). Sources: CloudEvents 1.0 (attributes, structured
-JSON mode), CloudEvents AMQP binding (binary mode, `ce-` headers).
+Facts, outcomes and commands all use it. It is parsed by hand rather than by pydantic because intake does it for every
+delivery; the payload in `data` is validated by the model that the owning module's manifest declares
+(`contracts.manifest`). Sources: CloudEvents 1.0 (attributes, structured JSON mode), CloudEvents AMQP binding (binary
+mode, `ce-` headers).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -34,8 +36,9 @@ _HEADER_ATTRIBUTES: Final = (
 class Envelope:
     """One message. `type` is `<module>.<Name>V<n>` and is also its routing key; `source` is `/modules/<module>`.
 
-    `id` is the dedup key together with (`tenantid`, `source`). `correlationid` ties a whole story together and is inherited; `causationid` is the id
-    of the message this one answers or follows from. `subject` names the aggregate the fact is about. `data` is JSON-native.
+    `id` is the dedup key together with (`tenantid`, `source`). `correlationid` ties a whole story together and is
+    inherited; `causationid` is the id of the message this one answers or follows from. `subject` names the aggregate
+    the fact is about. `data` is JSON-native.
     """
 
     id: str
@@ -95,7 +98,7 @@ def parse(body: bytes, headers: Mapping[str, Any] | None = None) -> Envelope:
     Raises `EnvelopeInvalid` naming the first wrong field and its remedy. Caps: 256 KiB, depth 64.
     """
     if len(body) > MAX_ENVELOPE_BYTES:
-        raise EnvelopeInvalid("body", f"is {len(body)} bytes; send at most {MAX_ENVELOPE_BYTES} and pass larger content by reference")
+        raise EnvelopeInvalid("body", f"is {len(body)} bytes; send at most {MAX_ENVELOPE_BYTES}, larger by reference")
     check_depth(body)
     try:
         document = orjson.loads(body)
@@ -150,7 +153,9 @@ def from_document(document: Mapping[str, Any]) -> Envelope:
 
 
 def check_depth(body: bytes, limit: int = MAX_DEPTH) -> None:
-    """Refuses nesting beyond `limit` before any parser recurses into it. Counts brackets outside strings only when their plain count could exceed the limit."""
+    """Refuses nesting beyond `limit` before any parser recurses into it. Counts brackets outside strings only when
+    their plain count could exceed the limit.
+    """
     if body.count(b"{") + body.count(b"[") <= limit:
         return
     depth = 0
@@ -182,7 +187,9 @@ def _text(value: Any, name: str, *, required: bool = False) -> str | None:
 
 
 def _header_attributes(headers: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Binary mode: attributes under `ce-<name>`, `cloudEvents:<name>` or `cloudEvents_<name>`; None when the delivery is structured."""
+    """Binary mode: attributes under `ce-<name>`, `cloudEvents:<name>` or `cloudEvents_<name>`; None when the delivery
+    is structured.
+    """
     for prefix in ("ce-", "cloudEvents:", "cloudEvents_"):
         if prefix + "specversion" in headers:
             found: dict[str, Any] = {"specversion": _decode(headers[prefix + "specversion"])}

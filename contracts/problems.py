@@ -4,11 +4,14 @@
     ├── EnvelopeInvalid        a message is malformed                      dead letter / 400
     ├── ContractUnknown        no installed module declares this type     dead letter / 400
     ├── PayloadInvalid         `data` does not fit the declared model     dead letter / 422
+    ├── ManifestInvalid        a module declares something impossible      the module does not load
+    ├── TopicUnknown · EventNewer   a stored event this version cannot read  upgrade the process
     ├── DuplicateMismatch      a known id came again with another body    dead letter / 409
     ├── Unauthenticated · Forbidden · NotFound · Conflict · TooLarge · RateLimited · Unavailable
     └── (engine floors add their own subclasses; `code` stays unique, a test checks it)
 
-Rendered as RFC 9457 problem+json over HTTP, as one line and an exit code on the CLI, as the reason of a dead letter on the bus.
+Rendered as RFC 9457 problem+json over HTTP, as one line and an exit code on the CLI, as the reason of a dead letter on
+the bus.
 """
 
 from __future__ import annotations
@@ -68,6 +71,27 @@ class PayloadInvalid(Problem):
     title = "The payload does not fit its declared model"
     status = 422
     exit_code = 2
+
+
+class ManifestInvalid(Problem):
+    code = "manifest_invalid"
+    title = "A module's manifest is wrong"
+    status = 500
+    exit_code = 2
+
+
+class TopicUnknown(Problem):
+    code = "topic_unknown"
+    title = "A stored event has a topic this version does not know"
+    status = 500
+    exit_code = 8
+
+
+class EventNewer(Problem):
+    code = "event_newer"
+    title = "A stored event was written by a newer version"
+    status = 500
+    exit_code = 8
 
 
 class DuplicateMismatch(Problem):
