@@ -1,7 +1,9 @@
-"""What a step can do, as data: an action is executed with a stable key and, if it has an undo, compensated with the receipt that do left behind.
+"""What a step can do, as data: an action is executed with a stable key and, if it has an undo, compensated with the
+receipt that do left behind.
 
-Two kinds. A *local* action runs in the worker of the process that owns the run (HTTP, mail, a module-level Python function). A *command* is sent to a
-module over the bus and answered by one of its declared outcomes; the engine only awaits it. Both are declared as data in one `ActionSpec`.
+Two kinds. A *local* action runs in the worker of the process that owns the run (HTTP, mail, a module-level Python
+function). A *command* is sent to a module over the bus and answered by one of its declared outcomes; the engine only
+awaits it. Both are declared as data in one `ActionSpec`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionCall:
-    """One attempt. `key` never changes between attempts; pass it to whatever honours idempotency keys. `receipt` is set for undos only (None: do was ambiguous)."""
+    """One attempt. `key` never changes between attempts; pass it to whatever honours idempotency keys. `receipt` is
+    set for undos only (None: do was ambiguous).
+    """
 
     tenant: str
     run_id: UUID
@@ -31,12 +35,16 @@ class ActionCall:
 
 
 Perform = Callable[[ActionCall], Any | Awaitable[Any]]
-"""A module-level function: plain (quick, runs in the loop) or async. Answers a JSON-native receipt; raises `ActionFailed` to say how it failed."""
+"""A module-level function: plain (quick, runs in the loop) or async. Answers a JSON-native receipt; raises
+`ActionFailed` to say how it failed.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Attempts in all, first delay, growth, ceiling and jitter (share of the delay, spread deterministically by key). Units in the names."""
+    """Attempts in all, first delay, growth, ceiling and jitter (share of the delay, spread deterministically by key).
+    Units in the names.
+    """
 
     attempts: int = 3
     delay_seconds: float = 1.0
@@ -47,7 +55,9 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionSpec:
-    """An action as data. `ambiguous` says how an attempt of unknown fate is closed: tombstone (its undo also refuses a late do), query, or park."""
+    """An action as data. `ambiguous` says how an attempt of unknown fate is closed: tombstone (its undo also refuses a
+    late do), query, or park.
+    """
 
     name: str
     kind: Literal["local", "command"]
@@ -59,17 +69,23 @@ class ActionSpec:
     ambiguous: Literal["tombstone", "query", "park"] = "tombstone"
     coverage: Literal["compensatable", "retriable", "pivot"] = "compensatable"
     input_marks: tuple[str, ...] = ()
-    """JSON pointers of personal values in the input (from the input's root)."""
+    """Patterns (`contracts.pointers`, `*` is every element) of personal values in the input, from the input's root."""
     output_marks: tuple[str, ...] = ()
     outcomes: tuple[str, ...] = ()
     """Commands: every declared outcome event type."""
     success: str | None = None
     """Commands: which outcome means success; its data is the step's output."""
+    command: str | None = None
+    """Commands: the wire type, `identity.CreateUserV1`, which is also the routing key."""
+    irrecoverable: tuple[str, ...] = ()
+    """Commands: the outcomes after which no attempt can succeed; retries and parking are skipped."""
     permission: str | None = None
 
 
 class ActionFailed(Exception):
-    """How an attempt failed. `retryable` False stops retrying at once; `irrecoverable` also skips parking and unwinds; `ambiguous`: it may have happened."""
+    """How an attempt failed. `retryable` False stops retrying at once; `irrecoverable` also skips parking and unwinds;
+    `ambiguous`: it may have happened.
+    """
 
     def __init__(self, code: str, message: str, *, retryable: bool = True, ambiguous: bool = False, irrecoverable: bool = False) -> None:
         super().__init__(message)

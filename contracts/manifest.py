@@ -37,10 +37,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticUndefined
 
 from contracts.calls import RetryPolicy
+from contracts.pointers import expand_marks
 from contracts.problems import ManifestInvalid
+from contracts.shapes import PERSONAL_KEY, marks_of
 
-PERSONAL_KEY: Final = "pii"
-"""The JSON Schema keyword of the personal-data mark."""
+__all__ = [
+    "PERSONAL_KEY",
+    "AnswerModel",
+    "Command",
+    "CommandModel",
+    "Event",
+    "EventModel",
+    "FailureModel",
+    "Message",
+    "Module",
+    "Personal",
+    "Query",
+    "QueryModel",
+    "UndoModel",
+    "action_name",
+    "base_name",
+    "expand_marks",
+    "marks_of",
+    "personal",
+    "version_of",
+]
 
 MODULE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 MODEL_NAME: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,99}V[1-9][0-9]{0,3}\Z")
@@ -53,7 +74,7 @@ Personal = Annotated[str, Field(json_schema_extra={PERSONAL_KEY: True})]
 
 
 def personal(default: Any = PydanticUndefined, **options: Any) -> Any:
-    """Marks a field of any type as personal, taking the options of `pydantic.Field`: `address: Address = personal()`."""
+    """Marks a field of any type as personal; takes the options of `pydantic.Field`: `address: Address = personal()`."""
     return Field(default, json_schema_extra={PERSONAL_KEY: True}, **options)
 
 
@@ -253,7 +274,7 @@ def _claim(
         raise _refusal(module, f"{role} {name} must be named in CamelCase and end in its version, such as {name}V1")
     known = roles.setdefault(name, (role, model))
     if known != (role, model):
-        raise _refusal(module, f"{name} is declared as {known[0]} and as {role}; every type has one meaning, rename one")
+        raise _refusal(module, f"{name} is declared as {known[0]} and as {role}; a type has one meaning, rename one")
 
 
 def _check_command(module: Module, command: Command, roles: dict[str, tuple[str, type[Message]]]) -> None:

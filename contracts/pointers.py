@@ -71,8 +71,9 @@ def expand_compiled(patterns: tuple[Segments, ...], data: Any) -> tuple[str, ...
     found: dict[str, None] = {}
     for parts in patterns:
         if len(parts) == 1 and parts[0] != EVERY and isinstance(data, dict):
-            if data.get(parts[0]) is not None:
-                found[pointer_of(parts)] = None
+            name = parts[0]
+            if data.get(name) is not None:
+                found["/" + name if name.isidentifier() else pointer_of(parts)] = None
         else:
             _expand(parts, 0, data, [], found)
     return tuple(found)
