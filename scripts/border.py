@@ -1,0 +1,110 @@
+"""The one border between verbs and the shell: a verb's answer becomes output, a `Problem` becomes one line (or a JSON
+problem) and an exit code. No other module of this floor prints an error or ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import typer
+
+from contracts.problems import Problem
+from scripts.answer import Answer, print_document, show
+
+EXIT_CODES: Final = {
+    0: ("ok", "it was done"),
+    1: ("internal", "a fault of Unwind's own, or a check that answered no"),
+    2: ("bad input", "an argument, a setting or a document is wrong; the line names the field"),
+    3: ("not found", "there is no such run, dead letter, tenant or file here"),
+    4: ("conflict", "the current state does not allow it"),
+    5: ("auth", "the token is missing, wrong or not permitted to do this"),
+    6: ("limited", "a cap or rate limit is reached; try later"),
+    7: ("unavailable", "the engine, the database or the bus does not answer; try later"),
+    130: ("interrupted", "stopped by Ctrl-C"),
+}
+"""Every exit code with its name and meaning; README's table is checked against it."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def verb(
+    app: typer.Typer, name: str | None = None, *, hidden: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function (plain or async) that returns an `Answer` as a verb, and gives it `--json`."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+        hints = typing.get_type_hints(function, include_extras=True)
+        parameters = [
+            parameter.replace(annotation=hints[parameter.name]) for parameter in signature.parameters.values()
+        ]
+        parameters.append(
+            inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+        )
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            as_json = bool(given.pop("as_json"))
+            raise typer.Exit(perform(functools.partial(function, **given), as_json=as_json))
+
+        del run.__wrapped__  # typer must read the widened signature, not the function's own
+        run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
+        app.command(name, hidden=hidden)(run)
+        return function
+
+    return register
+
+
+def perform(function: Callable[[], Any], *, as_json: bool) -> int:
+    """Runs a verb to its exit code."""
+    try:
+        answer = function()
+        if inspect.iscoroutine(answer):
+            answer = asyncio.run(answer)
+        if isinstance(answer, Answer):
+            show(answer, as_json=as_json)
+            return answer.exit_code
+        return 0
+    except Problem as problem:
+        return tell(problem, as_json=as_json)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`unwind runs list | head`); writing at exit would only complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("UNWIND_DEBUG"):
+            traceback.print_exc()
+        return tell_line(
+            "internal", f"{type(error).__name__}: {error}; set UNWIND_DEBUG=1 to see where", 1, as_json=as_json
+        )
+
+
+def tell(problem: Problem, *, as_json: bool) -> int:
+    """One problem on standard error: a line that names field and remedy, or its RFC 9457 document."""
+    if as_json:
+        print_document(problem.to_document(), sys.stderr)
+    else:
+        print(f"unwind: {problem.code}: {_one_line(problem.detail)}", file=sys.stderr)
+    return problem.exit_code
+
+
+def tell_line(code: str, detail: str, exit_code: int, *, as_json: bool) -> int:
+    if as_json:
+        print_document({"type": f"urn:unwind:problem:{code}", "code": code, "detail": detail}, sys.stderr)
+    else:
+        print(f"unwind: {code}: {_one_line(detail)}", file=sys.stderr)
+    return exit_code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
