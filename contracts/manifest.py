@@ -115,11 +115,12 @@ ReceiptT = TypeVar("ReceiptT", bound=EventModel)
 
 class UndoModel(CommandModel, Generic[InputT, ReceiptT]):
     """The order to undo another: what that one was given, and what it left behind. `receipt` is None when nobody knows
-    whether it happened.
+    whether it happened. `cause` is why the run unwinds.
     """
 
     input: InputT
     receipt: ReceiptT | None = None
+    cause: Literal["failed", "cancelled", "timed_out", "abandoned"] = "failed"
 
 
 class QueryModel(CommandModel):
