@@ -5,7 +5,7 @@
     ├── ContractUnknown        no installed module declares this type     dead letter / 400
     ├── PayloadInvalid         `data` does not fit the declared model     dead letter / 422
     ├── ManifestInvalid        a module declares something impossible      the module does not load
-    ├── TopicUnknown · EventNewer   a stored event this version cannot read  upgrade the process
+    ├── TopicUnknown · EventNewer · EventBroken   a stored event that cannot be read    upgrade / restore
     ├── DuplicateMismatch      a known id came again with another body    dead letter / 409
     ├── Unauthenticated · Forbidden · NotFound · Conflict · TooLarge · RateLimited · Unavailable
     └── (engine floors add their own subclasses; `code` stays unique, a test checks it)
@@ -90,6 +90,13 @@ class TopicUnknown(Problem):
 class EventNewer(Problem):
     code = "event_newer"
     title = "A stored event was written by a newer version"
+    status = 500
+    exit_code = 8
+
+
+class EventBroken(Problem):
+    code = "event_broken"
+    title = "A stored event does not fit its shape"
     status = 500
     exit_code = 8
 

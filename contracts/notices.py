@@ -1,0 +1,166 @@
+"""What the engine itself tells the world, as the manifest of module `unwind`: published on `unwind.events` like any
+module's facts.
+
+Redacted by construction: a notice names runs, steps, states, codes and counts. It never carries a payload, an error's
+text, an approval's title or a personal run attribute; whoever may see those asks the API for the run. `subject` of a
+notice's envelope is the run's id.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from contracts.manifest import Event, EventModel, Module
+from contracts.version import __version__
+
+
+class RunNotice(EventModel):
+    """What every notice about a run says first."""
+
+    run_id: str
+    workflow: str
+    workflow_version: int
+
+
+class RunStartedV1(RunNotice):
+    """A run exists. `queued`: it waits for a free slot before its first step. `origin` is the run that this one
+    reruns, unwinds or belongs to.
+    """
+
+    trigger: Literal["event", "manual", "hook", "schedule", "rerun", "unwind", "child"]
+    queued: bool = False
+    origin: str | None = None
+
+
+class RunStateEnteredV1(RunNotice):
+    """A run entered a named business state, such as Active."""
+
+    state: str
+    previous: str | None = None
+
+
+class RunParkedV1(RunNotice):
+    """A branch of a run stopped and waits for an operator: retry, skip, redrive or abandon. `step` is absent when the
+    saga itself is to blame.
+    """
+
+    incident: str
+    reason: str
+    step: str | None = None
+    code: str | None = None
+
+
+class RunResumedV1(RunNotice):
+    """An operator answered an incident."""
+
+    incident: str
+    how: Literal["retry", "skip", "abandon", "cancel", "redrive"]
+    by: str
+
+
+class ApprovalRequestedV1(RunNotice):
+    """A run waits for a person of that role to decide."""
+
+    name: str
+    role: str
+    due: datetime | None = None
+
+
+class ApprovalDecidedV1(RunNotice):
+    """A person decided, or nobody did in time."""
+
+    name: str
+    outcome: Literal["approved", "refused", "timed_out"]
+    by: str | None = None
+
+
+class CompensationStartedV1(RunNotice):
+    """A run unwinds: from here on only undos happen."""
+
+    cause: Literal["failed", "cancelled", "timed_out", "abandoned"]
+    by: str
+
+
+class RunEndedV1(RunNotice):
+    """The last word about a run. `left` names steps whose effects were not undone; `attributes` are its declared ones
+    that are not personal.
+    """
+
+    status: Literal["succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"]
+    code: str | None = None
+    left: list[str] = []
+    attributes: dict[str, str] = {}
+    duration_seconds: float | None = None
+
+
+class WorkflowPublishedV1(EventModel):
+    """A version of a workflow takes runs from now on."""
+
+    workflow: str
+    workflow_version: int
+    hash: str | None = None
+    by: str
+
+
+class WorkflowQuotaBreachedV1(EventModel):
+    """A cap was met: what was asked for waits, or was refused. Counted once per quota and minute, `count` times met.
+    """
+
+    quota: str
+    limit: float
+    used: float
+    scope: Literal["tenant", "workflow", "run"]
+    effect: Literal["queued", "refused", "parked"]
+    workflow: str | None = None
+    run_id: str | None = None
+    count: int = 1
+
+
+class EgressRefusedV1(EventModel):
+    """An outbound call was refused by the guard before it left. The address is not repeated."""
+
+    code: str
+    workflow: str | None = None
+    run_id: str | None = None
+    step: str | None = None
+
+
+class SignatureRefusedV1(EventModel):
+    """Somebody knocked at a webhook endpoint with a wrong signature or token, `count` times within a minute."""
+
+    endpoint: str
+    count: int
+
+
+class MessageDeadLetteredV1(EventModel):
+    """A message could not be understood and waits, sealed and whole, for an operator's redrive or discard."""
+
+    dead_letter: str
+    code: str
+    message_type: str | None = None
+    source: str | None = None
+    attempts: int = 1
+
+
+_RUN_KEYS = {"run": "/run_id", "workflow": "/workflow"}
+
+UNWIND = Module(
+    name="unwind",
+    version=__version__,
+    events=(
+        Event(RunStartedV1, keys=_RUN_KEYS),
+        Event(RunStateEnteredV1, keys={**_RUN_KEYS, "state": "/state"}),
+        Event(RunParkedV1, keys={**_RUN_KEYS, "incident": "/incident"}),
+        Event(RunResumedV1, keys={**_RUN_KEYS, "incident": "/incident"}),
+        Event(ApprovalRequestedV1, keys=_RUN_KEYS),
+        Event(ApprovalDecidedV1, keys=_RUN_KEYS),
+        Event(CompensationStartedV1, keys=_RUN_KEYS),
+        Event(RunEndedV1, keys=_RUN_KEYS),
+        Event(WorkflowPublishedV1, keys={"workflow": "/workflow"}),
+        Event(WorkflowQuotaBreachedV1, keys={"run": "/run_id", "workflow": "/workflow"}),
+        Event(EgressRefusedV1, keys={"run": "/run_id"}),
+        Event(SignatureRefusedV1, keys={"endpoint": "/endpoint"}),
+        Event(MessageDeadLetteredV1),
+    ),
+)
