@@ -16,10 +16,22 @@ Json = Any
 """JSON-native: dict, list, str, int, float, bool, None."""
 
 RunStatus = Literal[
-    "queued", "running", "waiting", "parked", "compensating",
-    "succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped",
+    "queued",
+    "running",
+    "waiting",
+    "parked",
+    "compensating",
+    "succeeded",
+    "failed",
+    "compensated",
+    "compensation_failed",
+    "cancelled",
+    "timed_out",
+    "skipped",
 ]
-TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"})
+TERMINAL: frozenset[str] = frozenset(
+    {"succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +70,16 @@ class RunStarted(RunEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeld(RunEvent):
+    """Something woke the run and was recorded, but no slot was free to go on: it is queued for admission."""
+
+    TOPIC: ClassVar[str] = "run.held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunAdmitted(RunEvent):
+    """A slot was granted to a queued run."""
+
     TOPIC: ClassVar[str] = "run.admitted"
 
 
@@ -80,6 +101,10 @@ class StepScheduled(RunEvent):
     undo: str | None = None
     """Name of the compensating action or command; None: nothing to undo."""
     on_failure: Literal["compensate", "continue", "park"] = "compensate"
+    retry: Mapping[str, Json] | None = None
+    """A retry policy of this step's own (fields of `contracts.calls.RetryPolicy`); None: the action's."""
+    timeout_seconds: float = 30.0
+    """How long one attempt may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +282,16 @@ class IncidentOpened(RunEvent):
     TOPIC: ClassVar[str] = "incident.opened"
 
     incident: str
-    reason: Literal["step_failed", "undo_failed", "saga_raised", "saga_changed", "saga_stuck", "run_timed_out", "no_progress", "cap_exceeded"]
+    reason: Literal[
+        "step_failed",
+        "undo_failed",
+        "saga_raised",
+        "saga_changed",
+        "saga_stuck",
+        "run_timed_out",
+        "no_progress",
+        "cap_exceeded",
+    ]
     detail: str
     step: str | None = None
     visit: int | None = None
@@ -296,6 +330,7 @@ class UndoScheduled(RunEvent):
     kind: Literal["local", "command"]
     input: Json
     receipt: Json
+    cause: str = "failed"
     attempt: int = 1
     deadline: datetime | None = None
 
@@ -338,5 +373,7 @@ class RunEnded(RunEvent):
 def all_run_events() -> tuple[type[RunEvent], ...]:
     """Every concrete run event, in the order of this file; the closed topic registry is made from it."""
     return tuple(
-        value for value in globals().values() if isinstance(value, type) and issubclass(value, RunEvent) and value is not RunEvent
+        value
+        for value in globals().values()
+        if isinstance(value, type) and issubclass(value, RunEvent) and value is not RunEvent
     )

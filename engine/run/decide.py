@@ -1,0 +1,320 @@
+"""What follows from an input: the story of a run, told as one match. Pure; the coordinator loads, calls this, and appends what it answers.
+
+A run goes forward by asking its plan what comes next. A step that fails is tried again while its policy allows; then the run is unwound, goes on, or is
+parked for an operator. Unwinding (`engine.run.unwind`) undoes ambiguous steps first, then completed ones, newest first, one at a time. A finished run
+takes nothing: whatever comes late is ignored, with a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts import run_events as ev
+from contracts.run_events import RunEvent
+from engine.plan import Plan
+from engine.run import inputs as given_
+from engine.run.draft import Draft
+from engine.run.forward import advance, park, resume_parked, start
+from engine.run.inputs import Input
+from engine.run.retry import next_attempt_at
+from engine.run.state import RunState, Step
+from engine.run.unwind import end, undo_done, undo_lost, undo_retry, unwind
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What must be appended, and the state once it is. `ignored` says why an input changed nothing."""
+
+    events: tuple[RunEvent, ...]
+    state: RunState
+    ignored: str | None = None
+
+
+def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False) -> Decision:
+    """The events that follow from `given`. With `hold`, no slot is free: what happened is recorded, but no new step begins (`RunHeld`)."""
+    if state.ended is not None:
+        return Decision((), state, f"the run has ended ({state.ended})")
+    run = Draft(state, plan, given, hold)
+    ignored = _hear(run, given)
+    return Decision(tuple(run.events), run.state, None if run.events else ignored or "it changes nothing")
+
+
+def _hear(run: Draft, given: Input) -> str | None:
+    match given:
+        case given_.Begin():
+            if run.state.version:
+                return "the run has begun already"
+            start(run, given)
+        case given_.Admitted():
+            if not run.state.queued:
+                return "the run is not queued"
+            run.emit(ev.RunAdmitted(at=run.at))
+            advance(run)
+        case given_.StepDone(undo=True):
+            return undo_done(run, given)
+        case given_.StepLost(undo=True):
+            return undo_lost(run, given)
+        case given_.StepDone():
+            return _step_done(run, given)
+        case given_.StepLost():
+            return _step_lost(run, given)
+        case given_.TimerDue():
+            return _timer_due(run, given.key)
+        case given_.FactMatched():
+            return _fact_matched(run, given)
+        case given_.Decided():
+            return _decided(run, given)
+        case given_.CancelAsked():
+            if run.state.cause is not None:
+                return "the run is being unwound already"
+            unwind(run, "cancelled", by=given.by, error={"code": "cancelled", "message": given.reason})
+        case given_.TerminateAsked():
+            end(run, "cancelled", by=given.by, error={"code": "terminated", "message": given.reason})
+        case given_.AbandonAsked():
+            return _abandoned(run, given)
+        case given_.RetryAsked():
+            return _retry(run, given)
+        case given_.SkipAsked():
+            return _skip(run, given)
+        case given_.PlanStuck():
+            if run.state.cause is not None:
+                return "the run is being unwound; its saga is not asked any more"
+            park(run, "no_progress" if given.reason == "no_progress" else "saga_stuck", given.detail)
+        case _:
+            raise TypeError(f"{type(given).__name__} is not an input of a run")
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------------ an attempt has ended
+
+
+def _step_done(run: Draft, given: given_.StepDone) -> str | None:
+    step = run.state.step(given.step, given.visit)
+    if step is None:
+        return f"no step {given.step!r} (visit {given.visit}) was asked for"
+    if step.status not in ("open", "backoff"):
+        return f"step {given.step!r} is {step.status} already"
+    spec = run.plan.action(step.action)
+    marks = run.marks(given.output, spec.output_marks if spec else (), "/output")
+    run.emit(
+        ev.StepSucceeded(
+            at=run.at,
+            step=step.name,
+            visit=step.visit,
+            attempt=given.attempt or step.attempt,
+            output=given.output,
+            cost=given.cost,
+            marks=marks,
+        )
+    )
+    _go_on(run)
+    return None
+
+
+def _step_lost(run: Draft, given: given_.StepLost) -> str | None:
+    step = run.state.step(given.step, given.visit)
+    if step is None:
+        return f"no step {given.step!r} (visit {given.visit}) was asked for"
+    if step.status != "open":
+        return f"step {given.step!r} is {step.status}"
+    if given.attempt and given.attempt != step.attempt:
+        return f"attempt {given.attempt} of step {given.step!r} is over; attempt {step.attempt} is under way"
+    _attempt_failed(run, step, given)
+    return None
+
+
+def _attempt_failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
+    """Retries first; then the step's own policy. An answer that says it can never work skips the retries, and unwinds where the policy would have parked."""
+    retry_at = None
+    if run.state.cause is None and lost.retryable and not lost.irrecoverable:
+        retry_at = next_attempt_at(run, step)
+    final = retry_at is None
+    run.emit(
+        ev.StepFailed(
+            at=run.at,
+            step=step.name,
+            visit=step.visit,
+            attempt=step.attempt,
+            error=lost.error,
+            final=final,
+            ambiguous=lost.ambiguous,
+            irrecoverable=lost.irrecoverable,
+            retry_at=retry_at,
+        )
+    )
+    if not final:
+        return
+    if run.state.cause is not None:
+        unwind(run)
+    elif step.on_failure == "continue":
+        advance(run)
+    elif step.on_failure == "park" and not lost.irrecoverable:
+        park(run, "step_failed", _blame(step.name, lost.error), step=step)
+    else:
+        unwind(run, "failed", by="engine", error=lost.error)
+
+
+def _blame(step: str, error: object) -> str:
+    if isinstance(error, dict):
+        return f"step {step!r}: {error.get('code', 'failed')}: {error.get('message', '')}"
+    return f"step {step!r} failed"
+
+
+def _go_on(run: Draft) -> None:
+    """Forward, or further back, whichever way the run is going."""
+    if run.state.cause is None:
+        advance(run)
+    else:
+        unwind(run)
+
+
+# ------------------------------------------------------------------------------------------------------------------ a wait has ended
+
+
+def _timer_due(run: Draft, key: str) -> str | None:
+    kind, _, rest = key.partition("/")
+    if key == "run/deadline":
+        return _run_timed_out(run)
+    name, _, visit_text = rest.rpartition("/")
+    match kind:
+        case "retry" | "deadline":
+            name, _, visit_text = name.rpartition("/")
+            return _attempt_timer(run, kind, name, int(visit_text), int(rest.rpartition("/")[2]))
+        case "undo-retry" | "undo-deadline":
+            name, _, visit_text = name.rpartition("/")
+            return undo_retry(run, kind, name, int(visit_text), int(rest.rpartition("/")[2]))
+        case "sleep" | "wait" | "approval":
+            return _wait_over(run, kind, name, int(visit_text))
+        case _:
+            return f"no timer is called {key!r}"
+
+
+def _attempt_timer(run: Draft, kind: str, name: str, visit: int, attempt: int) -> str | None:
+    step = run.state.step(name, visit)
+    if step is None or step.attempt != attempt:
+        return f"attempt {attempt} of step {name!r} is over"
+    if kind == "retry":
+        if step.status != "backoff":
+            return f"step {name!r} is {step.status}"
+        run.attempt(step, attempt + 1)
+        return None
+    if step.status != "open":
+        return f"step {name!r} is {step.status}"
+    error = {"code": "timeout", "message": f"no outcome within {step.timeout_seconds:g} s"}
+    _attempt_failed(
+        run, step, given_.StepLost(at=run.at, step=name, visit=visit, attempt=attempt, error=error, ambiguous=True)
+    )
+    return None
+
+
+def _wait_over(run: Draft, kind: str, name: str, visit: int) -> str | None:
+    wait = (run.state.waits or {}).get((name, visit))
+    if wait is None or not wait.open:
+        return f"nothing called {name!r} is waiting"
+    match kind:
+        case "sleep":
+            run.emit(ev.SleepEnded(at=run.at, name=name, visit=visit))
+        case "wait":
+            run.emit(ev.WaitTimedOut(at=run.at, name=name, visit=visit))
+        case _:
+            run.emit(ev.ApprovalTimedOut(at=run.at, name=name, visit=visit))
+    advance(run)
+    return None
+
+
+def _fact_matched(run: Draft, given: given_.FactMatched) -> str | None:
+    wait = (run.state.waits or {}).get((given.name, given.visit))
+    if wait is None or not wait.open or wait.kind != "fact":
+        return f"nothing called {given.name!r} is waiting"
+    if wait.due is not None and run.at > wait.due:
+        return f"the wait {given.name!r} was over before this was heard"
+    marks = run.taint(given.data, tuple("/data" + mark for mark in given.marks), "/data")
+    run.emit(
+        ev.WaitMatched(
+            at=run.at, name=given.name, visit=given.visit, event_id=given.event_id, data=given.data, marks=marks
+        )
+    )
+    advance(run)
+    return None
+
+
+def _decided(run: Draft, given: given_.Decided) -> str | None:
+    wait = next((w for w in run.state.open_waits() if w.name == given.name and w.kind == "approval"), None)
+    if wait is None:
+        return f"no approval called {given.name!r} is open"
+    run.emit(
+        ev.ApprovalDecided(
+            at=run.at, name=wait.name, visit=wait.visit, approved=given.approved, by=given.by, comment=given.comment
+        )
+    )
+    advance(run)
+    return None
+
+
+def _run_timed_out(run: Draft) -> str | None:
+    if run.state.cause is not None or run.state.timed_out:
+        return "the run's deadline has been dealt with"
+    if run.state.incidents:
+        return "the run is parked; its deadline stands still"
+    error = {"code": "run_timed_out", "message": "the run did not end before its deadline"}
+    if run.plan.on_failure == "park":
+        park(run, "run_timed_out", error["message"])
+    else:
+        unwind(run, "timed_out", by="engine", error=error)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------------ an operator has spoken
+
+
+def _abandoned(run: Draft, given: given_.AbandonAsked) -> str | None:
+    state = run.state
+    if state.cause is not None:
+        if not state.incidents:
+            return "the run is being unwound already; abandon it again if an undo parks"
+        end(run, "compensation_failed", by=given.by, error=state.cause_error)
+        return None
+    if not state.incidents:
+        return "only a parked run can be abandoned; cancel it instead"
+    for incident in list((state.incidents or {}).values()):
+        run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="abandon", by=given.by))
+    unwind(run, "abandoned", by=given.by, error={"code": "abandoned", "message": given.reason})
+    return None
+
+
+def _retry(run: Draft, given: given_.RetryAsked) -> str | None:
+    incidents = [i for i in (run.state.incidents or {}).values() if given.step is None or i.step == given.step]
+    if not incidents:
+        return "nothing is parked" if given.step is None else f"step {given.step!r} is not parked"
+    for incident in incidents:
+        run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="retry", by=given.by))
+        step = None if incident.step is None else run.state.step(incident.step, incident.visit or 1)
+        if step is None:
+            continue
+        if incident.reason == "undo_failed":
+            run.attempt_undo(step, step.undo_attempt + 1)
+        else:
+            run.attempt(step, step.attempt + 1)
+    resume_parked(run)
+    return None
+
+
+def _skip(run: Draft, given: given_.SkipAsked) -> str | None:
+    incident = next((i for i in (run.state.incidents or {}).values() if i.step == given.step), None)
+    if incident is None or incident.reason != "step_failed":
+        return f"step {given.step!r} is not parked"
+    run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="skip", by=given.by))
+    marks = run.taint(given.output, (), "/output")
+    run.emit(
+        ev.StepSkipped(
+            at=run.at,
+            step=given.step,
+            visit=incident.visit or 1,
+            output=given.output,
+            by=given.by,
+            reason=given.reason,
+            marks=marks,
+        )
+    )
+    resume_parked(run)
+    return None

@@ -1,0 +1,232 @@
+"""What must be done about an event: the reasons to wake and the messages that follow from it, derived from the log alone, so that they can be rebuilt.
+
+`react` says it as values; the coordinator turns them into rows of the same commit (timers, subscriptions, awaits, outbox) and, after the commit, into
+local attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from contracts import run_events as ev
+from contracts.run_events import RunEvent
+from engine.run.state import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Carry out a local attempt after the commit. `undo` attempts carry the receipt."""
+
+    step: str
+    visit: int
+    attempt: int
+    undo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a command and await one of its outcomes. The command id follows from `key`, so a repeated send is the same command."""
+
+    step: str
+    visit: int
+    attempt: int
+    undo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    key: str
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClearTimer:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    name: str
+    visit: int
+    event: str
+    key_name: str
+    key_value: str
+    look_back: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    name: str
+    visit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A command's outcome is no longer awaited."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Publish one of the engine's own notices (`contracts.notices`); `fields` hold no payload."""
+
+    notice: str
+    fields: Mapping[str, Any]
+
+
+Effect = Perform | Send | SetTimer | ClearTimer | Subscribe | Unsubscribe | Settled | Notify
+
+
+def react(event: RunEvent, state: RunState) -> list[Effect]:
+    """What `event` asks for, given the state after it."""
+    reaction = _REACT.get(type(event))
+    return reaction(event, state) if reaction is not None else []
+
+
+def _attempt(step: str, visit: int, attempt: int, kind: str, deadline: datetime | None, undo: bool) -> list[Effect]:
+    """A local attempt is timed by the process that owns the run; an outcome from elsewhere needs a timer that outlives it."""
+    if kind == "local":
+        return [Perform(step, visit, attempt, undo)]
+    effects: list[Effect] = [Send(step, visit, attempt, undo)]
+    if deadline is not None:
+        effects.append(SetTimer(f"{'undo-' if undo else ''}deadline/{step}/{visit}/{attempt}", deadline))
+    return effects
+
+
+def _scheduled(event: ev.StepScheduled, state: RunState) -> list[Effect]:
+    return _attempt(event.step, event.visit, 1, event.kind, event.deadline, False)
+
+
+def _attempted(event: ev.StepAttempted, state: RunState) -> list[Effect]:
+    step = state.step(event.step, event.visit)
+    assert step is not None
+    return [
+        ClearTimer(f"retry/{event.step}/{event.visit}/{event.attempt - 1}"),
+        *_attempt(event.step, event.visit, event.attempt, step.kind, event.deadline, False),
+    ]
+
+
+def _settled(
+    event: ev.StepSucceeded | ev.StepFailed | ev.StepCancelled | ev.StepSkipped, state: RunState
+) -> list[Effect]:
+    step = state.step(event.step, event.visit)
+    assert step is not None
+    effects: list[Effect] = []
+    if step.kind == "command":
+        effects.append(ClearTimer(f"deadline/{step.name}/{step.visit}/{step.attempt}"))
+        if step.status != "backoff":
+            effects.append(Settled(step.key))
+    if isinstance(event, ev.StepFailed) and event.retry_at is not None:
+        effects.append(SetTimer(f"retry/{step.name}/{step.visit}/{event.attempt}", event.retry_at))
+    elif step.attempt > 1 or isinstance(event, ev.StepCancelled):
+        effects.append(ClearTimer(f"retry/{step.name}/{step.visit}/{step.attempt}"))
+    return effects
+
+
+def _sleep_started(event: ev.SleepStarted, state: RunState) -> list[Effect]:
+    return [SetTimer(f"sleep/{event.name}/{event.visit}", event.due)]
+
+
+def _sleep_ended(event: ev.SleepEnded, state: RunState) -> list[Effect]:
+    return [ClearTimer(f"sleep/{event.name}/{event.visit}")]
+
+
+def _wait_started(event: ev.WaitStarted, state: RunState) -> list[Effect]:
+    effects: list[Effect] = [
+        Subscribe(event.name, event.visit, event.event, event.key_name, event.key_value, event.look_back)
+    ]
+    if event.due is not None:
+        effects.append(SetTimer(f"wait/{event.name}/{event.visit}", event.due))
+    return effects
+
+
+def _wait_settled(event: ev.WaitMatched | ev.WaitTimedOut, state: RunState) -> list[Effect]:
+    return [Unsubscribe(event.name, event.visit), ClearTimer(f"wait/{event.name}/{event.visit}")]
+
+
+def _approval_requested(event: ev.ApprovalRequested, state: RunState) -> list[Effect]:
+    return [SetTimer(f"approval/{event.name}/{event.visit}", event.due)] if event.due is not None else []
+
+
+def _approval_settled(event: ev.ApprovalDecided | ev.ApprovalTimedOut, state: RunState) -> list[Effect]:
+    return [ClearTimer(f"approval/{event.name}/{event.visit}")]
+
+
+def _state_entered(event: ev.StateEntered, state: RunState) -> list[Effect]:
+    return [Notify("RunStateEnteredV1", {"state": event.name, "previous": event.previous})]
+
+
+def _incident_opened(event: ev.IncidentOpened, state: RunState) -> list[Effect]:
+    return [Notify("RunParkedV1", {"incident": event.incident, "reason": event.reason, "step": event.step})]
+
+
+def _compensation_started(event: ev.CompensationStarted, state: RunState) -> list[Effect]:
+    """Waits are over: nothing but undos moves the run from here."""
+    effects: list[Effect] = [Notify("CompensationStartedV1", {"cause": event.cause})]
+    for wait in (state.waits or {}).values():
+        if wait.kind == "fact":
+            effects.append(Unsubscribe(wait.name, wait.visit))
+        prefix = "wait" if wait.kind == "fact" else wait.kind
+        effects.append(ClearTimer(f"{prefix}/{wait.name}/{wait.visit}"))
+    return effects
+
+
+def _undo_scheduled(event: ev.UndoScheduled, state: RunState) -> list[Effect]:
+    effects = _attempt(event.step, event.visit, event.attempt, event.kind, event.deadline, True)
+    return (
+        [ClearTimer(f"undo-retry/{event.step}/{event.visit}/{event.attempt - 1}"), *effects]
+        if event.attempt > 1
+        else effects
+    )
+
+
+def _undo_settled(event: ev.UndoSucceeded | ev.UndoFailed, state: RunState) -> list[Effect]:
+    step = state.step(event.step, event.visit)
+    assert step is not None
+    effects: list[Effect] = [ClearTimer(f"undo-deadline/{step.name}/{step.visit}/{step.undo_attempt}")]
+    if isinstance(event, ev.UndoFailed) and event.retry_at is not None:
+        effects.append(SetTimer(f"undo-retry/{step.name}/{step.visit}/{event.attempt}", event.retry_at))
+    else:
+        effects.append(ClearTimer(f"undo-retry/{step.name}/{step.visit}/{step.undo_attempt}"))
+        effects.append(Settled(step.key + "/undo"))
+    return effects
+
+
+def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
+    """Success is told by the log and the read models alone; an ending that someone may have to act on is also a notice."""
+    if event.status == "succeeded":
+        return []
+    return [
+        Notify(
+            "RunEndedV1", {"status": event.status, "left": list(event.left), "code": (event.error or {}).get("code")}
+        )
+    ]
+
+
+_REACT: dict[type[RunEvent], Callable[[Any, RunState], list[Effect]]] = {
+    ev.StepScheduled: _scheduled,
+    ev.StepAttempted: _attempted,
+    ev.StepSucceeded: _settled,
+    ev.StepFailed: _settled,
+    ev.StepCancelled: _settled,
+    ev.StepSkipped: _settled,
+    ev.SleepStarted: _sleep_started,
+    ev.SleepEnded: _sleep_ended,
+    ev.WaitStarted: _wait_started,
+    ev.WaitMatched: _wait_settled,
+    ev.WaitTimedOut: _wait_settled,
+    ev.ApprovalRequested: _approval_requested,
+    ev.ApprovalDecided: _approval_settled,
+    ev.ApprovalTimedOut: _approval_settled,
+    ev.StateEntered: _state_entered,
+    ev.IncidentOpened: _incident_opened,
+    ev.CompensationStarted: _compensation_started,
+    ev.UndoScheduled: _undo_scheduled,
+    ev.UndoSucceeded: _undo_settled,
+    ev.UndoFailed: _undo_settled,
+    ev.RunEnded: _run_ended,
+}

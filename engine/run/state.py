@@ -1,0 +1,173 @@
+"""What is true about one run now: the fold of its events. A value: only `engine.run.evolve` fills it, and only on a copy of its own.
+
+`steps` and `waits` are keyed by (name, visit); `completions` lists what a saga's coroutine is fed, in the order the log has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from contracts.run_events import TERMINAL, RunStatus
+
+Key = tuple[str, int]
+"""(name, visit)."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One visit of one step. `open`: an attempt is under way; `backoff`: the next waits for its timer; `parked`: for an operator."""
+
+    name: str
+    visit: int
+    key: str
+    action: str
+    kind: Literal["local", "command"]
+    input: Any
+    input_hash: str
+    undo: str | None
+    on_failure: str
+    retry: Mapping[str, Any] | None
+    timeout_seconds: float
+    marks: tuple[str, ...] = ()
+    status: Literal["open", "backoff", "parked", "succeeded", "failed", "skipped", "cancelled"] = "open"
+    attempt: int = 1
+    deadline: datetime | None = None
+    output: Any = None
+    output_marks: tuple[str, ...] = ()
+    error: Mapping[str, Any] | None = None
+    ambiguous: bool = False
+    completed: int = 0
+    """Version of the event that completed it; unwinding goes from the highest to the lowest."""
+    undo_status: Literal["", "open", "backoff", "parked", "done"] = ""
+    undo_attempt: int = 0
+    undo_deadline: datetime | None = None
+    undo_error: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """An open or settled sleep, wait for a fact, or approval."""
+
+    name: str
+    visit: int
+    kind: Literal["sleep", "fact", "approval"]
+    due: datetime | None
+    asked: Mapping[str, Any]
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a saga's coroutine receives for the operation (name, visit): a value, or an error to be raised."""
+
+    name: str
+    visit: int
+    ok: bool
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    id: str
+    reason: str
+    detail: str
+    step: str | None
+    visit: int | None
+
+
+@dataclass(slots=True)
+class RunState:
+    """The whole run. `version` counts its events; `recorded` maps every operation asked so far to (kind, what, hash) for the check on replay."""
+
+    run_id: UUID
+    tenant: str
+    version: int = 0
+    workflow: str = ""
+    workflow_version: int = 0
+    trigger: Mapping[str, Any] | None = None
+    data: Any = None
+    data_marks: tuple[str, ...] = ()
+    scope: str = ""
+    initiator: str = ""
+    correlation_id: str = ""
+    causation_id: str | None = None
+    traceparent: str | None = None
+    subject: str | None = None
+    attributes: Mapping[str, str] | None = None
+    started_at: datetime | None = None
+    deadline: datetime | None = None
+    queued: bool = False
+    steps: dict[Key, Step] | None = None
+    waits: dict[Key, Wait] | None = None
+    recorded: dict[Key, tuple[str, str, str]] | None = None
+    completions: list[Completion] | None = None
+    incidents: dict[str, Incident] | None = None
+    business_state: str | None = None
+    state_before_park: str | None = None
+    cause: str | None = None
+    """Why it is unwinding; None while it goes forward."""
+    cause_error: Mapping[str, Any] | None = None
+    ended: str | None = None
+    end_output: Any = None
+    timed_out: bool = False
+    personal: frozenset[str] = frozenset()
+    """Texts that were marked personal anywhere in this run; the same text elsewhere is treated as personal too."""
+
+    @property
+    def status(self) -> RunStatus:
+        """Terminal, else compensating, queued, running while an attempt is under way, parked when an incident is all that is left to move it, else waiting."""
+        if self.ended is not None:
+            assert self.ended in TERMINAL
+            return self.ended  # type: ignore[return-value]
+        if self.queued:
+            return "queued"
+        assert self.steps is not None and self.incidents is not None
+        if self.cause is not None:
+            return (
+                "parked"
+                if self.incidents and not any(s.undo_status == "open" for s in self.steps.values())
+                else "compensating"
+            )
+        if any(step.status == "open" for step in self.steps.values()):
+            return "running"
+        if self.incidents:
+            return "parked"
+        return "waiting"
+
+    @property
+    def is_open(self) -> bool:
+        return self.version > 0 and self.ended is None
+
+    @property
+    def holds_slot(self) -> bool:
+        """One slot per run while any branch is active; waiting, backoff, park and compensation hold none."""
+        return self.status == "running"
+
+    def copy(self) -> RunState:
+        """A copy that may be evolved without the original seeing it. Steps and waits are copied when they change (`evolve`), not here."""
+        new = object.__new__(RunState)
+        for name in _FIELDS:
+            setattr(new, name, getattr(self, name))
+        if self.version:
+            new.steps = dict(self.steps or {})
+            new.waits = dict(self.waits or {})
+            new.recorded = dict(self.recorded or {})
+            new.completions = list(self.completions or ())
+            new.incidents = dict(self.incidents or {})
+        return new
+
+    def step(self, name: str, visit: int) -> Step | None:
+        return (self.steps or {}).get((name, visit))
+
+    def open_steps(self) -> list[Step]:
+        return [step for step in (self.steps or {}).values() if step.status == "open"]
+
+    def open_waits(self) -> list[Wait]:
+        return [wait for wait in (self.waits or {}).values() if wait.open]
+
+
+_FIELDS = tuple(RunState.__dataclass_fields__)
