@@ -11,6 +11,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from contracts.manifest import Event, EventModel, Module
 from contracts.version import __version__
 
@@ -89,8 +91,8 @@ class RunEndedV1(RunNotice):
 
     status: Literal["succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"]
     code: str | None = None
-    left: list[str] = []
-    attributes: dict[str, str] = {}
+    left: list[str] = Field(default_factory=list)
+    attributes: dict[str, str] = Field(default_factory=dict)
     duration_seconds: float | None = None
 
 
