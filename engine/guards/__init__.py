@@ -1,0 +1,2 @@
+"""What stands between the engine and the world: egress, redaction, permissions and tokens, signatures. One file each.
+"""

@@ -1,0 +1,199 @@
+"""Between run events and stored bodies: encodes, seals, opens, decodes. It knows no database and no bus.
+
+    unmarked event    tenant frame(whole document)
+    marked event      0x03 · length · tenant frame(skeleton) · subject frame([[pointer, value], ...])
+
+Personal values (the event's `marks`) leave the skeleton and travel in the data subject's own frame, so that dropping
+that key erases them and nothing else. Every frame is bound to its place: AAD is tenant, stream, version and topic, or
+tenant, purpose and identity for a blob. Topics resolve in the closed registry of `contracts.codec` only, and a body
+written by a newer class version is refused. The verbs are those of the `eventsourcing` Mapper; its own `Mapper` has
+no
+AAD, one key and no slots, which is why this one stands in its place. Called by the coordinator, the projector,
+intake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import orjson
+
+from contracts.codec import RUN_EVENTS, VERSION_KEY, Codec
+from contracts.pointers import Segments, expand_marks, resolve, segments
+from contracts.run_events import RunEvent
+from engine.guards.redaction import ERASED_VALUE, Redactor, may_name_secret
+from engine.store import InputRow, Notification, Recorded, Stored
+from engine.store.keys import (
+    FRAME_MARKED,
+    FRAME_SUBJECT,
+    Erased,
+    SubjectKeys,
+    TenantKeys,
+    join_frames,
+    split_frames,
+)
+
+Purpose = Literal["arrival", "outbox", "input", "dead_letter", "snapshot"]
+
+_BLOB: Final = b"\xff\xff"
+"""Begins the AAD of blobs; a log AAD begins with the length of a tenant name, which is never that long."""
+
+_SUBJECT_BYTE: Final = bytes((FRAME_SUBJECT,))
+_MARKED_BYTE: Final = bytes((FRAME_MARKED,))
+_UNMARKED = Redactor()
+
+
+class Mapper:
+    """Turns events into what the log stores, and back. One per codec is enough for a process; run events by default.
+    """
+
+    __slots__ = ("_codec", "_decode_body", "_encode")
+
+    def __init__(self, codec: Codec = RUN_EVENTS) -> None:
+        self._codec = codec
+        self._encode = codec.encode
+        self._decode_body = codec.decode_body
+
+    def encode(
+        self, keys: TenantKeys, stream: UUID, version: int, event: RunEvent, subject: SubjectKeys | None = None
+    ) -> Recorded:
+        """The event as version `version` of `stream`, sealed. Without `subject`, marked values stay in the skeleton.
+        """
+        topic = event.TOPIC
+        aad = keys.aad_prefix + stream.bytes + version.to_bytes(8, "big") + topic.encode()
+        plain = self._encode(event)
+        if subject is None or not event.marks:
+            return Recorded(topic, keys.seal(aad, plain))
+        document = orjson.loads(plain)
+        moved = _take_out(document, event.marks)
+        if not moved:
+            return Recorded(topic, keys.seal(aad, plain))
+        skeleton = keys.seal(aad, orjson.dumps(document))
+        return Recorded(topic, join_frames(skeleton, subject.seal(aad, orjson.dumps(moved))))
+
+    def decode(self, keys: TenantKeys, stream: UUID, stored: Stored | Notification) -> RunEvent:
+        """The event that `encode` was given; erased values read `{"$erased": true}`. Raises `SealBroken` for a body
+        that
+        was changed or moved, `KeysNotLoaded` when `Vault.ready` was not asked for it, `codec` refusals for its shape.
+        """
+        aad = keys.aad_prefix + stream.bytes + stored.version.to_bytes(8, "big") + stored.topic.encode()
+        body = stored.body
+        if body[:1] != _MARKED_BYTE:
+            return self._decode_body(stored.topic, keys.open(aad, body))
+        return self._codec.decode_document(stored.topic, _rejoin(keys, aad, body))
+
+    def decode_all(self, keys: TenantKeys, stream: UUID, stored: Iterable[Stored]) -> list[RunEvent]:
+        return [self.decode(keys, stream, one) for one in stored]
+
+
+def redacted(event: RunEvent) -> dict[str, Any]:
+    """The event as JSON-native data with marked and secret values masked: for projections, logs and answers."""
+    plain = RUN_EVENTS.encode(event)
+    document: dict[str, Any] = orjson.loads(plain)
+    del document[VERSION_KEY]
+    redactor = Redactor(event.marks) if event.marks else _UNMARKED
+    shown = redactor.document(document) if may_name_secret(plain) else redactor.marked(document)
+    return shown if isinstance(shown, dict) else {"at": document["at"], "redacted": shown}
+
+
+# --------------------------------------------------------------------------------------------------------- whole blobs
+
+
+def seal_blob(
+    keys: TenantKeys, purpose: Purpose, ident: str, plain: bytes, subject: SubjectKeys | None = None
+) -> bytes:
+    """Bytes sealed for one purpose and identity; under the data subject's key when one is given, so that erasing
+    takes
+    the whole blob.
+    """
+    aad = _blob_aad(keys, purpose, ident)
+    return keys.seal(aad, plain) if subject is None else subject.seal(aad, plain)
+
+
+def open_blob(keys: TenantKeys, purpose: Purpose, ident: str, body: bytes) -> bytes | Erased:
+    """What `seal_blob` was given. Raises `SealBroken` when it was changed, or sealed for another purpose or identity.
+    """
+    aad = _blob_aad(keys, purpose, ident)
+    if body[:1] == _SUBJECT_BYTE:
+        return keys.open_subject(aad, body)
+    return keys.open(aad, body)
+
+
+def arrival_ident(source: str, event_id: str) -> str:
+    """Identity of an arrival's body in the journal."""
+    return f"{source}|{event_id}"
+
+
+def open_input(keys: TenantKeys, row: InputRow) -> bytes | Erased | None:
+    """The body of a pending input, whichever it carries: the journal's envelope, or its own (`seal_blob` purpose
+    `input`, identity = run id).
+    """
+    if row.body is None:
+        return None
+    if row.arrival is not None:
+        return open_blob(keys, "arrival", arrival_ident(*row.arrival), row.body)
+    return open_blob(keys, "input", str(row.run_id), row.body)
+
+
+def _blob_aad(keys: TenantKeys, purpose: Purpose, ident: str) -> bytes:
+    return b"%s%s\x00%s%s" % (_BLOB, purpose.encode(), keys.aad_prefix, ident.encode())
+
+
+# ------------------------------------------------------------------------------------------------------- marked values
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    holder: Any
+    at: Any
+
+
+def _take_out(document: dict[str, Any], marks: Iterable[str]) -> list[tuple[str, Any]]:
+    """Moves marked values out, leaving `{"$sealed": n}` in their places. `at` and `marks` themselves stay."""
+    moved: list[tuple[str, Any]] = []
+    for pointer in expand_marks(marks, document):
+        parts = segments(pointer)
+        if not parts or parts[0] in _STAY:
+            continue
+        place = _find(document, parts)
+        if place is not None:
+            value = place.holder[place.at]
+            place.holder[place.at] = {"$sealed": len(moved)}
+            moved.append((pointer, value))
+    return moved
+
+
+_STAY: Final = frozenset({"at", "marks", VERSION_KEY})
+
+
+def _rejoin(keys: TenantKeys, aad: bytes, body: bytes) -> dict[str, Any]:
+    skeleton, personal = split_frames(body)
+    document: dict[str, Any] = orjson.loads(keys.open(aad, skeleton))
+    opened = keys.open_subject(aad, personal)
+    if isinstance(opened, Erased):
+        for pointer in document.get("marks", ()):
+            _put(document, segments(pointer), dict(ERASED_VALUE))
+    else:
+        # Backwards, so that a value that was moved out of an already moved one finds its place again.
+        for pointer, value in reversed(orjson.loads(opened)):
+            _put(document, segments(pointer), value)
+    return document
+
+
+def _put(document: dict[str, Any], parts: Segments, value: Any) -> None:
+    place = _find(document, parts)
+    if place is not None:
+        place.holder[place.at] = value
+
+
+def _find(document: dict[str, Any], parts: Segments) -> _Place | None:
+    holder = resolve(document, parts[:-1])
+    last = parts[-1]
+    if isinstance(holder, dict) and last in holder:
+        return _Place(holder, last)
+    if isinstance(holder, list) and last.isdecimal() and int(last) < len(holder):
+        return _Place(holder, int(last))
+    return None
