@@ -1,8 +1,9 @@
 """The one wire client, as a protocol: what the SDK and the engine ask of a bus, whichever bus it is.
 
-Two implementations keep the same promises and pass one conformance suite: `contracts.sdk.rabbit` (RabbitMQ 3.10 to 4.x through aio-pika) and
-`contracts.sdk.embedded` (a durable bus in one SQLite file). A delivery is settled by hand, never by leaving a block; a confirmed message is never
-lost; an unconfirmed one is *unknown* and is sent again under the same event id.
+Two implementations keep the same promises and pass one conformance suite: `contracts.sdk.rabbit` (RabbitMQ 3.10 to 4.x
+through aio-pika) and
+`contracts.sdk.embedded` (a durable bus in one SQLite file). A delivery is settled by hand, never by leaving a block; a
+confirmed message is never lost; an unconfirmed one is *unknown* and is sent again under the same event id.
 """
 
 from __future__ import annotations
@@ -10,12 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
+from urllib.parse import unquote
+
+from contracts.problems import Problem
 
 EVENTS_EXCHANGE = "unwind.events"
 COMMANDS_EXCHANGE = "unwind.commands"
 UNROUTED_EXCHANGE = "unwind.unrouted"
 DEAD_EXCHANGE = "unwind.dead"
+
+
+class TopologyMismatch(Problem):
+    """The bus holds something of this name with other arguments, or lacks something the topology stands on. Trying
+    again does not help."""
+
+    code: ClassVar[str] = "topology_mismatch"
+    title: ClassVar[str] = "The bus and the declared topology disagree"
+    status: ClassVar[int] = 409
+    exit_code: ClassVar[int] = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +41,8 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A durable quorum queue with an explicit delivery limit and at-least-once dead-lettering, or, when `transient`, an exclusive reply queue."""
+    """A durable quorum queue with an explicit delivery limit and at-least-once dead-lettering, or, when `transient`,
+    an exclusive reply queue."""
 
     name: str
     dead_letter_exchange: str | None = None
@@ -54,8 +69,8 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to send. The transport gives each send a fresh AMQP message_id of its own; the envelope's id travels in the body (`RabbitMQ` matches
-    returned messages by message_id, so two sends in flight must never share one)."""
+    """One message to send. The transport gives each send a fresh AMQP message_id of its own; the envelope's id travels
+    in the body (`RabbitMQ` matches returned messages by message_id, so two sends in flight must never share one)."""
 
     exchange: str
     routing_key: str
@@ -83,7 +98,8 @@ class Published(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One received message. `tag` is meaningful only to the consumer that received it and only while its channel lives."""
+    """One received message. `tag` is meaningful only to the consumer that received it and only while its channel
+    lives."""
 
     tag: int
     body: bytes
@@ -99,7 +115,8 @@ class Delivery:
 
 
 class Consumer(Protocol):
-    """A running subscription. Settling an old delivery after a reconnect is a normal case: it is ignored, the broker sends the message again."""
+    """A running subscription. Settling an old delivery after a reconnect is a normal case: it is ignored, the broker
+    sends the message again."""
 
     @property
     def alive(self) -> bool: ...
@@ -115,7 +132,8 @@ class Consumer(Protocol):
 
 
 class Transport(Protocol):
-    """A connection that heals itself. `start` raises `Unavailable` when the bus cannot be reached within its deadline; later losses only make `ready` false."""
+    """A connection that heals itself. `start` raises `Unavailable` when the bus cannot be reached within its deadline;
+    later losses only make `ready` false."""
 
     @property
     def ready(self) -> bool: ...
@@ -132,7 +150,29 @@ class Transport(Protocol):
         """Idempotent. Raises `TopologyMismatch` when something of that name exists with other arguments."""
 
     async def publish(self, messages: Sequence[Message], *, deadline_seconds: float = 5.0) -> list[Published]:
-        """Sends all, pipelined, and waits for every confirm; never raises for a message's fate, the answer says it, in order."""
+        """Sends all, pipelined, and waits for every confirm; never raises for a message's fate, the answer says it, in
+        order."""
 
     async def consume(self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
-        """Calls `on_delivery` synchronously for each message, at most `prefetch` unsettled. Survives reconnects. The callback must not block and must not raise."""
+        """Calls `on_delivery` synchronously for each message, at most `prefetch` unsettled. Survives reconnects. The
+        callback must not block and must not raise."""
+
+
+def open_transport(url: str, *, name: str = "unwind") -> Transport:
+    """The transport a URL names, not yet started: `amqp://` and `amqps://` are RabbitMQ,
+    `embedded:///var/lib/unwind/bus.db` is a bus in that file.
+
+    `name` is what the broker's management page and the logs call this connection.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme in ("amqp", "amqps"):
+        from contracts.sdk.rabbit import RabbitTransport  # an embedded bus needs no AMQP client loaded
+
+        return RabbitTransport(url, name=name)
+    if scheme == "embedded" and rest.startswith("/") and len(rest) > 1:
+        from contracts.sdk.embedded import EmbeddedTransport
+
+        return EmbeddedTransport(unquote(rest), name=name)
+    raise ValueError(
+        "the bus URL must be amqp://user:password@host:port/vhost, amqps://... or embedded:///absolute/path"
+    )
