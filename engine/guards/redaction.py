@@ -118,7 +118,7 @@ _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-
 _BEARER = re.compile(
     r"(?i:\bbearer +[A-Za-z0-9._~+/=-]+)|\bunw_[A-Za-z0-9]+_[A-Za-z0-9]{20,}|\bwhsec_[A-Za-z0-9+/=]{16,}"
 )
-_DIGITS = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+_DIGITS = re.compile(r"(?<![0-9A-Za-z-])[0-9](?:[ -]?[0-9]){12,18}(?![0-9A-Za-z-])")
 
 
 def _walk(value: Any, nodes: tuple[_Trie, ...], depth: int) -> Any:
