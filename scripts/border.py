@@ -27,6 +27,7 @@ EXIT_CODES: Final = {
     5: ("auth", "the token is missing, wrong or not permitted to do this"),
     6: ("limited", "a cap or rate limit is reached; try later"),
     7: ("unavailable", "the engine, the database or the bus does not answer; try later"),
+    8: ("incompatible", "the key file, the schema or stored data do not fit this program"),
     130: ("interrupted", "stopped by Ctrl-C"),
 }
 """Every exit code with its name and meaning; README's table is checked against it."""

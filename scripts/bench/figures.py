@@ -1,0 +1,150 @@
+"""The figures of `unwind bench` as data: what each compares, which value is asked for at least and which is the goal.
+Nothing is measured here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One ratio. `better` says which way is good; `beside` names measured values that are reported with it."""
+
+    name: str
+    question: str
+    better: Literal["more", "less"]
+    at_least: float
+    goal: float
+    unit: str = "x"
+    beside: tuple[str, ...] = ()
+
+
+FIGURES: Final = (
+    Figure(
+        name="steps_vs_dbos",
+        question="A: durable steps/s against DBOS at its best (8 threads, pinned to one core), same PostgreSQL",
+        better="more",
+        at_least=10,
+        goal=30,
+        beside=("steps_per_second", "dbos_steps_per_second"),
+    ),
+    Figure(
+        name="events_vs_ceiling",
+        question="A: events/s against the raw append ceiling (one connection, unnest, bytea, batches of 1,000)",
+        better="more",
+        at_least=0.10,
+        goal=0.30,
+        beside=("events_per_second", "ceiling_events_per_second"),
+    ),
+    Figure(
+        name="group_commit",
+        question="A: steps/s with group commit against without it, on 20 connections",
+        better="more",
+        at_least=3,
+        goal=4,
+        beside=("steps_per_second", "single_commit_steps_per_second"),
+    ),
+    Figure(
+        name="tail",
+        question="A: p99/p50 from admission to terminal event, 200 runs in flight, closed loop",
+        better="less",
+        at_least=2,
+        goal=1.5,
+        beside=("p50_ms", "p99_ms"),
+    ),
+    Figure(
+        name="latency_vs_dbos",
+        question="C: p50 of one run at a time against DBOS one at a time",
+        better="less",
+        at_least=0.35,
+        goal=0.2,
+        beside=("p50_ms", "dbos_p50_ms"),
+    ),
+    Figure(
+        name="transactions_saturated",
+        question="append transactions per run of 5 steps, saturated",
+        better="less",
+        at_least=0.1,
+        goal=0.02,
+        unit="per run",
+        beside=("relay", "checkpoints", "heartbeats", "all_commits"),
+    ),
+    Figure(
+        name="transactions_idle",
+        question="append transactions per run of 5 steps, one at a time",
+        better="less",
+        at_least=7,
+        goal=6,
+        unit="per run",
+        beside=("relay", "checkpoints", "heartbeats", "all_commits"),
+    ),
+    Figure(
+        name="embedded_vs_dbos",
+        question="A embedded (synchronous=FULL): steps/s against DBOS on SQLite with its defaults, pinned to one core",
+        better="more",
+        at_least=5,
+        goal=20,
+        beside=("steps_per_second", "dbos_steps_per_second"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One figure measured once: the ratio and the values beside it."""
+
+    ratio: float
+    beside: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure after all rounds: the median ratio stands, its round's values beside it."""
+
+    figure: Figure
+    rounds: tuple[Round, ...]
+
+    @property
+    def value(self) -> float:
+        return statistics.median(round_.ratio for round_ in self.rounds)
+
+    @property
+    def verdict(self) -> Literal["goal", "enough", "short"]:
+        return verdict(self.figure, self.value)
+
+    @property
+    def beside(self) -> dict[str, float]:
+        names = dict.fromkeys(name for round_ in self.rounds for name in round_.beside)
+        return {
+            name: statistics.median(round_.beside[name] for round_ in self.rounds if name in round_.beside)
+            for name in names
+        }
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "figure": self.figure.name,
+            "question": self.figure.question,
+            "value": self.value,
+            "unit": self.figure.unit,
+            "at_least": self.figure.at_least,
+            "goal": self.figure.goal,
+            "better": self.figure.better,
+            "verdict": self.verdict,
+            "rounds": [round_.ratio for round_ in self.rounds],
+            "beside": self.beside,
+        }
+
+
+def verdict(figure: Figure, value: float) -> Literal["goal", "enough", "short"]:
+    def reaches(bound: float) -> bool:
+        return value >= bound if figure.better == "more" else value <= bound
+
+    return "goal" if reaches(figure.goal) else "enough" if reaches(figure.at_least) else "short"
+
+
+def named(names: Sequence[str]) -> tuple[Figure, ...]:
+    """The figures of these names, in the order of the table; all of them when none is named."""
+    return tuple(figure for figure in FIGURES if not names or figure.name in names)

@@ -1,0 +1,52 @@
+"""The `unwind` command: which verbs there are and how they are grouped. No verb's work is here, and nothing heavy is
+imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer import TyperException
+
+from contracts.version import __version__
+from scripts.border import tell_line
+from scripts.verbs import configuration, contracts, proofs
+
+app = typer.Typer(
+    name="unwind",
+    help="An event-sourced saga engine over a message bus: run it, watch it, repair it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+proofs.register(app)
+app.add_typer(contracts.app, name="contracts")
+app.add_typer(configuration.app, name="config")
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line to its exit code; a mistake in it is one line, like every other problem."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        answer = app(given, prog_name="unwind", standalone_mode=False)
+    except TyperException as mistake:
+        # With no arguments, help was printed and the message is empty.
+        detail = mistake.format_message()
+        where = getattr(mistake, "ctx", None)
+        remedy = f" (see `{where.command_path} --help`)" if where is not None else ""
+        return tell_line("bad_input", f"{detail}{remedy}", 2, as_json="--json" in given) if detail else 2
+    except (KeyboardInterrupt, EOFError):
+        return 130
+    return answer if isinstance(answer, int) else 0

@@ -1,0 +1,38 @@
+"""`python -m scripts.mutants [NAME ...]`: runs all mutants, or those whose name contains one of the given words; exit
+code 1 when one is not killed. `--list` only names them."""
+
+from __future__ import annotations
+
+import sys
+
+from contracts.problems import NotFound, Problem
+from scripts.border import tell
+from scripts.mutants.catalog import MUTANTS
+from scripts.mutants.run import Verdict, hunt
+
+
+def main(arguments: list[str]) -> int:
+    words = [argument for argument in arguments if not argument.startswith("--")]
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    try:
+        if not chosen:
+            raise NotFound(f"no mutant is called {' or '.join(words)}; see --list", field="NAME")
+        if "--list" in arguments:
+            for mutant in chosen:
+                print(f"{mutant.name:34} {mutant.law}")
+            return 0
+        verdicts = hunt(chosen, _tell)
+    except Problem as problem:
+        return tell(problem, as_json=False)
+    killed = sum(verdict.fate == "killed" for verdict in verdicts)
+    print(f"{killed} of {len(verdicts)} mutants killed")
+    return 0 if killed == len(verdicts) else 1
+
+
+def _tell(verdict: Verdict) -> None:
+    detail = "" if verdict.fate == "killed" else f"  {verdict.detail}"
+    print(f"{verdict.fate:9} {verdict.mutant.name:34} {verdict.mutant.law}{detail}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

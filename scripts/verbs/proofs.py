@@ -1,0 +1,60 @@
+"""Verbs that measure and prove: `bench`, `acceptance`. They need a checkout or servers of their own and never touch a
+running engine."""
+
+from __future__ import annotations
+
+import typer
+
+from scripts.answer import Answer, stacked, table
+from scripts.border import verb
+
+
+def register(app: typer.Typer) -> None:
+    verb(app, "acceptance")(acceptance)
+    verb(app, "bench")(bench)
+
+
+def acceptance(
+    check: bool = typer.Option(False, "--check", help="Exit with 1 unless every row passed on its stacks."),
+) -> Answer:
+    """The acceptance rows and how each fared in the last test run."""
+    from scripts.acceptance import STACKS, read_results, read_rows, states
+
+    rows, results = read_rows(), read_results()
+    found = states(rows, results)
+    document = {
+        "tested_at": max((result.at for result in results), default=None),
+        "rows": [
+            {"row": row.id, "capability": row.capability, "proof": row.proof, "states": found[row.id]} for row in rows
+        ],
+    }
+    passed = sum(all(state == "pass" for state in found[row.id].values()) for row in rows)
+    lines = [(row.id, *(found[row.id].get(stack, "-") for stack in STACKS), row.capability) for row in rows]
+    tested = document["tested_at"] or "none yet, run scripts/test"
+    summary = f"\n{passed} of {len(rows)} rows pass on their stacks; last test run: {tested}"
+    failed = check and passed < len(rows)
+    return Answer(
+        document,
+        stacked(table(("ROW", *(stack.upper() for stack in STACKS), "CAPABILITY"), lines), summary),
+        1 if failed else 0,
+    )
+
+
+def bench(
+    figure: list[str] = typer.Option([], "--only", help="Measure only this figure; may be given several times."),
+    quick: bool = typer.Option(
+        False, "--quick", help="One short round instead of three: a smoke test, not a measurement."
+    ),
+    peer: str = typer.Option("dbos", "--peer", help="The peer to compare with: dbos or none."),
+    postgres_url: str = typer.Option(
+        "", "--postgres", help="A PostgreSQL whose role may create databases; default: a private one."
+    ),
+    rabbitmq_url: str = typer.Option(
+        "", "--rabbitmq", help="A RabbitMQ whose user may create virtual hosts; default: a private one."
+    ),
+    write: bool = typer.Option(False, "--write", help="Write the table to docs/performance.md."),
+) -> Answer:
+    """Measure the speed figures: ratios taken in one run, medians of three."""
+    from scripts.bench.report import bench as measure
+
+    return measure(figure, quick=quick, peer=peer, postgres_url=postgres_url, rabbitmq_url=rabbitmq_url, write=write)
