@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.calls import ActionSpec, RetryPolicy
+from contracts.calls import ActionSpec, Perform, RetryPolicy
 from contracts.pointers import MISSING, resolve, segments
 from engine.plan import (
     ApprovalAsked,
@@ -110,9 +110,9 @@ class Run:
     def step(
         self,
         name: str,
-        action: str | FunctionType,
+        action: str | Perform,
         *,
-        undo: str | FunctionType | None = _DEFAULT,
+        undo: str | Perform | None = _DEFAULT,
         on_failure: OnFailure | None = None,
         retry: RetryPolicy | None = None,
         timeout_seconds: float | None = None,
@@ -192,7 +192,7 @@ class Run:
         """`raise run.fail("rejected")` ends the run as failed and unwinds what it did."""
         return SagaFailed(code, message)
 
-    def _spec(self, action: str | FunctionType) -> ActionSpec:
+    def _spec(self, action: str | Perform) -> ActionSpec:
         if isinstance(action, str):
             spec = self._actions.get(action)
             if spec is None:
