@@ -73,6 +73,20 @@ class Codec:
             raise EventBroken(f"topic {topic}: no shape version; restore it from a backup", topic=topic)
         return self.decode(topic, version, document)
 
+    def lift(self, topic: str, document: Document) -> Document:
+        """The document in its current shape, without the version key and without building the event: for readers of
+        many events that need no class. Raises `TopicUnknown`, `EventNewer`, `EventBroken`.
+        """
+        shape = self._shapes.get(topic)
+        if shape is None:
+            raise TopicUnknown(f"topic {topic} is unknown here; run the version that wrote it", topic=topic)
+        version = document.pop(VERSION_KEY, None)
+        if version == shape.version:
+            return document
+        if type(version) is not int:
+            raise EventBroken(f"topic {topic}: no shape version; restore it from a backup", topic=topic)
+        return shape.lift(version, document)
+
     def decode_body(self, topic: str, body: bytes) -> RunEvent:
         """The same from the bytes that `encode` made."""
         try:

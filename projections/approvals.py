@@ -1,0 +1,73 @@
+"""Approvals: what waits for a person, and what was decided, by whom. One row per approval of a run.
+
+An approval whose run began to unwind, or ended, is `closed`: nobody can decide it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import orjson
+
+from engine.store import Change
+from projections import Batch, Decoded, instant
+
+
+class Approvals:
+    """View `approvals`."""
+
+    name = "approvals"
+    seed = None
+
+    def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
+        requested = [_request(batch, event) for event in batch.of("approval.requested")]
+        settled = [_decision(event) for event in batch.of("approval.decided")]
+        settled += [_timeout(event) for event in batch.of("approval.timed_out")]
+        closed = {
+            event.run_id: (event.tenant, str(event.run_id), instant(event.event["at"]))
+            for topic in ("run.ended", "compensation.started")
+            for event in batch.of(topic)
+        }
+        # An approval decided in this batch was decided before its run ended: settle first, close what is left.
+        changes = [
+            Change("approvals_insert", requested),
+            Change("approvals_settle", settled),
+            Change("approvals_close", list(closed.values())),
+        ]
+        return [change for change in changes if change.rows]
+
+
+def _request(batch: Batch, event: Decoded) -> tuple[Any, ...]:
+    asked = event.event
+    return (
+        event.tenant,
+        str(event.run_id),
+        asked["name"],
+        asked["visit"],
+        batch.runs[event.run_id].workflow,
+        asked["title"],
+        asked["role"],
+        orjson.dumps(asked.get("context")).decode(),
+        instant(asked["at"]),
+        instant(asked["due"]) if asked.get("due") else None,
+    )
+
+
+def _decision(event: Decoded) -> tuple[Any, ...]:
+    decided = event.event
+    return (
+        event.tenant,
+        str(event.run_id),
+        decided["name"],
+        decided["visit"],
+        "approved" if decided["approved"] else "rejected",
+        decided["by"],
+        decided.get("comment", ""),
+        instant(decided["at"]),
+    )
+
+
+def _timeout(event: Decoded) -> tuple[Any, ...]:
+    ended = event.event
+    return (event.tenant, str(event.run_id), ended["name"], ended["visit"], "timed_out", "", "", instant(ended["at"]))

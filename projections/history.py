@@ -1,0 +1,115 @@
+"""Run history: one row per run, its timeline, and its searchable attributes.
+
+The timeline is every event of the run in redacted form, as lines of JSON in blocks of `BLOCK` events that only grow;
+the steps of a run (input, output, error, attempts, durations, undo) are read off it by `projections.steps`, so
+recording a step costs no row of its own. A run's row is written once per batch, however much happened to it. Attributes
+are stored as HMACs only: equal values meet, nothing can be read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from engine.store import Change
+from projections import Batch, instant
+from projections.facts import RunFacts
+
+BLOCK: Final = 64
+"""Events per timeline block: a long run rewrites at most one block per batch."""
+
+_MESSAGE: Final = 500
+
+
+class History:
+    """Views `runs`, `timeline` and `attributes` under one checkpoint."""
+
+    name = "history"
+    seed = None
+
+    def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
+        started: list[tuple[Any, ...]] = []
+        moved: list[tuple[Any, ...]] = []
+        for run in batch.runs.values():
+            if run.first == 1:
+                started.append((*_beginning(run), *_progress(run)))
+            else:
+                moved.append((run.tenant, str(run.run_id), *_progress(run)))
+        changes = [
+            Change("history_run_insert", started),
+            Change("history_run_update", moved),
+            Change("history_timeline_append", _timeline(batch)),
+            Change("history_attribute_insert", _attributes(batch)),
+        ]
+        return [change for change in changes if change.rows]
+
+
+def _beginning(run: RunFacts) -> tuple[Any, ...]:
+    event = run.started
+    trigger = event["trigger"]
+    return (
+        run.tenant,
+        str(run.run_id),
+        event["workflow"],
+        event["workflow_version"],
+        trigger.get("kind", ""),
+        orjson.dumps(trigger).decode(),
+        event["initiator"],
+        event["correlation_id"],
+        event.get("causation_id"),
+        orjson.dumps(event.get("attributes") or {}).decode(),
+        instant(event["at"]),
+        instant(event["deadline"]) if event.get("deadline") else None,
+    )
+
+
+def _progress(run: RunFacts) -> tuple[Any, ...]:
+    code = message = None
+    if run.error is not None:
+        code = str(run.error.get("code", ""))[:_MESSAGE]
+        message = str(run.error.get("message", ""))[:_MESSAGE]
+    return (
+        run.version,
+        run.position,
+        run.status,
+        run.business_state,
+        run.parked[:_MESSAGE] if run.parked and run.ended is None else None,
+        code,
+        message,
+        run.steps,
+        run.attempts,
+        run.undone,
+        run.cost_micros,
+        instant(run.updated_at),
+        instant(run.ended_at) if run.ended_at else None,
+    )
+
+
+def _timeline(batch: Batch) -> list[tuple[Any, ...]]:
+    blocks: dict[tuple[UUID, int], list[Any]] = {}
+    for position, tenant, run_id, kind, version, topic, _, _, text, _, _ in batch.events:
+        if kind != "run":
+            continue
+        key = (run_id, (version - 1) // BLOCK)
+        line = b'{"version":%d,"topic":"%b","position":%d,"event":%b}\n' % (version, topic.encode(), position, text)
+        block = blocks.get(key)
+        if block is None:
+            blocks[key] = [tenant, version, version, [line]]
+        else:
+            block[2] = version
+            block[3].append(line)
+    return [
+        (tenant, str(run_id), number, first, last, b"".join(lines))
+        for (run_id, number), (tenant, first, last, lines) in blocks.items()
+    ]
+
+
+def _attributes(batch: Batch) -> list[tuple[Any, ...]]:
+    return [
+        (event.tenant, name, digest, str(event.run_id))
+        for event in batch.of("run.started")
+        for name, digest in event.hashes
+    ]

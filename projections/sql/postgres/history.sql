@@ -1,0 +1,180 @@
+-- Run history: one row per run, its timeline in blocks, its searchable attributes as HMACs.
+-- Written by the projector only; rows follow from the log alone.
+
+-- name: history_create
+CREATE TABLE IF NOT EXISTS history_runs (
+    tenant           text        NOT NULL,
+    run_id           uuid        NOT NULL,
+    workflow         text        NOT NULL,
+    workflow_version integer     NOT NULL,
+    trigger_kind     text        NOT NULL,
+    trigger          text        NOT NULL,
+    initiator        text        NOT NULL,
+    correlation_id   text        NOT NULL,
+    causation_id     text,
+    attributes       text        NOT NULL,
+    started_at       timestamptz NOT NULL,
+    deadline         timestamptz,
+    version          integer     NOT NULL,
+    position         bigint      NOT NULL,
+    status           text        NOT NULL,
+    business_state   text,
+    parked           text,
+    error_code       text,
+    error_message    text,
+    steps            integer     NOT NULL,
+    attempts         integer     NOT NULL,
+    undone           integer     NOT NULL,
+    cost_micros      bigint      NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    ended_at         timestamptz,
+    PRIMARY KEY (tenant, run_id)
+) WITH (fillfactor = 80);
+CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
+CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
+-- Partial on what people look for among millions: an index over every status would be written twice per run.
+CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+
+CREATE TABLE IF NOT EXISTS history_timeline (
+    tenant  text    NOT NULL,
+    run_id  uuid    NOT NULL,
+    block   integer NOT NULL,
+    first   integer NOT NULL,
+    last    integer NOT NULL,
+    entries bytea   NOT NULL,
+    PRIMARY KEY (tenant, run_id, block)
+);
+-- A server built without lz4 compresses with pglz, slower and as right.
+DO $$ BEGIN ALTER TABLE history_timeline ALTER COLUMN entries SET COMPRESSION lz4; EXCEPTION
+    WHEN feature_not_supported THEN NULL; END $$;
+
+CREATE TABLE IF NOT EXISTS history_attributes (
+    tenant text  NOT NULL,
+    name   text  NOT NULL,
+    hash   bytea NOT NULL,
+    run_id uuid  NOT NULL,
+    PRIMARY KEY (tenant, name, hash, run_id)
+);
+
+-- name: history_reset
+TRUNCATE history_runs, history_timeline, history_attributes;
+
+-- name: history_run_insert
+-- Rides the primary key. A run that is there already was written by the same events: nothing changes.
+INSERT INTO history_runs (
+    tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
+    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
+    steps, attempts, undone, cost_micros, updated_at, ended_at
+)
+SELECT
+    given.tenant, given.run_id, given.workflow, given.workflow_version, given.trigger_kind, given.trigger,
+    given.initiator, given.correlation_id, given.causation_id, given.attributes, given.started_at::timestamptz,
+    given.deadline::timestamptz, given.version, given.position, given.status, given.business_state, given.parked,
+    given.error_code, given.error_message, given.steps, given.attempts, given.undone, given.cost_micros,
+    given.updated_at::timestamptz, given.ended_at::timestamptz
+FROM unnest(
+    $1::text[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[], $15::text[], $16::text[], $17::text[],
+    $18::text[], $19::text[], $20::integer[], $21::integer[], $22::integer[], $23::bigint[], $24::text[], $25::text[]
+) AS given (
+    tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
+    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
+    steps, attempts, undone, cost_micros, updated_at, ended_at
+)
+ON CONFLICT (tenant, run_id) DO NOTHING;
+
+-- name: history_run_update
+-- Rides the primary key. Guarded by version, so that an older state never replaces a newer one.
+UPDATE history_runs AS run
+SET version = given.version, position = given.position, status = given.status, business_state = given.business_state,
+    parked = given.parked, error_code = given.error_code, error_message = given.error_message, steps = given.steps,
+    attempts = given.attempts, undone = given.undone, cost_micros = given.cost_micros,
+    updated_at = given.updated_at::timestamptz, ended_at = given.ended_at::timestamptz
+FROM unnest(
+    $1::text[], $2::uuid[], $3::integer[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::integer[], $11::integer[], $12::integer[], $13::bigint[], $14::text[], $15::text[]
+) AS given (
+    tenant, run_id, version, position, status, business_state, parked, error_code, error_message, steps, attempts,
+    undone, cost_micros, updated_at, ended_at
+)
+WHERE run.tenant = given.tenant AND run.run_id = given.run_id AND run.version < given.version;
+
+-- name: history_timeline_append
+-- A block grows at its end only; lines that it has already are not appended again.
+INSERT INTO history_timeline AS block (tenant, run_id, block, first, last, entries)
+SELECT given.tenant, given.run_id, given.block, given.first, given.last, given.entries
+FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::integer[], $5::integer[], $6::bytea[])
+    AS given (tenant, run_id, block, first, last, entries)
+ON CONFLICT (tenant, run_id, block) DO UPDATE
+SET last = excluded.last, entries = block.entries || excluded.entries
+WHERE excluded.first = block.last + 1;
+
+-- name: history_attribute_insert
+INSERT INTO history_attributes (tenant, name, hash, run_id)
+SELECT given.tenant, given.name, given.hash, given.run_id
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS given (tenant, name, hash, run_id)
+ON CONFLICT DO NOTHING;
+
+-- name: history_run
+SELECT * FROM history_runs
+WHERE run_id = CAST(:run_id AS uuid) AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant);
+
+-- name: history_list
+-- Newest first; run ids are ordered by time, so the key is the cursor. Rides the primary key, or the index of its filter.
+SELECT * FROM history_runs
+WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    AND (CAST(:before AS uuid) IS NULL OR run_id < CAST(:before AS uuid))
+    AND (CAST(:statuses AS text) IS NULL OR status = ANY (string_to_array(CAST(:statuses AS text), ',')))
+    AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
+    AND (CAST(:correlation_id AS text) IS NULL OR correlation_id = :correlation_id)
+    AND (CAST(:business_state AS text) IS NULL OR business_state = :business_state)
+ORDER BY run_id DESC
+LIMIT CAST(:limit AS integer);
+
+-- name: history_list_by_attribute
+-- Rides the primary key of history_attributes. Two hashes while the tenant's index key is being replaced.
+SELECT * FROM history_runs
+WHERE run_id IN (
+        SELECT found.run_id FROM history_attributes AS found
+        WHERE (CAST(:tenant AS text) IS NULL OR found.tenant = :tenant) AND found.name = :attribute
+            AND found.hash IN (CAST(:hash AS bytea), CAST(:old_hash AS bytea))
+    )
+    AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    AND (CAST(:before AS uuid) IS NULL OR run_id < CAST(:before AS uuid))
+    AND (CAST(:statuses AS text) IS NULL OR status = ANY (string_to_array(CAST(:statuses AS text), ',')))
+    AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
+    AND (CAST(:correlation_id AS text) IS NULL OR correlation_id = :correlation_id)
+    AND (CAST(:business_state AS text) IS NULL OR business_state = :business_state)
+ORDER BY run_id DESC
+LIMIT CAST(:limit AS integer);
+
+-- name: history_caused
+-- The runs of one story, oldest first. Rides history_runs_by_correlation.
+SELECT * FROM history_runs
+WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant) AND correlation_id = :correlation_id
+ORDER BY run_id
+LIMIT CAST(:limit AS integer);
+
+-- name: history_timeline
+SELECT block, first, last, entries FROM history_timeline
+WHERE run_id = CAST(:run_id AS uuid) AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    AND block >= CAST(:from_block AS integer)
+ORDER BY block
+LIMIT CAST(:limit AS integer);
+
+-- name: history_counts
+SELECT status, count(*) AS runs FROM history_runs
+WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant) AND ended_at IS NULL
+GROUP BY status
+ORDER BY status;
+
+-- name: history_digest
+-- One row per table: a sum over all rows that does not depend on their order.
+SELECT 'runs' AS part, count(*) AS n, sum(('x' || substr(md5(run::text), 1, 16))::bit(64)::bigint::numeric)::text AS sum
+FROM history_runs AS run
+UNION ALL
+SELECT 'timeline', count(*), sum(('x' || substr(md5(block::text), 1, 16))::bit(64)::bigint::numeric)::text
+FROM history_timeline AS block
+UNION ALL
+SELECT 'attributes', count(*), sum(('x' || substr(md5(found::text), 1, 16))::bit(64)::bigint::numeric)::text
+FROM history_attributes AS found;

@@ -1,0 +1,152 @@
+-- Run history: one row per run, its timeline in blocks, its searchable attributes as HMACs.
+-- Written by the projector only; rows follow from the log alone.
+
+-- name: history_create
+CREATE TABLE IF NOT EXISTS history_runs (
+    tenant           TEXT    NOT NULL,
+    run_id           TEXT    NOT NULL,
+    workflow         TEXT    NOT NULL,
+    workflow_version INTEGER NOT NULL,
+    trigger_kind     TEXT    NOT NULL,
+    trigger          TEXT    NOT NULL,
+    initiator        TEXT    NOT NULL,
+    correlation_id   TEXT    NOT NULL,
+    causation_id     TEXT,
+    attributes       TEXT    NOT NULL,
+    started_at       TEXT    NOT NULL,
+    deadline         TEXT,
+    version          INTEGER NOT NULL,
+    position         INTEGER NOT NULL,
+    status           TEXT    NOT NULL,
+    business_state   TEXT,
+    parked           TEXT,
+    error_code       TEXT,
+    error_message    TEXT,
+    steps            INTEGER NOT NULL,
+    attempts         INTEGER NOT NULL,
+    undone           INTEGER NOT NULL,
+    cost_micros      INTEGER NOT NULL,
+    updated_at       TEXT    NOT NULL,
+    ended_at         TEXT,
+    PRIMARY KEY (tenant, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
+CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
+CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+
+CREATE TABLE IF NOT EXISTS history_timeline (
+    tenant  TEXT    NOT NULL,
+    run_id  TEXT    NOT NULL,
+    block   INTEGER NOT NULL,
+    first   INTEGER NOT NULL,
+    last    INTEGER NOT NULL,
+    entries BLOB    NOT NULL,
+    PRIMARY KEY (tenant, run_id, block)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS history_attributes (
+    tenant TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    hash   BLOB NOT NULL,
+    run_id TEXT NOT NULL,
+    PRIMARY KEY (tenant, name, hash, run_id)
+) STRICT, WITHOUT ROWID;
+
+-- name: history_reset
+DELETE FROM history_runs;
+DELETE FROM history_timeline;
+DELETE FROM history_attributes;
+
+-- name: history_run_insert
+INSERT INTO history_runs (
+    tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
+    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
+    steps, attempts, undone, cost_micros, updated_at, ended_at
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
+ON CONFLICT (tenant, run_id) DO NOTHING;
+
+-- name: history_run_update
+-- Guarded by version, so that an older state never replaces a newer one.
+UPDATE history_runs
+SET version = $3, position = $4, status = $5, business_state = $6, parked = $7, error_code = $8, error_message = $9,
+    steps = $10, attempts = $11, undone = $12, cost_micros = $13, updated_at = $14, ended_at = $15
+WHERE tenant = $1 AND run_id = $2 AND version < $3;
+
+-- name: history_timeline_append
+-- A block grows at its end only; lines that it has already are not appended again.
+INSERT INTO history_timeline AS known (tenant, run_id, block, first, last, entries)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant, run_id, block) DO UPDATE
+SET last = excluded.last, entries = CAST(known.entries || excluded.entries AS BLOB)
+WHERE excluded.first = known.last + 1;
+
+-- name: history_attribute_insert
+INSERT INTO history_attributes (tenant, name, hash, run_id) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING;
+
+-- name: history_run
+SELECT * FROM history_runs
+WHERE run_id = :run_id AND (:tenant IS NULL OR tenant = :tenant);
+
+-- name: history_list
+-- Newest first; run ids are ordered by time, so the key is the cursor.
+SELECT * FROM history_runs
+WHERE (:tenant IS NULL OR tenant = :tenant)
+    AND (:before IS NULL OR run_id < :before)
+    AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || status || ',') > 0)
+    AND (:workflow IS NULL OR workflow = :workflow)
+    AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
+    AND (:business_state IS NULL OR business_state = :business_state)
+ORDER BY run_id DESC
+LIMIT :limit;
+
+-- name: history_list_by_attribute
+-- Two hashes while the tenant's index key is being replaced.
+SELECT * FROM history_runs
+WHERE run_id IN (
+        SELECT found.run_id FROM history_attributes AS found
+        WHERE (:tenant IS NULL OR found.tenant = :tenant) AND found.name = :attribute
+            AND found.hash IN (:hash, :old_hash)
+    )
+    AND (:tenant IS NULL OR tenant = :tenant)
+    AND (:before IS NULL OR run_id < :before)
+    AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || status || ',') > 0)
+    AND (:workflow IS NULL OR workflow = :workflow)
+    AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
+    AND (:business_state IS NULL OR business_state = :business_state)
+ORDER BY run_id DESC
+LIMIT :limit;
+
+-- name: history_caused
+-- The runs of one story, oldest first.
+SELECT * FROM history_runs
+WHERE (:tenant IS NULL OR tenant = :tenant) AND correlation_id = :correlation_id
+ORDER BY run_id
+LIMIT :limit;
+
+-- name: history_timeline
+SELECT block, first, last, entries FROM history_timeline
+WHERE run_id = :run_id AND (:tenant IS NULL OR tenant = :tenant) AND block >= :from_block
+ORDER BY block
+LIMIT :limit;
+
+-- name: history_counts
+SELECT status, count(*) AS runs FROM history_runs
+WHERE (:tenant IS NULL OR tenant = :tenant) AND ended_at IS NULL
+GROUP BY status
+ORDER BY status;
+
+-- name: history_digest
+-- Every row, in key order, for comparing a rebuild with what was there before.
+SELECT 'runs' AS part, json_array(
+    tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
+    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
+    steps, attempts, undone, cost_micros, updated_at, ended_at
+) AS line
+FROM history_runs
+UNION ALL
+SELECT 'timeline', json_array(tenant, run_id, block, first, last, hex(entries)) FROM history_timeline
+UNION ALL
+SELECT 'attributes', json_array(tenant, name, hex(hash), run_id) FROM history_attributes
+ORDER BY 1, 2;
