@@ -85,6 +85,11 @@ class Envelope:
         return orjson.dumps(document)
 
 
+def is_tenant(text: str) -> bool:
+    """Whether `text` can be a tenant's name."""
+    return _TENANT.match(text) is not None
+
+
 def format_time(at: datetime) -> str:
     """RFC 3339 in UTC with microseconds, the one spelling used in messages, logs and answers."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
