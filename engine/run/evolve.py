@@ -104,6 +104,7 @@ def _step_scheduled(state: RunState, event: ev.StepScheduled) -> None:
         "open",
         1,
         event.deadline,
+        event.at,
     )
     state.recorded[key] = ("step", event.action, event.input_hash)
 
@@ -118,7 +119,7 @@ def _change(state: RunState, name: str, visit: int) -> Step:
 
 def _step_attempted(state: RunState, event: ev.StepAttempted) -> None:
     step = _change(state, event.step, event.visit)
-    step.status, step.attempt, step.deadline = "open", event.attempt, event.deadline
+    step.status, step.attempt, step.deadline, step.began = "open", event.attempt, event.deadline, event.at
 
 
 def _step_succeeded(state: RunState, event: ev.StepSucceeded) -> None:

@@ -149,11 +149,16 @@ def _wait_settled(event: ev.WaitMatched | ev.WaitTimedOut, state: RunState) -> l
 
 
 def _approval_requested(event: ev.ApprovalRequested, state: RunState) -> list[Effect]:
-    return [SetTimer(f"approval/{event.name}/{event.visit}", event.due)] if event.due is not None else []
+    asked = Notify("ApprovalRequestedV1", {"name": event.name, "role": event.role, "due": event.due})
+    return [asked, SetTimer(f"approval/{event.name}/{event.visit}", event.due)] if event.due is not None else [asked]
 
 
 def _approval_settled(event: ev.ApprovalDecided | ev.ApprovalTimedOut, state: RunState) -> list[Effect]:
-    return [ClearTimer(f"approval/{event.name}/{event.visit}")]
+    if isinstance(event, ev.ApprovalTimedOut):
+        fields = {"name": event.name, "outcome": "timed_out", "by": None}
+    else:
+        fields = {"name": event.name, "outcome": "approved" if event.approved else "refused", "by": event.by}
+    return [Notify("ApprovalDecidedV1", fields), ClearTimer(f"approval/{event.name}/{event.visit}")]
 
 
 def _state_entered(event: ev.StateEntered, state: RunState) -> list[Effect]:
@@ -164,9 +169,13 @@ def _incident_opened(event: ev.IncidentOpened, state: RunState) -> list[Effect]:
     return [Notify("RunParkedV1", {"incident": event.incident, "reason": event.reason, "step": event.step})]
 
 
+def _incident_resolved(event: ev.IncidentResolved, state: RunState) -> list[Effect]:
+    return [Notify("RunResumedV1", {"incident": event.incident, "how": event.how, "by": event.by})]
+
+
 def _compensation_started(event: ev.CompensationStarted, state: RunState) -> list[Effect]:
     """Waits are over: nothing but undos moves the run from here."""
-    effects: list[Effect] = [Notify("CompensationStartedV1", {"cause": event.cause})]
+    effects: list[Effect] = [Notify("CompensationStartedV1", {"cause": event.cause, "by": event.by})]
     for wait in (state.waits or {}).values():
         if wait.kind == "fact":
             effects.append(Unsubscribe(wait.name, wait.visit))
@@ -224,6 +233,7 @@ _REACT: dict[type[RunEvent], Callable[[Any, RunState], list[Effect]]] = {
     ev.ApprovalTimedOut: _approval_settled,
     ev.StateEntered: _state_entered,
     ev.IncidentOpened: _incident_opened,
+    ev.IncidentResolved: _incident_resolved,
     ev.CompensationStarted: _compensation_started,
     ev.UndoScheduled: _undo_scheduled,
     ev.UndoSucceeded: _undo_settled,

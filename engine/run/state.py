@@ -36,6 +36,8 @@ class Step:
     status: Literal["open", "backoff", "parked", "succeeded", "failed", "skipped", "cancelled"] = "open"
     attempt: int = 1
     deadline: datetime | None = None
+    began: datetime | None = None
+    """When the current attempt's intent was recorded."""
     output: Any = None
     output_marks: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None

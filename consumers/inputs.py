@@ -1,0 +1,231 @@
+"""Gives runs what is waiting for them: pending input rows, those a commit has just brought about and those found by polling.
+
+A row is a start (a workflow to begin from an arrival), a fact (a wait matched), a reply (an outcome of a command) or a note (what an operator or another
+process wants of a run). It is settled by the commit that answers it, so a crash in between only means that it is taken again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import uuid_utils
+
+from contracts import envelope as wire
+from contracts.problems import Problem, Unavailable
+from contracts.registry import Registry
+from engine import notes
+from engine.clock import Clock
+from engine.coordinator import Coordinator, NotOurs, Result
+from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
+from engine.store import Commit, InputRow, Start, Store
+from engine.store.keys import Erased, Vault
+from engine.store.mapper import open_input
+from engine.triggers import Plans
+
+POLL_SECONDS: Final = 0.5
+BATCH: Final = 500
+
+
+def new_run_id() -> UUID:
+    """Time-ordered, so that the log's index grows at one end."""
+    return UUID(str(uuid_utils.uuid7()))
+
+
+class Inputs:
+    """Takes rows addressed to runs that this process owns or may claim."""
+
+    def __init__(
+        self, store: Store, vault: Vault, registry: Registry, plans: Plans, coordinator: Coordinator, clock: Clock
+    ) -> None:
+        self._store, self._vault, self._registry, self._plans = store, vault, registry, plans
+        self._door, self._clock = coordinator, clock
+        self._taken: set[int] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._poll_forever(), name="inputs")
+
+    async def stop(self) -> None:
+        for task in (*self._tasks, *([self._task] if self._task else ())):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Something was written that may be for us."""
+        self._wake.set()
+
+    def failed(self) -> BaseException | None:
+        return (
+            self._task.exception()
+            if self._task is not None and self._task.done() and not self._task.cancelled()
+            else None
+        )
+
+    def take_soon(self, rows: Sequence[InputRow]) -> None:
+        """Takes rows that a commit of this process has just brought about."""
+        task = asyncio.create_task(self._take(list(rows)), name="take-inputs")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _poll_forever(self) -> None:
+        while True:
+            try:
+                rows = await self._store.claim_inputs(self._door.epoch, limit=BATCH, now=self._clock.database_now())
+                await self._take(rows)
+            except Unavailable:
+                rows = []
+            if len(rows) < BATCH:
+                try:
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            self._wake.clear()
+
+    async def _take(self, rows: list[InputRow]) -> None:
+        for row in rows:
+            if row.id in self._taken:
+                continue
+            self._taken.add(row.id)
+            try:
+                await self._give(row)
+            except Unavailable:
+                self._taken.discard(row.id)
+                raise
+
+    async def _give(self, row: InputRow) -> None:
+        keys = await self._vault.ready(row.tenant, [row.body] if row.body is not None else [])
+        body = open_input(keys, row)
+        if body is None or isinstance(body, Erased):
+            self._settle(row)
+            return
+        if row.kind == "start":
+            await self._begin(row, body)
+            return
+        try:
+            given = notes.decode(body, settles=(row.id,)) if row.kind == "note" else self._read(row, body)
+        except Problem:
+            self._settle(row)
+            return
+        assert row.run_id is not None
+        self._door.submit(row.tenant, row.run_id, given, lambda result: self._answered(row, result))
+
+    def _read(self, row: InputRow, body: bytes) -> Input:
+        """The envelope of a fact or a reply, checked again by the contracts this process knows."""
+        envelope = wire.parse(body)
+        checked = self._registry.check_event(envelope)
+        dedup = f"{row.kind}/{row.name}/{row.visit}/{envelope.source}/{envelope.id}"
+        if row.kind == "fact":
+            return FactMatched(
+                at=self._clock.now(),
+                dedup=dedup,
+                settles=(row.id,),
+                name=row.name or "",
+                visit=row.visit,
+                event_id=envelope.id,
+                data=checked.payload,
+                marks=checked.marks,
+            )
+        name, undo = _target(row.name or "")
+        return reply(
+            self._plans,
+            envelope.type,
+            checked.payload,
+            name,
+            row.visit,
+            undo,
+            at=self._clock.now(),
+            dedup=dedup,
+            settles=(row.id,),
+        )
+
+    async def _begin(self, row: InputRow, body: bytes) -> None:
+        envelope = wire.parse(body)
+        plan = self._plans.latest(row.workflow or "")
+        saga = self._plans.saga(plan.name)
+        started = notes.start_of(envelope, saga)
+        if started is None:
+            checked = self._registry.check_event(envelope)
+            started = notes.Started(
+                trigger={"kind": "event", "id": envelope.id, "type": envelope.type, "source": envelope.source},
+                data=checked.payload,
+                marks=checked.marks,
+                subject=checked.subject or envelope.subject,
+                initiator=envelope.source,
+                key=event_start_key(plan.name, envelope),
+            )
+        keys = await self._vault.keys_for(row.tenant)
+        subject = (
+            await self._vault.subject_keys(row.tenant, started.subject) if started.subject and started.marks else None
+        )
+        given = Begin(
+            at=self._clock.now(),
+            settles=(row.id,),
+            run_id=row.run_id or new_run_id(),
+            tenant=row.tenant,
+            trigger=started.trigger,
+            data=started.data,
+            initiator=started.initiator,
+            correlation_id=envelope.correlationid or envelope.id,
+            marks=started.marks,
+            subject=started.subject if subject is not None else None,
+            causation_id=envelope.id,
+            traceparent=envelope.traceparent,
+        )
+        start = Start(key=started.key, workflow=plan.name, workflow_version=plan.version)
+        self._door.begin(plan, given, start, keys, subject, done=lambda result: self._answered(row, result))
+
+    def _settle(self, row: InputRow) -> None:
+        self._door.record(
+            Commit(tenant=row.tenant, stream=None, settled=(row.id,)), lambda result: self._answered(row, result)
+        )
+
+    def _answered(self, row: InputRow, result: Result) -> None:
+        """Settled rows are gone. One that is not ours stays for its owner, and may be offered again."""
+        if isinstance(result, NotOurs) or len(self._taken) > 100_000:
+            self._taken.discard(row.id)
+        else:
+            asyncio.get_running_loop().call_later(30.0, self._taken.discard, row.id)
+
+
+def _target(name: str) -> tuple[str, bool]:
+    return (name.removesuffix("/undo"), True) if name.endswith("/undo") else (name, False)
+
+
+def event_start_key(workflow: str, envelope: wire.Envelope) -> str:
+    """The permanent start key of an event: a backfill of the same event finds it taken."""
+    return f"event/{workflow}/{envelope.source}/{envelope.id}"
+
+
+def reply(
+    plans: Plans,
+    kind: str,
+    payload: dict[str, Any],
+    step: str,
+    visit: int,
+    undo: bool,
+    *,
+    at: Any,
+    dedup: str,
+    settles: tuple[int, ...],
+) -> Input:
+    """A declared outcome as an input: success is the step's output; a failure says whether another attempt can help."""
+    spec = plans.outcome(kind)
+    if spec is None or spec.success == kind:
+        return StepDone(at=at, dedup=dedup, settles=settles, step=step, visit=visit, output=payload, undo=undo)
+    error = {"code": payload.get("code", "failed"), "message": payload.get("message", ""), "outcome": kind}
+    return StepLost(
+        at=at,
+        dedup=dedup,
+        settles=settles,
+        step=step,
+        visit=visit,
+        error=error,
+        irrecoverable=kind in spec.irrecoverable,
+        undo=undo,
+    )

@@ -1,0 +1,316 @@
+"""From the bus to the engine: takes deliveries, checks them, and acknowledges each only after the commit that makes it safe.
+
+An event ends as the start of one run in the same commit (the common case), as an arrival with one input row per target, as an arrival that waits for
+whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with its whole envelope. A delivery is never held while a step runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from typing import Any, Final
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from consumers.inputs import event_start_key, new_run_id
+import orjson
+
+from contracts import envelope as wire
+from contracts.envelope import Envelope
+from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, Unavailable
+from contracts.registry import Checked, Registry
+from contracts.sdk.transport import Consumer, Delivery, Transport
+from engine.clock import Clock
+from engine.coordinator import Coordinator, Result
+from engine.metrics import Metrics
+from engine.run.inputs import Begin
+from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
+from engine.store.keys import SubjectKeys, TenantKeys, Vault
+from engine.store.mapper import arrival_ident, seal_blob
+from engine.triggers import Plans
+
+RUNS_IN_DECISION: Final = 200
+"""More deliveries than this wait unacknowledged; the broker's prefetch then holds the rest back."""
+
+
+class Intake:
+    """One consumer of one queue. `prefetch` bounds what is unacknowledged."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        queue: str,
+        store: Store,
+        vault: Vault,
+        registry: Registry,
+        plans: Plans,
+        coordinator: Coordinator,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        prefetch: int = 500,
+        runs_in_decision: int = RUNS_IN_DECISION,
+    ) -> None:
+        self._transport, self._queue, self._store, self._vault = transport, queue, store, vault
+        self._registry, self._plans, self._door, self._clock, self._metrics = (
+            registry,
+            plans,
+            coordinator,
+            clock,
+            metrics,
+        )
+        self._prefetch, self._limit = prefetch, runs_in_decision
+        self._consumer: Consumer | None = None
+        self._waiting: deque[Delivery] = deque()
+        self._settled: list[Delivery] = []
+        self._flush_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._consumer = await self._transport.consume(self._queue, self._deliver, prefetch=self._prefetch)
+
+    async def stop(self) -> None:
+        """Takes nothing more; what is unsettled goes back to the queue."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._consumer is not None and self._consumer.alive
+
+    def pump(self) -> None:
+        """Takes waiting deliveries while there is room for runs in decision."""
+        while self._waiting and self._door.active < self._limit:
+            self._take(self._waiting.popleft())
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if self._waiting or self._door.active >= self._limit:
+            self._waiting.append(delivery)
+        else:
+            self._take(delivery)
+
+    def _take(self, delivery: Delivery) -> None:
+        try:
+            envelope = wire.parse(delivery.body, delivery.headers)
+            _check_publisher(envelope, delivery)
+            checked = self._registry.check_event(envelope)
+        except Problem as problem:
+            self._spawn(self._bury(delivery, problem))
+            return
+        keys = self._vault.cached(envelope.tenantid)
+        subject = keys.subject(checked.subject) if keys is not None and checked.subject is not None else None
+        if keys is None or (checked.marks and checked.subject is not None and subject is None):
+            self._spawn(self._fetch_keys(delivery, envelope, checked))
+        else:
+            self._accept(delivery, envelope, checked, keys, subject if checked.marks else None)
+
+    async def _fetch_keys(self, delivery: Delivery, envelope: Envelope, checked: Checked) -> None:
+        try:
+            keys = await self._vault.keys_for(envelope.tenantid)
+            subject = (
+                await self._vault.subject_keys(envelope.tenantid, checked.subject)
+                if checked.marks and checked.subject
+                else None
+            )
+        except Unavailable:
+            self._give_back(delivery)
+            return
+        self._accept(delivery, envelope, checked, keys, subject)
+
+    def _accept(
+        self, delivery: Delivery, envelope: Envelope, checked: Checked, keys: TenantKeys, subject: SubjectKeys | None
+    ) -> None:
+        now = self._clock.now()
+        body = delivery.body if not _is_binary(delivery) else envelope.to_json()
+        arrival = Arrival(
+            source=envelope.source,
+            event_id=envelope.id,
+            type=envelope.type,
+            body_hash=hashlib.blake2b(body, digest_size=32).digest(),
+            body=seal_blob(keys, "arrival", arrival_ident(envelope.source, envelope.id), body, subject),
+            received_at=now,
+            keys=_hashes(keys, envelope, checked),
+            causation_id=envelope.causationid,
+        )
+        targets = self._plans.started_by(envelope.type)
+        if len(targets) == 1:
+            plan = targets[0]
+            given = Begin(
+                at=now,
+                run_id=new_run_id(),
+                tenant=envelope.tenantid,
+                trigger={"kind": "event", "id": envelope.id, "type": envelope.type, "source": envelope.source},
+                data=checked.payload,
+                initiator=envelope.source,
+                correlation_id=envelope.correlationid or envelope.id,
+                marks=checked.marks,
+                subject=checked.subject if subject is not None else None,
+                causation_id=envelope.id,
+                traceparent=envelope.traceparent,
+            )
+            start = Start(key=event_start_key(plan.name, envelope), workflow=plan.name, workflow_version=plan.version)
+            self._door.begin(
+                plan,
+                given,
+                start,
+                keys,
+                subject,
+                arrival=arrival,
+                done=lambda result: self._answered(delivery, envelope, result),
+            )
+            return
+        inputs = tuple(
+            NewInput(kind="start", run_id=new_run_id(), workflow=plan.name, arrival=(envelope.source, envelope.id))
+            for plan in targets
+        )
+        self._door.record(
+            Commit(tenant=envelope.tenantid, stream=None, arrival=arrival, inputs=inputs),
+            lambda result: self._answered(delivery, envelope, result),
+        )
+
+    def _answered(self, delivery: Delivery, envelope: Envelope, result: Result) -> None:
+        match result:
+            case Appended():
+                self._metrics.deliveries.of(self._queue, "accepted").inc()
+                self._ack(delivery)
+            case Duplicate(mismatch=True):
+                problem = DuplicateMismatch(
+                    f"event {envelope.id} of {envelope.source} came before with another body; give each fact its own id",
+                    field="id",
+                )
+                self._spawn(self._bury(delivery, problem))
+            case Duplicate():
+                self._metrics.duplicates.of("arrival").inc()
+                self._metrics.deliveries.of(self._queue, "duplicate").inc()
+                self._ack(delivery)
+            case Fenced():
+                self._give_back(delivery)
+            case _:
+                self._ack(delivery)
+
+    # ---------------------------------------------------------------------------------------------------------- settling
+
+    def _ack(self, delivery: Delivery) -> None:
+        """Acks gather for one turn of the loop, so that a batch's contiguous tags travel as one."""
+        self._settled.append(delivery)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        settled, self._settled = self._settled, []
+        if self._consumer is not None:
+            self._consumer.ack(settled)
+        self.pump()
+
+    def _give_back(self, delivery: Delivery) -> None:
+        if self._consumer is not None:
+            self._consumer.reject(delivery, requeue=True)
+
+    async def _bury(self, delivery: Delivery, problem: Problem) -> None:
+        """Keeps the whole message, sealed, before the broker may forget it."""
+        try:
+            await bury(self._store, self._vault, self._clock, delivery, problem)
+        except Unavailable:
+            self._give_back(delivery)
+            return
+        self._metrics.dead_letters.of(problem.code).inc()
+        self._metrics.deliveries.of(self._queue, "dead").inc()
+        self._ack(delivery)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+NOBODY: Final = "unknown"
+"""The tenant under which letters are kept whose envelope names none that can be trusted."""
+
+
+async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, problem: Problem) -> UUID:
+    """One dead letter per message body and reason, with everything needed to send it again. Answers its id."""
+    claims = _claims(delivery)
+    tenant = claims.get("tenantid") or NOBODY
+    identity = uuid5(
+        NAMESPACE_URL,
+        f"{delivery.exchange}|{delivery.routing_key}|{hashlib.blake2b(delivery.body, digest_size=16).hexdigest()}",
+    )
+    keys = await vault.keys_for(tenant)
+    await store.bury(
+        DeadLetter(
+            id=identity,
+            tenant=tenant,
+            reason=problem.code,
+            detail=problem.detail,
+            source=delivery.exchange,
+            routing_key=delivery.routing_key,
+            event_id=claims.get("id"),
+            type=claims.get("type"),
+            attempts=[
+                {"at": wire.format_time(clock.now()), "code": problem.code, "delivery_count": delivery.delivery_count}
+            ],
+            envelope=seal_blob(keys, "dead_letter", str(identity), delivery.body),
+            headers={
+                name: value for name, value in delivery.headers.items() if isinstance(value, str | int | float | bool)
+            },
+            state="dead",
+            created_at=clock.now(),
+        )
+    )
+    return identity
+
+
+def _claims(delivery: Delivery) -> dict[str, str]:
+    """What a message says about itself, as far as it can be read; nothing of it is trusted."""
+    try:
+        wire.check_depth(delivery.body)
+        document = orjson.loads(delivery.body)
+    except (Problem, ValueError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    found = {
+        name: document[name]
+        for name in ("id", "type", "tenantid")
+        if isinstance(document.get(name), str) and len(document[name]) <= 200
+    }
+    if not wire.is_tenant(found.get("tenantid", "")):
+        found.pop("tenantid", None)
+    return found
+
+
+def _check_publisher(envelope: Envelope, delivery: Delivery) -> None:
+    """A broker user named after a module may only speak for that module."""
+    if (
+        delivery.user_id is not None
+        and delivery.user_id.startswith("module-")
+        and delivery.user_id != f"module-{envelope.module}"
+    ):
+        raise EnvelopeInvalid(
+            "source",
+            f"must be that of {delivery.user_id.removeprefix('module-')}, the module this broker user belongs to",
+        )
+
+
+def _is_binary(delivery: Delivery) -> bool:
+    return any(
+        name in delivery.headers for name in ("ce-specversion", "cloudEvents:specversion", "cloudEvents_specversion")
+    )
+
+
+def _hashes(keys: TenantKeys, envelope: Envelope, checked: Checked) -> tuple[tuple[str, bytes], ...]:
+    """The correlation keys that may be waited on: those declared, and the envelope's own two."""
+    if not checked.keys and envelope.subject is None and envelope.correlationid is None:
+        return ()
+    named = dict(checked.keys)
+    if envelope.subject is not None:
+        named.setdefault("subject", envelope.subject)
+    if envelope.correlationid is not None:
+        named.setdefault("correlationid", envelope.correlationid)
+    return tuple((name, keys.index_hash(name, value)) for name, value in named.items())

@@ -1,0 +1,133 @@
+"""Proves continuously that no open run is stuck, and repairs what is: heartbeats, takeovers, admission, and the reasons to wake.
+
+It says that this process lives, declares silent ones dead, takes over their runs in slices, grants freed slots, and counts what waits too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from contracts.problems import Unavailable
+from engine.clock import Clock
+from engine.coordinator import Coordinator
+from engine.metrics import Metrics
+from engine.run.inputs import Admitted, PlanStuck
+from engine.store import OpenRun, Store
+from engine.triggers import Plans
+
+SLICE: Final = 500
+STUCK_SECONDS: Final = 30.0
+FRUITLESS_TAKEOVERS: Final = 3
+"""A run taken over so often without an event in between is parked: it may be what kills its owners."""
+
+
+class Janitor:
+    """One per process that owns runs. `lost` is called when this process finds itself declared dead."""
+
+    def __init__(
+        self,
+        store: Store,
+        coordinator: Coordinator,
+        plans: Plans,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        heartbeat_seconds: float = 1.0,
+        dead_seconds: float = 4.0,
+        lost: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
+        self._heartbeat, self._dead, self._lost = heartbeat_seconds, dead_seconds, lost
+        self._tasks: list[asyncio.Task[None]] = []
+        self._freed = asyncio.Event()
+
+    async def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._every(self._heartbeat, self.beat), name="heartbeat"),
+            asyncio.create_task(self._every(self._heartbeat, self.take_over), name="takeover"),
+            asyncio.create_task(self._admit_forever(), name="admission"),
+            asyncio.create_task(self._every(5.0, self.repair), name="repair"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def failed(self) -> BaseException | None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+    def slot_freed(self) -> None:
+        self._freed.set()
+
+    async def beat(self) -> None:
+        """Says that this process lives; learns whether others have given it up."""
+        if not await self._store.heartbeat(self._door.epoch, now=self._clock.database_now()):
+            self._door.fenced()
+            await self._lost()
+
+    async def take_over(self) -> None:
+        """Declares silent processes dead and takes over runs that nobody owns."""
+        now = self._clock.database_now()
+        await self._store.declare_dead(silent_seconds=self._dead, now=now)
+        while True:
+            runs = await self._store.claim_runs(self._door.epoch, plans=self._plans.known, limit=SLICE, now=now)
+            by_tenant: defaultdict[str, list[OpenRun]] = defaultdict(list)
+            for run in runs:
+                by_tenant[run.tenant].append(run)
+                self._metrics.takeovers.inc()
+                if run.takeovers >= FRUITLESS_TAKEOVERS:
+                    detail = f"{run.takeovers} processes in a row took this run over without an event of it"
+                    self._door.submit(
+                        run.tenant, run.run_id, PlanStuck(at=self._clock.now(), reason="no_progress", detail=detail)
+                    )
+            for tenant, taken in by_tenant.items():
+                self._door.resume(tenant, [run.run_id for run in taken])
+            if len(runs) < SLICE:
+                return
+
+    async def admit(self) -> int:
+        """Offers queued runs a slot, in fair order; the append grants it or says Limited."""
+        queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
+        for run in queued:
+            self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
+        return len(queued)
+
+    async def repair(self) -> None:
+        """Gives runs without a recorded reason to wake back to the door: loading one again performs and awaits what its log asks for."""
+        stuck = await self._store.runs_without_wake(
+            older_than_seconds=STUCK_SECONDS, limit=SLICE, now=self._clock.database_now()
+        )
+        self._metrics.stuck_runs.set(len(stuck))
+        for run in stuck:
+            if not self._door.owns(run.run_id):
+                self._door.resume(run.tenant, [run.run_id])
+                self._metrics.stuck_runs_repaired.inc()
+
+    async def _admit_forever(self) -> None:
+        while True:
+            self._freed.clear()
+            try:
+                await self.admit()
+            except Unavailable:
+                pass
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._freed.wait()
+            except TimeoutError:
+                pass
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Unavailable:
+                pass
+            await asyncio.sleep(seconds)

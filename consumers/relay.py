@@ -1,0 +1,118 @@
+"""From the outbox to the bus: claims messages, sends them in one window of confirms, deletes what the broker has taken.
+
+A message that could not be confirmed stays and goes again, under the same event id: the far side dedups. One that no queue is bound for is tried again with
+a growing delay, so that a module installed later still hears it, and shows up in the outbox's age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from contracts.problems import Unavailable
+from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
+from engine.clock import Clock
+from engine.metrics import Metrics
+from engine.store import OutboxRow, Store
+from engine.store.keys import Erased, Vault
+from engine.store.mapper import open_blob
+
+POLL_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 1.0
+UNROUTABLE_RETRY_SECONDS: Final = 5.0
+
+
+class Relay:
+    """One per process with the relay role. `wake` is called after commits that wrote to the outbox."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        transport: Transport,
+        epoch: int,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        batch: int = 500,
+        deadline_seconds: float = 5.0,
+    ) -> None:
+        self._store, self._vault, self._transport, self.epoch = store, vault, transport, epoch
+        self._clock, self._metrics, self._batch, self._deadline = clock, metrics, batch, deadline_seconds
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="relay")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def failed(self) -> BaseException | None:
+        return (
+            self._task.exception()
+            if self._task is not None and self._task.done() and not self._task.cancelled()
+            else None
+        )
+
+    async def flush(self) -> int:
+        """Sends one batch; answers how many rows were claimed."""
+        rows = await self._store.claim_outbox(self.epoch, limit=self._batch, now=self._clock.database_now())
+        if not rows:
+            return 0
+        messages: list[Message] = []
+        kept: list[OutboxRow] = []
+        gone: list[int] = []
+        for row in rows:
+            keys = await self._vault.ready(row.tenant, [row.body])
+            body = open_blob(keys, "outbox", row.message_id, row.body)
+            if isinstance(body, Erased):
+                gone.append(row.id)
+                continue
+            kept.append(row)
+            messages.append(
+                Message(
+                    exchange=row.exchange,
+                    routing_key=row.routing_key,
+                    body=body,
+                    # A fact may interest nobody; a command that no module is bound for must not vanish.
+                    mandatory=row.exchange != EVENTS_EXCHANGE,
+                )
+            )
+        answers = await self._transport.publish(messages, deadline_seconds=self._deadline)
+        sent, unroutable, again = list(gone), [], []
+        for row, answer in zip(kept, answers, strict=True):
+            self._metrics.published.of(row.exchange, answer.value).inc()
+            if answer is Published.CONFIRMED:
+                sent.append(row.id)
+            elif answer is Published.UNROUTABLE:
+                unroutable.append(row.id)
+            else:
+                again.append(row.id)
+        now = self._clock.now()
+        await self._store.settle_outbox(sent, returned=again, retry_at=now + timedelta(seconds=RETRY_SECONDS))
+        if unroutable:
+            await self._store.settle_outbox(
+                [], returned=unroutable, retry_at=now + timedelta(seconds=UNROUTABLE_RETRY_SECONDS)
+            )
+        return len(rows)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                claimed = 0 if self._transport.blocked or not self._transport.ready else await self.flush()
+            except Unavailable:
+                claimed = 0
+            if claimed < self._batch:
+                try:
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass

@@ -1,0 +1,172 @@
+"""Carries out local attempts of the runs this process owns, and hands their outcome back through the one door.
+
+The intent is in the log before this is called. Plain functions run at once; async ones as tasks with the attempt's own time limit, in pools per action so
+that two hundred slow calls of one kind do not stop the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections import defaultdict
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import orjson
+
+from contracts.calls import ActionCall, ActionFailed, ActionSpec
+from engine.clock import Clock
+from engine.coordinator import Coordinator
+from engine.metrics import Metrics
+from engine.plan import Plan
+from engine.run.inputs import StepDone, StepLost
+from engine.run.react import Perform
+from engine.run.state import RunState, Step
+
+POOL: Final = 100
+"""Attempts of one action under way at once, per process."""
+STACK_LINES: Final = 12
+
+
+class Worker:
+    """`perform` is the coordinator's way in. `stop` cancels what is under way: its intent stays recorded, and whoever owns the run next tries again."""
+
+    def __init__(self, coordinator: Coordinator, clock: Clock, metrics: Metrics) -> None:
+        self._door = coordinator
+        self._clock = clock
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(POOL))
+
+    def perform(self, state: RunState, plan: Plan, attempt: Perform) -> None:
+        """Makes one attempt; its outcome is submitted, never raised."""
+        step = state.step(attempt.step, attempt.visit)
+        assert step is not None
+        name = (step.undo or "") if attempt.undo else step.action
+        spec = plan.action(name)
+        if spec is None or spec.perform is None:
+            self._lost(
+                state, attempt, "action_missing", f"no installed connector brings the action {name!r}", retryable=False
+            )
+            return
+        call = _call(state, step, attempt, name)
+        try:
+            result = spec.perform(call)
+        except Exception as error:
+            self._raised(state, attempt, error)
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.create_task(self._await(state, attempt, spec, result, _limit(step, spec, attempt)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._succeeded(state, attempt, result)
+
+    async def _await(
+        self, state: RunState, attempt: Perform, spec: ActionSpec, result: Awaitable[Any], limit_seconds: float
+    ) -> None:
+        try:
+            async with self._pools[spec.name], asyncio.timeout(limit_seconds or None):
+                output = await result
+        except TimeoutError:
+            self._lost(state, attempt, "timeout", f"no outcome within {limit_seconds:g} s", ambiguous=True)
+        except Exception as error:
+            self._raised(state, attempt, error)
+        else:
+            self._succeeded(state, attempt, output)
+
+    def _succeeded(self, state: RunState, attempt: Perform, output: Any) -> None:
+        try:
+            content = None if output is None else orjson.loads(orjson.dumps(output))
+        except orjson.JSONEncodeError as error:
+            self._lost(
+                state,
+                attempt,
+                "output_invalid",
+                f"the action's result must be JSON ({error})",
+                retryable=False,
+                ambiguous=True,
+            )
+            return
+        given = StepDone(
+            at=self._clock.now(),
+            step=attempt.step,
+            visit=attempt.visit,
+            attempt=attempt.attempt,
+            output=content,
+            undo=attempt.undo,
+        )
+        self._door.submit(state.tenant, state.run_id, given)
+        self._door.performed(state.run_id)
+
+    def _raised(self, state: RunState, attempt: Perform, error: Exception) -> None:
+        if isinstance(error, ActionFailed):
+            self._lost(
+                state,
+                attempt,
+                error.code,
+                error.message,
+                retryable=error.retryable,
+                ambiguous=error.ambiguous,
+                irrecoverable=error.irrecoverable,
+            )
+            return
+        # The type and place only: an exception's text may hold what was being worked on.
+        stack = [line.strip() for line in traceback.format_tb(error.__traceback__)[-STACK_LINES:]]
+        self._lost(state, attempt, "raised", type(error).__name__, ambiguous=True, stack=stack)
+
+    def _lost(
+        self,
+        state: RunState,
+        attempt: Perform,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = True,
+        ambiguous: bool = False,
+        irrecoverable: bool = False,
+        stack: list[str] | None = None,
+    ) -> None:
+        error: dict[str, Any] = {"code": code, "message": message}
+        if stack:
+            error["stack"] = stack
+        given = StepLost(
+            at=self._clock.now(),
+            step=attempt.step,
+            visit=attempt.visit,
+            attempt=attempt.attempt,
+            error=error,
+            retryable=retryable,
+            ambiguous=ambiguous,
+            irrecoverable=irrecoverable,
+            undo=attempt.undo,
+        )
+        self._door.submit(state.tenant, state.run_id, given)
+        self._door.performed(state.run_id)
+
+    async def stop(self) -> None:
+        """Cancels what is under way. Twice is fine."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _call(state: RunState, step: Step, attempt: Perform, name: str) -> ActionCall:
+    return ActionCall(
+        tenant=state.tenant,
+        run_id=state.run_id,
+        key=step.key + "/undo" if attempt.undo else step.key,
+        action=name,
+        input=step.input,
+        attempt=attempt.attempt,
+        deadline=step.undo_deadline if attempt.undo else step.deadline,
+        receipt=step.output if attempt.undo and step.status == "succeeded" else None,
+        undo=attempt.undo,
+        correlation_id=state.correlation_id,
+        traceparent=state.traceparent,
+    )
+
+
+def _limit(step: Step, spec: ActionSpec, attempt: Perform) -> float:
+    return spec.timeout_seconds if attempt.undo else step.timeout_seconds

@@ -1,0 +1,288 @@
+"""All that a process which owns no runs may ask of the engine: the web and the command line stand here.
+
+Nothing is decided behind this door. A start is journaled and handed to whoever runs workers; a word to a run becomes a durable input of its owner; a
+message goes to the bus through the outbox. Everything else they do is reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid_utils
+
+from contracts.envelope import MAX_ENVELOPE_BYTES, Envelope, from_document
+from contracts.problems import Conflict, NotFound, PayloadInvalid, TooLarge, Unavailable
+from contracts.registry import Registry
+from contracts.run_events import RunEvent
+from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
+from engine import notes
+from engine.clock import Clock
+from engine.explain import Explanation, explain_run
+from engine.run.evolve import fold
+from engine.run.inputs import AbandonAsked, CancelAsked, Decided, Input, RetryAsked, SkipAsked, TerminateAsked
+from engine.run.state import RunState
+from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, NewInput, OutboxMessage, Store
+from engine.store.keys import Erased, Vault
+from engine.store.mapper import Mapper, arrival_ident, open_blob, seal_blob
+from engine.triggers import Plans
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A start was accepted. `duplicate`: its key was known, and `run_id` is the original run."""
+
+    run_id: UUID
+    duplicate: bool
+
+
+class Door:
+    """`on_input` and `on_outbox` are called after something was written that a consumer of this process may take at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        mapper: Mapper,
+        registry: Registry,
+        plans: Plans,
+        clock: Clock,
+        transport: Transport | None,
+        epoch: int,
+    ) -> None:
+        self.store, self.vault, self.mapper, self.registry, self.plans = store, vault, mapper, registry, plans
+        self.clock, self.transport, self.epoch = clock, transport, epoch
+        self.on_input: Callable[[], None] = lambda: None
+        self.on_outbox: Callable[[], None] = lambda: None
+
+    # ---------------------------------------------------------------------------------------------------------- bus
+
+    async def publish(self, envelope: Envelope) -> None:
+        """Checks a fact by its contract and sends it, confirmed. Raises the contract's refusals, `TooLarge`, `Unavailable`."""
+        self.registry.check_event(envelope)
+        body = envelope.to_json()
+        if len(body) > MAX_ENVELOPE_BYTES:
+            raise TooLarge(f"the envelope is {len(body)} bytes; send at most {MAX_ENVELOPE_BYTES}", field="data")
+        if self.transport is None:
+            raise Unavailable("this process has no connection to the bus")
+        [answer] = await self.transport.publish([Message(EVENTS_EXCHANGE, envelope.type, body, mandatory=False)])
+        if answer is not Published.CONFIRMED:
+            raise Unavailable(f"the bus did not confirm the event ({answer.value}); send it again with the same id")
+
+    # ---------------------------------------------------------------------------------------------------------- runs
+
+    async def start_run(
+        self,
+        tenant: str,
+        workflow: str,
+        data: Any,
+        *,
+        key: str,
+        kind: str,
+        initiator: str,
+        correlation_id: str | None = None,
+    ) -> Begun:
+        """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another content (`Conflict`)."""
+        saga = self.plans.saga(workflow)
+        if not isinstance(data, dict):
+            raise PayloadInvalid("the input of a run must be a JSON object", field="input")
+        start_key = f"{kind}/{key}"
+        if len(start_key) > 200:
+            raise PayloadInvalid("the key is too long; use at most 180 characters", field="key")
+        run_id = UUID(str(uuid_utils.uuid7()))
+        now = self.clock.now()
+        envelope = notes.start_envelope(
+            tenant,
+            workflow,
+            data,
+            key=start_key,
+            kind=kind,
+            initiator=initiator,
+            at=now,
+            correlation_id=correlation_id,
+            run_id=run_id,
+        )
+        body = envelope.to_json()
+        if len(body) > MAX_ENVELOPE_BYTES:
+            raise TooLarge(
+                f"the input makes a message of {len(body)} bytes; send at most {MAX_ENVELOPE_BYTES}", field="input"
+            )
+        keys = await self.vault.keys_for(tenant)
+        started = notes.start_of(envelope, saga)
+        assert started is not None
+        subject = await self.vault.subject_keys(tenant, started.subject) if started.subject and started.marks else None
+        arrival = Arrival(
+            source=envelope.source,
+            event_id=envelope.id,
+            type=envelope.type,
+            body_hash=_content_hash(workflow, data),
+            body=seal_blob(keys, "arrival", arrival_ident(envelope.source, envelope.id), body, subject),
+            received_at=now,
+        )
+        row = NewInput(kind="start", run_id=run_id, workflow=workflow, arrival=(envelope.source, envelope.id))
+        [outcome] = await self.store.append(
+            [Commit(tenant=tenant, stream=None, arrival=arrival, inputs=(row,))],
+            epoch=self.epoch,
+            now=self.clock.database_now(),
+        )
+        match outcome:
+            case Appended():
+                self.on_input()
+                return Begun(run_id, duplicate=False)
+            case Duplicate(mismatch=True):
+                raise Conflict(
+                    "this key was used before to start another run with another input; choose a new key", field="key"
+                )
+            case Duplicate():
+                return Begun(await self._original(tenant, envelope.source, start_key), duplicate=True)
+            case _:
+                raise Unavailable("this process has lost its lease; ask again")
+
+    async def _original(self, tenant: str, source: str, start_key: str) -> UUID:
+        """The run that a known key started, or will start as soon as a worker takes it."""
+        known = await self.store.started(tenant, start_key)
+        if known is not None:
+            return known
+        body = await self.store.arrival(tenant, source, start_key)
+        if body is None:
+            raise Unavailable("the original start is being recorded; ask again")
+        keys = await self.vault.ready(tenant, [body])
+        content = open_blob(keys, "arrival", arrival_ident(source, start_key), body)
+        if isinstance(content, Erased):
+            raise Conflict("this key's run has been erased", field="key")
+        return UUID(from_document(orjson.loads(content)).data["run_id"])
+
+    async def cancel(self, tenant: str, run_id: UUID, *, by: str, reason: str = "") -> None:
+        await self._tell(tenant, run_id, CancelAsked(at=self.clock.now(), by=by, reason=reason))
+
+    async def terminate(self, tenant: str, run_id: UUID, *, by: str, reason: str = "") -> None:
+        await self._tell(tenant, run_id, TerminateAsked(at=self.clock.now(), by=by, reason=reason))
+
+    async def abandon(self, tenant: str, run_id: UUID, *, by: str, reason: str = "") -> None:
+        state = await self.state(tenant, run_id)
+        if state.ended is None and not state.incidents:
+            raise Conflict("only a parked run can be abandoned; cancel it instead", status_of_run=state.status)
+        await self._tell(tenant, run_id, AbandonAsked(at=self.clock.now(), by=by, reason=reason))
+
+    async def retry(self, tenant: str, run_id: UUID, *, by: str, step: str | None = None) -> None:
+        await self._parked(tenant, run_id, step)
+        await self._tell(tenant, run_id, RetryAsked(at=self.clock.now(), by=by, step=step))
+
+    async def skip(self, tenant: str, run_id: UUID, step: str, output: Any, *, by: str, reason: str) -> None:
+        """Goes on as if the parked `step` had answered `output`, which must fit the action's declared outcome."""
+        state = await self._parked(tenant, run_id, step)
+        visit = max(v for name, v in state.steps or {} if name == step)
+        asked = state.step(step, visit)
+        assert asked is not None
+        spec = self.plans.actions.get(asked.action)
+        if spec is not None and spec.success is not None:
+            output = self.registry.check_event_data(self.registry.event(spec.success), output).payload
+        await self._tell(tenant, run_id, SkipAsked(at=self.clock.now(), by=by, step=step, output=output, reason=reason))
+
+    async def decide_approval(
+        self, tenant: str, run_id: UUID, name: str, *, approved: bool, by: str, comment: str = ""
+    ) -> None:
+        state = await self.state(tenant, run_id)
+        if not any(wait.kind == "approval" and wait.name == name for wait in state.open_waits()):
+            raise Conflict(f"no approval called {name!r} is open on this run", status_of_run=state.status)
+        await self._tell(
+            tenant, run_id, Decided(at=self.clock.now(), name=name, approved=approved, by=by, comment=comment)
+        )
+
+    async def state(self, tenant: str, run_id: UUID) -> RunState:
+        """The run as its log has it. Raises `NotFound`, for another tenant's run as for none."""
+        return fold(RunState(run_id, tenant), await self.events(tenant, run_id))
+
+    async def events(self, tenant: str, run_id: UUID) -> list[RunEvent]:
+        """The run's whole history, opened. Raises `NotFound`."""
+        stored = await self.store.load(tenant, run_id)
+        if not stored:
+            raise NotFound("there is no such run", field="run_id")
+        keys = await self.vault.ready(tenant, [one.body for one in stored])
+        return self.mapper.decode_all(keys, run_id, stored)
+
+    async def explain(self, tenant: str, run_id: UUID) -> Explanation:
+        """Why the run is where it is, and every recorded reason that will move it."""
+        state = await self.state(tenant, run_id)
+        return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now())
+
+    async def _parked(self, tenant: str, run_id: UUID, step: str | None) -> RunState:
+        state = await self.state(tenant, run_id)
+        if state.ended is not None:
+            raise Conflict(f"the run has ended ({state.ended})", status_of_run=state.status)
+        parked = [incident.step for incident in (state.incidents or {}).values()]
+        if not parked:
+            raise Conflict("nothing of this run is parked", status_of_run=state.status)
+        if step is not None and step not in parked:
+            names = ", ".join(name for name in parked if name) or "the saga itself"
+            raise Conflict(f"step {step!r} is not parked; parked is {names}", status_of_run=state.status, field="step")
+        return state
+
+    async def _tell(self, tenant: str, run_id: UUID, given: Input) -> None:
+        """Leaves a durable word for the run's owner. Raises `NotFound`, or `Conflict` when the run has ended."""
+        if await self.store.open_run(tenant, run_id) is None:
+            state = await self.state(tenant, run_id)
+            raise Conflict(f"the run has ended ({state.ended})", status_of_run=state.status)
+        keys = await self.vault.keys_for(tenant)
+        body = seal_blob(keys, "input", str(run_id), notes.encode(given))
+        note = NewInput(kind="note", run_id=run_id, name="note", body=body)
+        await self.store.append(
+            [Commit(tenant=tenant, stream=None, inputs=(note,))], epoch=self.epoch, now=self.clock.database_now()
+        )
+        self.on_input()
+
+    # ---------------------------------------------------------------------------------------------------------- dead letters
+
+    async def redrive(self, tenant: str | None, letter_id: UUID, *, by: str) -> bool:
+        """Sends a dead letter again, byte for byte, to where it was going. False, and nothing sent, when it was settled before."""
+        letter = await self._letter(tenant, letter_id)
+        if letter.state != "dead":
+            return False
+        keys = await self.vault.ready(letter.tenant, [letter.envelope])
+        body = open_blob(keys, "dead_letter", str(letter.id), letter.envelope)
+        if isinstance(body, Erased):
+            raise Conflict("the letter's content has been erased; discard it")
+        message_id = f"redrive/{letter.id}"
+        message = OutboxMessage(
+            message_id=message_id,
+            exchange=letter.source or EVENTS_EXCHANGE,
+            routing_key=letter.routing_key,
+            body=seal_blob(keys, "outbox", message_id, body),
+        )
+        if not await self.store.settle_dead_letter(letter_id, state="redriven", by=by, now=self.clock.database_now()):
+            return False
+        await self.store.append(
+            [Commit(tenant=letter.tenant, stream=None, outbox=(message,))],
+            epoch=self.epoch,
+            now=self.clock.database_now(),
+        )
+        self.on_outbox()
+        return True
+
+    async def discard(self, tenant: str | None, letter_id: UUID, *, by: str) -> bool:
+        """Gives a dead letter up; it stays listed as discarded. False when it was settled before."""
+        await self._letter(tenant, letter_id)
+        return await self.store.settle_dead_letter(letter_id, state="discarded", by=by, now=self.clock.database_now())
+
+    async def _letter(self, tenant: str | None, letter_id: UUID) -> DeadLetter:
+        letter = await self.store.dead_letter(tenant, letter_id)
+        if letter is None:
+            raise NotFound("there is no such dead letter", field="id")
+        return letter
+
+    async def letter_body(self, tenant: str | None, letter_id: UUID) -> bytes:
+        """The message as received, opened: for the operator who must see what cannot be read otherwise."""
+        letter = await self._letter(tenant, letter_id)
+        keys = await self.vault.ready(letter.tenant, [letter.envelope])
+        body = open_blob(keys, "dead_letter", str(letter.id), letter.envelope)
+        if isinstance(body, Erased):
+            raise Conflict("the letter's content has been erased")
+        return body
+
+
+def _content_hash(workflow: str, data: Any) -> bytes:
+    return hashlib.blake2b(orjson.dumps([workflow, data], option=orjson.OPT_SORT_KEYS), digest_size=32).digest()

@@ -1,0 +1,113 @@
+"""Durable inputs that do not come from the bus: what an operator, an approver or the API asks of a run, and starts by hand or webhook.
+
+Written sealed into an input row by whoever does not own the run; read back by its owner. A start travels as an envelope of the engine's own, so that it is
+in the journal like everything else that arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from contracts.envelope import Envelope, format_time, parse_time
+from contracts.notices import UNWIND
+from contracts.pointers import expand_marks, resolve, segments
+from contracts.problems import PayloadInvalid
+from engine.plan.code import Saga
+from engine.run.inputs import AbandonAsked, CancelAsked, Decided, Input, RetryAsked, SkipAsked, TerminateAsked
+
+START_TYPE: Final = "unwind.StartRequestedV1"
+
+_NOTES: Final[dict[str, type[Input]]] = {
+    "cancel": CancelAsked,
+    "terminate": TerminateAsked,
+    "retry": RetryAsked,
+    "skip": SkipAsked,
+    "abandon": AbandonAsked,
+    "decide": Decided,
+}
+_NAMES = {kind: name for name, kind in _NOTES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """How a run begins, whoever asked for it."""
+
+    trigger: dict[str, Any]
+    data: Any
+    marks: tuple[str, ...]
+    subject: str | None
+    initiator: str
+    key: str
+
+
+def encode(given: Input) -> bytes:
+    """A note as JSON; raises KeyError for an input that is no note."""
+    document = {"note": _NAMES[type(given)], "at": format_time(given.at)}
+    for name in given.__dataclass_fields__:
+        if name not in ("at", "dedup", "settles"):
+            document[name] = getattr(given, name)
+    return orjson.dumps(document)
+
+
+def decode(body: bytes, *, settles: tuple[int, ...]) -> Input:
+    """What `encode` was given. Raises `PayloadInvalid` when it is no note this version knows."""
+    document: dict[str, Any] = orjson.loads(body)
+    kind = _NOTES.get(document.pop("note", ""))
+    if kind is None:
+        raise PayloadInvalid(
+            "this note is of a kind that this version does not know; upgrade the process", field="note"
+        )
+    at = parse_time(document.pop("at"), "at")
+    return kind(at=at, settles=settles, **document)
+
+
+def start_envelope(
+    tenant: str,
+    workflow: str,
+    data: Any,
+    *,
+    key: str,
+    kind: str,
+    initiator: str,
+    at: datetime,
+    correlation_id: str | None = None,
+) -> Envelope:
+    """A start by hand or webhook, in the form in which it is journaled. Its id is its key, so the journal dedups it too."""
+    return Envelope(
+        id=key,
+        source=UNWIND.source,
+        type=START_TYPE,
+        tenantid=tenant,
+        time=at,
+        data={
+            "workflow": workflow,
+            "kind": kind,
+            "initiator": initiator,
+            "key": key,
+            "input": data,
+            "run_id": str(run_id),
+        },
+        correlationid=correlation_id or key,
+    )
+
+
+def start_of(envelope: Envelope, saga: Saga) -> Started | None:
+    """How to begin from a journaled start; None when the envelope is an event of a module."""
+    if envelope.type != START_TYPE:
+        return None
+    asked = envelope.data
+    data = asked["input"]
+    subject = resolve(data, segments(saga.subject)) if saga.subject else None
+    return Started(
+        trigger={"kind": asked["kind"], "id": asked["key"], "type": START_TYPE, "source": envelope.source},
+        data=data,
+        marks=expand_marks(saga.personal, data),
+        subject=subject if isinstance(subject, str) else None,
+        initiator=asked["initiator"],
+        key=asked["key"],
+    )

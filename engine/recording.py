@@ -1,0 +1,257 @@
+"""From a decision to a commit: seals the events, and turns what `react` asks for into rows of the same transaction.
+
+Everything that must become true with the events is in the commit: timers, subscriptions, awaits, commands and notices in the outbox, the row in open_runs.
+Local attempts need no row: the recorded intent and the run's owner suffice; they are answered separately, to be carried out after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from contracts.envelope import Envelope
+from contracts.notices import UNWIND
+from contracts.run_events import RunEvent
+from contracts.sdk.transport import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from engine.plan import Plan
+from engine.run import react as fx
+from engine.run.decide import Decision
+from engine.run.react import react
+from engine.run.state import RunState
+from engine.store import (
+    Await,
+    Changed,
+    Closed,
+    Commit,
+    Opened,
+    OutboxMessage,
+    Recorded,
+    Subscription,
+    Timer,
+)
+from engine.store.keys import SubjectKeys, TenantKeys
+from engine.store.mapper import Mapper, seal_blob
+
+COMMAND_IDS = UUID("6f3c0a52-54c1-4f0e-9d5b-1f6a0b7a3c11")
+"""Namespace of command ids: a command's id follows from its idempotency key, so that every send of it is the same command."""
+
+
+def command_id(key: str) -> str:
+    """The id of the command that carries out the step (or undo) with this idempotency key."""
+    return str(uuid5(COMMAND_IDS, key))
+
+
+@dataclass(slots=True)
+class Caps:
+    """How many slots a workflow and a tenant may hold at once; None is unbounded."""
+
+    workflow: int | None = None
+    tenant: int | None = None
+
+
+class Rows:
+    """What the effects of one decision become; collected, then frozen into a `Commit`."""
+
+    __slots__ = (
+        "awaits",
+        "awaits_dropped",
+        "outbox",
+        "perform",
+        "subscriptions",
+        "subscriptions_dropped",
+        "timers",
+        "timers_cleared",
+    )
+
+    def __init__(self) -> None:
+        self.timers: dict[str, Timer] = {}
+        self.timers_cleared: list[str] = []
+        self.subscriptions: list[Subscription] = []
+        self.subscriptions_dropped: list[tuple[str, int]] = []
+        self.awaits: list[Await] = []
+        self.awaits_dropped: list[str] = []
+        self.outbox: list[OutboxMessage] = []
+        self.perform: list[fx.Perform] = []
+
+
+def record(
+    before: RunState,
+    decision: Decision,
+    plan: Plan,
+    mapper: Mapper,
+    keys: TenantKeys,
+    subject: SubjectKeys | None,
+    caps: Caps,
+    input_keys: Sequence[str],
+    settled: Sequence[int],
+) -> tuple[Commit, list[fx.Perform]]:
+    """The commit of `decision`, without a start key or arrival (the caller adds those to a first commit), and the local attempts to make after it."""
+    state, events = decision.state, decision.events
+    stream, version = state.run_id, before.version
+    rows = Rows()
+    recorded: list[Recorded] = []
+    for ordinal, event in enumerate(events, version + 1):
+        recorded.append(mapper.encode(keys, stream, ordinal, event, subject))
+        for effect in react(event, state):
+            _add(rows, effect, state, plan, keys, subject, event, ordinal)
+    ended = state.ended is not None
+    return (
+        Commit(
+            tenant=state.tenant,
+            stream=stream,
+            expected=version,
+            events=tuple(recorded),
+            input_keys=tuple(input_keys),
+            settled=tuple(settled),
+            outbox=tuple(rows.outbox),
+            timers=() if ended else tuple(rows.timers.values()),
+            timers_cleared=() if ended else tuple(rows.timers_cleared),
+            subscriptions=() if ended else tuple(rows.subscriptions),
+            subscriptions_dropped=() if ended else tuple(rows.subscriptions_dropped),
+            awaits=() if ended else tuple(rows.awaits),
+            awaits_dropped=() if ended else tuple(rows.awaits_dropped),
+            open_run=_open_run(before, state, caps),
+        ),
+        rows.perform,
+    )
+
+
+def _open_run(before: RunState, after: RunState, caps: Caps) -> Opened | Changed | Closed | None:
+    """How the run's row changes: slots are rows, so a slot moves in the same commit as the event that takes or frees it."""
+    if after.ended is not None:
+        return Closed()
+    status = after.status
+    slot = after.holds_slot
+    if before.version == 0:
+        return Opened(status=status, slot=slot, deadline=after.deadline)
+    if status == before.status:
+        return None
+    takes = slot and not before.holds_slot
+    return Changed(
+        status=status,
+        slot=slot,
+        deadline=after.deadline,
+        takes_slot=takes,
+        workflow_cap=caps.workflow if takes else None,
+        tenant_cap=caps.tenant if takes else None,
+    )
+
+
+def _add(
+    rows: Rows,
+    effect: fx.Effect,
+    state: RunState,
+    plan: Plan,
+    keys: TenantKeys,
+    subject: SubjectKeys | None,
+    event: RunEvent,
+    ordinal: int,
+) -> None:
+    match effect:
+        case fx.Perform():
+            rows.perform.append(effect)
+        case fx.Send():
+            _send(rows, effect, state, plan, keys, subject, event.at, ordinal)
+        case fx.SetTimer(key, due):
+            rows.timers[key] = Timer(key=key, due=due)
+        case fx.ClearTimer(key):
+            if rows.timers.pop(key, None) is None:
+                rows.timers_cleared.append(key)
+        case fx.Subscribe():
+            rows.subscriptions.append(
+                Subscription(
+                    name=effect.name,
+                    visit=effect.visit,
+                    type=effect.event,
+                    key_name=effect.key_name,
+                    key_hash=keys.index_hash(effect.key_name, effect.key_value),
+                    look_back=effect.look_back,
+                )
+            )
+        case fx.Unsubscribe(name, visit):
+            rows.subscriptions_dropped.append((name, visit))
+        case fx.Settled(key):
+            rows.awaits_dropped.append(command_id(key))
+        case fx.Notify(notice, fields):
+            rows.outbox.append(_notice(notice, fields, state, keys, event.at, ordinal))
+
+
+def _send(
+    rows: Rows,
+    effect: fx.Send,
+    state: RunState,
+    plan: Plan,
+    keys: TenantKeys,
+    subject: SubjectKeys | None,
+    at: datetime,
+    ordinal: int,
+) -> None:
+    """A command is one message however often it is sent: its id follows from the key, its body from what was recorded."""
+    step = state.step(effect.step, effect.visit)
+    assert step is not None
+    name = step.undo if effect.undo else step.action
+    key = step.key + "/undo" if effect.undo else step.key
+    spec = plan.action(name or "")
+    if spec is None or spec.command is None:
+        return  # the command's module is not installed here: the attempt's deadline turns it into a failure that names the action
+    data: Mapping[str, Any] = step.input
+    if effect.undo:
+        receipt = step.output if step.status == "succeeded" else None
+        data = {"input": step.input, "receipt": receipt, "cause": state.cause}
+    identity = command_id(key)
+    envelope = Envelope(
+        id=identity,
+        source=UNWIND.source,
+        type=spec.command,
+        tenantid=state.tenant,
+        time=at,
+        data=data,
+        subject=key,
+        correlationid=state.correlation_id,
+        causationid=str(uuid5(state.run_id, str(ordinal))),
+        traceparent=state.traceparent,
+    )
+    message_id = f"{identity}/{effect.attempt}"
+    body = seal_blob(keys, "outbox", message_id, envelope.to_json(), subject)
+    rows.outbox.append(
+        OutboxMessage(message_id=message_id, exchange=COMMANDS_EXCHANGE, routing_key=spec.command, body=body)
+    )
+    if effect.attempt == 1:
+        rows.awaits.append(
+            Await(
+                command_id=identity,
+                step=effect.step + ("/undo" if effect.undo else ""),
+                visit=effect.visit,
+                types=spec.outcomes,
+            )
+        )
+
+
+def _notice(
+    notice: str, fields: Mapping[str, Any], state: RunState, keys: TenantKeys, at: datetime, ordinal: int
+) -> OutboxMessage:
+    """One of the engine's own facts; its id follows from the place in the log, so a rebuilt outbox says the same."""
+    identity = str(uuid5(state.run_id, f"{ordinal}/{notice}"))
+    data = {
+        "run_id": str(state.run_id),
+        "workflow": state.workflow,
+        "workflow_version": state.workflow_version,
+        **fields,
+    }
+    envelope = Envelope(
+        id=identity,
+        source=UNWIND.source,
+        type=f"unwind.{notice}",
+        tenantid=state.tenant,
+        time=at,
+        data=data,
+        subject=str(state.run_id),
+        correlationid=state.correlation_id,
+        causationid=str(uuid5(state.run_id, str(ordinal))),
+        traceparent=state.traceparent,
+    )
+    body = seal_blob(keys, "outbox", identity, envelope.to_json())
+    return OutboxMessage(message_id=identity, exchange=EVENTS_EXCHANGE, routing_key=envelope.type, body=body)
