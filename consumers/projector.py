@@ -1,4 +1,4 @@
-"""The projector: reads the log in lane order and writes the read models, rows and checkpoint in one transaction per view.
+"""The projector: reads the log in lane order and writes the read models, rows and checkpoint in one transaction.
 
     read 2,000 events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
 
@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+from consumers.following import HOLD, Follower, Stopped
 from contracts.problems import Unavailable
 from engine.clock import Clock
 from engine.logs import logger
@@ -28,7 +29,6 @@ from projections.audit import Audit
 from projections.history import History
 from projections.stats import Stats
 from projections.usage import Usage
-from consumers.following import HOLD, Follower, Stopped
 
 VIEWS: Final[tuple[View, ...]] = (History(), Usage(), Audit(), Stats(), Approvals())
 """Every read model, in the order in which they are written."""

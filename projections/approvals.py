@@ -17,8 +17,8 @@ from projections import Batch, Decoded, instant
 class Approvals:
     """View `approvals`."""
 
-    name = "approvals"
-    seed = None
+    name: str = "approvals"
+    seed: str | None = None
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         requested = [_request(batch, event) for event in batch.of("approval.requested")]

@@ -49,8 +49,8 @@ _SHOWN: Final = (
 class Audit:
     """View `audit`: `audit_entries`, and `audit_heads` for going on."""
 
-    name = "audit"
-    seed = "audit_heads_of"
+    name: str = "audit"
+    seed: str | None = "audit_heads_of"
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         entries: list[tuple[Any, ...]] = []

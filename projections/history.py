@@ -27,8 +27,8 @@ _MESSAGE: Final = 500
 class History:
     """Views `runs`, `timeline` and `attributes` under one checkpoint."""
 
-    name = "history"
-    seed = None
+    name: str = "history"
+    seed: str | None = None
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: list[tuple[Any, ...]] = []

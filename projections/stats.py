@@ -17,8 +17,8 @@ from projections import Batch, day, micros
 class Stats:
     """View `stats`: `stats_runs`, one row per (tenant, workflow, day, status, bucket), and `stats_started`."""
 
-    name = "stats"
-    seed = None
+    name: str = "stats"
+    seed: str | None = None
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: dict[tuple[str, str, str], int] = {}

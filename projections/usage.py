@@ -21,8 +21,8 @@ _FAILED = frozenset({"failed", "compensated", "compensation_failed", "timed_out"
 class Usage:
     """View `usage`: `usage_days` and `usage_now`."""
 
-    name = "usage"
-    seed = None
+    name: str = "usage"
+    seed: str | None = None
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         days: dict[tuple[str, str], list[int]] = {}
