@@ -1,1 +1,35 @@
-"""What a module's developer imports: transports, publishing with confirms, transactional command handling."""
+"""What a module's developer imports: publishing that is durable before it is sent, and commands obeyed once per key.
+
+from contracts.sdk import Call, Refused, Retryable, Service, Tx, open_database, open_transport
+"""
+
+from __future__ import annotations
+
+from contracts.sdk.database import Database, DatabaseUnavailable, Tx, open_database
+from contracts.sdk.handling import Call, HandlerBroken, Refused, Retryable, Unanswered
+from contracts.sdk.module import Service
+from contracts.sdk.postgres import PostgresDatabase
+from contracts.sdk.queries import Asker, QueryRefused, QueryTimedOut, Question
+from contracts.sdk.sqlite import SqliteDatabase
+from contracts.sdk.transport import Transport, open_transport
+
+__all__ = [
+    "Asker",
+    "Call",
+    "Database",
+    "DatabaseUnavailable",
+    "HandlerBroken",
+    "PostgresDatabase",
+    "QueryRefused",
+    "QueryTimedOut",
+    "Question",
+    "Refused",
+    "Retryable",
+    "Service",
+    "SqliteDatabase",
+    "Transport",
+    "Tx",
+    "Unanswered",
+    "open_database",
+    "open_transport",
+]
