@@ -28,6 +28,7 @@ from projections import View
 
 HOLD_SECONDS: Final = 30
 BATCH: Final = 2_000
+TRIES: Final = 10
 
 Progress = Callable[[int, int], None]
 """Told (events read, events in all) after each stretch."""
@@ -50,15 +51,25 @@ class Rebuilt:
 class Rebuild:
     """Rebuilds one view at a time. Its own follower reads for it; nothing is shared with a running projector."""
 
-    def __init__(self, store: Store, vault: Vault, mapper: Mapper, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        mapper: Mapper,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        quiet_seconds: float = 2.5,
+    ) -> None:
         self._store = store
         self._vault = vault
         self._mapper = mapper
         self._clock = clock
         self._metrics = metrics
+        self._quiet_seconds = quiet_seconds
 
     async def run(self, view: View, *, progress: Progress | None = None) -> Rebuilt:
-        """Empties the view and fills it again up to where it was. Raises `Conflict` when the view does not stand still."""
+        """Empties the view and fills it again up to where it was. Raises `Conflict` when it does not stand still."""
         await self._hold(view.name)
         try:
             before, targets = await self._settled(view.name)
@@ -82,8 +93,8 @@ class Rebuild:
                 progress(done + events, max(total, done + events))
         for stopped in follower.stopped.values():
             raise Conflict(
-                f"view {view.name} cannot take event {stopped.position} ({stopped.topic}): {stopped.reason}; correct the view "
-                f"and rebuild it",
+                f"view {view.name} cannot take event {stopped.position} ({stopped.topic}): {stopped.reason}; "
+                f"correct the view and rebuild it",
                 view=view.name,
                 position=stopped.position,
             )
@@ -91,11 +102,11 @@ class Rebuild:
 
     async def _settled(self, view: str) -> tuple[str, dict[int, int]]:
         """The digest and the positions it belongs to, once no live projector moves the view any more."""
-        for _ in range(20):
+        for _ in range(TRIES):
             lanes = await self._store.lanes()
             positions = {lane: await self._store.checkpoint(view, lane) for lane in lanes}
             before = await digest(self._store, view)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self._quiet_seconds)
             if positions == {lane: await self._store.checkpoint(view, lane) for lane in lanes}:
                 return before, positions
         raise Conflict(f"view {view} is still being written by another process; stop its projector and rebuild again")
