@@ -1,0 +1,183 @@
+"""The load generator, a process of its own: publishes trigger events on the stack's bus, keeps a number of runs in
+flight, and measures from outside.
+
+It reads one JSON document on standard input (`Load`) and prints one on standard output (`Report`). The window that
+counts begins when the warm-up's runs have ended and ends `runs` later; it is never cut off at either end by an idle
+engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import orjson
+
+from contracts.envelope import Envelope
+from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport, open_transport
+from scripts.bench.watch import PostgresWatch, SqliteWatch, Watch
+from scripts.bench.workload import TENANT, TRIGGER, order
+
+STALLED_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.002
+PUBLISH_AT_MOST: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What to do. `store` is a postgresql:// URL of the database's owner, or the path of an embedded store.
+    `metrics_url` is the engine's /metrics."""
+
+    bus_url: str
+    store: str
+    metrics_url: str
+    in_flight: int
+    warm_up: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was seen. `seconds` is how long `runs` took to end. `latencies`, in seconds: one at a time from publish to
+    the end seen; else from the commit that admitted a run to that of its terminal event. `appends` is the engine's
+    own count, `commits` the database's, `calls` by function; each of all `counted` runs."""
+
+    runs: int
+    seconds: float
+    events_per_run: float
+    latencies: list[float]
+    counted: int
+    appends: float
+    commits: int = 0
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+async def generate(load: Load) -> Report:
+    transport = open_transport(load.bus_url, name="bench-load")
+    await transport.start()
+    watch: Watch = (
+        await PostgresWatch.open(load.store) if load.store.startswith("postgres") else SqliteWatch(Path(load.store))
+    )
+    drive = _one_at_a_time if load.in_flight == 1 else _many
+    try:
+        await drive(load, transport, watch, load.warm_up)
+        before = await _counts(load, watch)
+        runs, seconds, latencies = await drive(load, transport, watch, load.runs)
+        after = await _counts(load, watch)
+        events, counted = await watch.counted()
+    finally:
+        await watch.close()
+        await transport.stop()
+    return Report(
+        runs=runs,
+        seconds=seconds,
+        events_per_run=events / counted,
+        latencies=latencies,
+        counted=counted,
+        appends=after.appends - before.appends,
+        commits=after.commits - before.commits,
+        calls={name: calls - before.calls.get(name, 0) for name, calls in after.calls.items()},
+    )
+
+
+async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> tuple[int, float, list[float]]:
+    """Closed loop: as runs end, as many new triggers are published. The window leaves out how the house fills up and
+    empties again."""
+    await watch.begin()
+    total, published, ended = runs + 2 * load.in_flight, 0, 0
+    opened: tuple[float, int] | None = None
+    closed: tuple[float, int] | None = None
+    moved = time.monotonic()
+    while ended < total:
+        room = min(load.in_flight - (published - ended), total - published, PUBLISH_AT_MOST)
+        if room > 0:
+            await _publish(transport, published, room)
+            published += room
+        before, ended = ended, await watch.ended()
+        now = time.perf_counter()
+        if opened is None and ended >= load.in_flight:
+            opened = now, ended
+        if closed is None and published == total:
+            closed = now, ended
+        if ended != before:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > STALLED_SECONDS:
+            raise SystemExit(
+                f"no run ended for {STALLED_SECONDS:g} s with {published - ended} in flight; see the engine's log"
+            )
+        else:
+            await asyncio.sleep(POLL_SECONDS)
+    assert opened is not None
+    assert closed is not None
+    latencies = await watch.seconds_per_run()
+    return closed[1] - opened[1], closed[0] - opened[0], latencies[load.in_flight : load.in_flight + runs]
+
+
+async def _one_at_a_time(load: Load, transport: Transport, watch: Watch, runs: int) -> tuple[int, float, list[float]]:
+    """The next trigger is published when the end of the run before was seen."""
+    await watch.begin()
+    latencies: list[float] = []
+    for number in range(runs):
+        started = time.perf_counter()
+        await _publish(transport, number, 1)
+        while await watch.ended() <= number:
+            if time.perf_counter() > started + STALLED_SECONDS:
+                raise SystemExit(f"run {number} did not end within {STALLED_SECONDS:g} s; see the engine's log")
+            await asyncio.sleep(0)
+        latencies.append(time.perf_counter() - started)
+    return runs, sum(latencies), latencies
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    appends: float
+    commits: int
+    calls: dict[str, int]
+
+
+async def _counts(load: Load, watch: Watch) -> _Counts:
+    async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(load.metrics_url) as response:
+        text = await response.text()
+    appends = sum(
+        float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("unwind_appends_total")
+    )
+    commits, calls = await watch.transactions()
+    return _Counts(appends, commits, calls)
+
+
+async def _publish(transport: Transport, first: int, count: int) -> None:
+    now = datetime.now(UTC)
+    messages = []
+    for number in range(first, first + count):
+        envelope = Envelope(
+            id=str(uuid.uuid4()),
+            source="/modules/bench",
+            type=TRIGGER,
+            tenantid=TENANT,
+            time=now,
+            data=order(number),
+            correlationid=f"bench-{number}",
+        )
+        messages.append(Message(EVENTS_EXCHANGE, TRIGGER, envelope.to_json()))
+    fates = await transport.publish(messages, deadline_seconds=30.0)
+    lost = [fate for fate in fates if fate is not Published.CONFIRMED]
+    if lost:
+        raise SystemExit(
+            f"{len(lost)} of {count} triggers were not confirmed ({lost[0].value}); the figure would not be true"
+        )
+
+
+def main() -> None:
+    load = Load(**orjson.loads(sys.stdin.buffer.read()))
+    print(orjson.dumps(asdict(asyncio.run(generate(load)))).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+"""One round of measurements: engine, load generator, peer and raw ceiling as processes of their own, one after the
+other on the same servers, and the ratios between them. What is asked of the ratios stands in
+`scripts.bench.figures`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import orjson
+
+from contracts.problems import Unavailable
+from scripts.bench import peer
+from scripts.bench.figures import Figure, Round
+from scripts.bench.load import Load, Report
+from scripts.bench.watch import SQL
+from scripts.bench.workload import STEPS
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+READY_SECONDS: Final = 60
+STOP_SECONDS: Final = 30
+LOAD_SECONDS: Final = 900
+SATURATING: Final = 2_000
+"""Runs in flight that keep the engine busy, most of them still in its queue."""
+BOUNDED: Final = 200
+CONNECTIONS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How many runs each measurement takes."""
+
+    warm_up: int
+    saturated: int
+    bounded: int
+    single_commit: int
+    one_by_one: int
+    embedded: int
+    peer_threads: int
+    peer_single: int
+    ceiling_events: int
+
+
+FULL: Final = Sizes(
+    warm_up=2_000,
+    saturated=12_000,
+    bounded=5_000,
+    single_commit=3_000,
+    one_by_one=300,
+    embedded=6_000,
+    peer_threads=800,
+    peer_single=200,
+    ceiling_events=60_000,
+)
+QUICK: Final = Sizes(
+    warm_up=200,
+    saturated=1_000,
+    bounded=600,
+    single_commit=300,
+    one_by_one=40,
+    embedded=600,
+    peer_threads=100,
+    peer_single=30,
+    ceiling_events=20_000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where the production stack of the bench is. `postgres_url` names a database whose role may create others."""
+
+    postgres_url: str
+    rabbitmq_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A measured engine that is ready: what the load generator must know of it."""
+
+    bus_url: str
+    store: str
+    metrics_url: str
+
+
+class Measurements:
+    """Everything one round needs, each measured at most once and only when a figure asks for it."""
+
+    def __init__(self, servers: Servers | None, sizes: Sizes, tell: Callable[[str], None]) -> None:
+        self._servers, self._sizes, self._tell = servers, sizes, tell
+
+    def round(self, figure: Figure) -> Round:
+        """The figure's ratio in this round."""
+        measured: Round = getattr(self, "_" + figure.name)()
+        return measured
+
+    def _steps_vs_dbos(self) -> Round:
+        ours, theirs = _steps(self.saturated), self.dbos_threads.steps_per_second
+        return Round(ours / theirs, {"steps_per_second": ours, "dbos_steps_per_second": theirs})
+
+    def _events_vs_ceiling(self) -> Round:
+        ours = self.saturated.runs * self.saturated.events_per_run / self.saturated.seconds
+        return Round(ours / self.ceiling, {"events_per_second": ours, "ceiling_events_per_second": self.ceiling})
+
+    def _group_commit(self) -> Round:
+        grouped, single = _steps(self.saturated), _steps(self.single_commit)
+        return Round(grouped / single, {"steps_per_second": grouped, "single_commit_steps_per_second": single})
+
+    def _tail(self) -> Round:
+        p50, p99 = _quantile(self.bounded.latencies, 0.5) * 1000, _quantile(self.bounded.latencies, 0.99) * 1000
+        return Round(p99 / p50, {"p50_ms": p50, "p99_ms": p99, "steps_per_second": _steps(self.bounded)})
+
+    def _latency_vs_dbos(self) -> Round:
+        ours, theirs = statistics.median(self.one_by_one.latencies) * 1000, self.dbos_single.p50_ms
+        return Round(ours / theirs, {"p50_ms": ours, "dbos_p50_ms": theirs})
+
+    def _transactions_saturated(self) -> Round:
+        return _transactions(self.saturated)
+
+    def _transactions_idle(self) -> Round:
+        return _transactions(self.one_by_one)
+
+    def _embedded_vs_dbos(self) -> Round:
+        ours, theirs = _steps(self.embedded), self.dbos_sqlite.steps_per_second
+        return Round(ours / theirs, {"steps_per_second": ours, "dbos_steps_per_second": theirs})
+
+    # -------------------------------------------------------------------------------------------------- measurements
+
+    @cached_property
+    def saturated(self) -> Report:
+        self._tell("workload A, saturated")
+        with self._production() as engine:
+            return self._load(engine, SATURATING, self._sizes.saturated)
+
+    @cached_property
+    def bounded(self) -> Report:
+        self._tell(f"workload A, {BOUNDED} runs in flight")
+        with self._production() as engine:
+            return self._load(engine, BOUNDED, self._sizes.bounded)
+
+    @cached_property
+    def one_by_one(self) -> Report:
+        self._tell("one run at a time")
+        with self._production() as engine:
+            return self._load(engine, 1, self._sizes.one_by_one)
+
+    @cached_property
+    def single_commit(self) -> Report:
+        self._tell(f"workload A without group commit, {CONNECTIONS} connections")
+        with self._production("--commits-per-append", "1", "--appends-at-once", str(CONNECTIONS)) as engine:
+            return self._load(engine, SATURATING, self._sizes.single_commit)
+
+    @cached_property
+    def embedded(self) -> Report:
+        self._tell("workload A, embedded")
+        with tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
+            environment = {"UNWIND_DATA_DIR": folder}
+            with self._engine(environment) as engine:
+                return self._load(engine, SATURATING, self._sizes.embedded)
+
+    @cached_property
+    def ceiling(self) -> float:
+        self._tell("raw append ceiling")
+        with self._database() as url:
+            arguments = ["-m", "scripts.bench.ceiling", url, str(self._sizes.ceiling_events)]
+            done = subprocess.run(
+                [sys.executable, *arguments], cwd=ROOT, capture_output=True, check=False, timeout=LOAD_SECONDS
+            )
+        return float(_report(done, "the raw ceiling")["events_per_second"])
+
+    @cached_property
+    def dbos_threads(self) -> peer.PeerRun:
+        self._tell("DBOS, 8 threads on one core")
+        with self._database() as url:
+            return peer.run(url, "threads", self._sizes.peer_threads)
+
+    @cached_property
+    def dbos_single(self) -> peer.PeerRun:
+        self._tell("DBOS, one at a time")
+        with self._database() as url:
+            return peer.run(url, "single", self._sizes.peer_single)
+
+    @cached_property
+    def dbos_sqlite(self) -> peer.PeerRun:
+        self._tell("DBOS on SQLite")
+        with tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
+            return peer.run(f"sqlite:///{folder}/dbos.sqlite", "threads", self._sizes.peer_threads)
+
+    # -------------------------------------------------------------------------------------------------- processes
+
+    def _load(self, engine: Engine, in_flight: int, runs: int) -> Report:
+        warm_up = self._sizes.warm_up if in_flight > 1 else self._sizes.one_by_one // 5
+        load = Load(
+            bus_url=engine.bus_url,
+            store=engine.store,
+            metrics_url=engine.metrics_url,
+            in_flight=in_flight,
+            warm_up=warm_up,
+            runs=runs,
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.bench.load"],
+            cwd=ROOT,
+            input=orjson.dumps(asdict(load)),
+            capture_output=True,
+            check=False,
+            timeout=LOAD_SECONDS,
+        )
+        return Report(**_report(done, "the load generator"))
+
+    @contextmanager
+    def _production(self, *options: str) -> Iterator[Engine]:
+        assert self._servers is not None
+        with self._database() as url, tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
+            environment = {
+                "UNWIND_DATA_DIR": folder,
+                "UNWIND_DATABASE_URL": url,
+                "UNWIND_BUS_URL": self._servers.rabbitmq_url,
+            }
+            with self._engine(environment, *options) as engine:
+                yield engine
+
+    @contextmanager
+    def _engine(self, environment: dict[str, str], *options: str) -> Iterator[Engine]:
+        """Workload A's engine, all roles in one process, until the block ends. Its log goes to a file that is shown
+        when it fails."""
+        given = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("UNWIND_") and name not in ("DATABASE_URL", "AMQP_URL")
+        }
+        given |= {"UNWIND_HTTP__PORT": "0", "UNWIND_MODULES": "none", "UNWIND_LOG__LEVEL": "warning", **environment}
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scripts.bench.engine", *options],
+                cwd=ROOT,
+                env=given,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                if not line:
+                    log.seek(0)
+                    raise Unavailable(f"the measured engine did not start: {_tail(log.read())}")
+                yield Engine(**orjson.loads(line))
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise Unavailable(f"the measured engine ended with {process.returncode}: {_tail(log.read())}")
+            finally:
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    @contextmanager
+    def _database(self) -> Iterator[str]:
+        """A fresh database with function statistics, dropped afterwards."""
+        assert self._servers is not None
+        name = f"unwind_bench_{uuid.uuid4().hex[:12]}"
+        admin = self._servers.postgres_url
+        asyncio.run(_execute(admin, SQL["create_database"].format(name=name), SQL["track_functions"].format(name=name)))
+        try:
+            yield urlunsplit(urlsplit(admin)._replace(path=f"/{name}"))
+        finally:
+            asyncio.run(_execute(admin, SQL["drop_database"].format(name=name)))
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _steps(report: Report) -> float:
+    return report.runs * STEPS / report.seconds
+
+
+def _transactions(report: Report) -> Round:
+    """Append transactions by the engine's own count; beside it every commit of the database and the calls of its
+    functions, per run."""
+    beside = {"all_commits": report.commits / report.counted}
+    beside |= {name: calls / report.counted for name, calls in report.calls.items() if calls}
+    return Round(report.appends / report.counted, beside)
+
+
+def _quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def _report(done: subprocess.CompletedProcess[bytes], who: str) -> dict[str, Any]:
+    if done.returncode != 0 or not done.stdout.strip():
+        raise Unavailable(f"{who} stopped with {done.returncode}: {_tail(done.stderr)}")
+    document: dict[str, Any] = orjson.loads(done.stdout.strip().splitlines()[-1])
+    return document
+
+
+def _tail(output: bytes) -> str:
+    return " / ".join(output.decode("utf-8", "replace").strip().splitlines()[-3:])[-600:] or "it said nothing"
