@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -364,6 +365,9 @@ class Log(Protocol):
         """One transaction under the lane lock; an outcome per commit, in order. At most one commit per stream and batch. Raises `Unavailable` when the database
         does not answer (the fate is then unknown and the same call may be made again), `CommitRefused` naming the guilty ordinal for a poison commit."""
 
+    async def append_for(self, tenant: str, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
+        """`append` under the web's role, bound to one tenant: arrivals, inputs, messages and events only; anything else raises `TenantRefused`."""
+
     async def load(self, tenant: str, stream: UUID, *, after: int = 0) -> list[Stored]: ...
 
     async def load_many(self, streams: Sequence[tuple[str, UUID]]) -> dict[UUID, list[Stored]]: ...
@@ -376,6 +380,9 @@ class Log(Protocol):
 
     async def wait_for_append(self, lane: int, after: int, timeout_seconds: float) -> bool:
         """True as soon as the lane's head may be past `after` (notification or poll), False at the timeout."""
+
+    async def wait_for_inputs(self, timeout_seconds: float) -> bool:
+        """True as soon as inputs may wait to be claimed (left by another process's append, or new), False at the timeout. One waiter per store."""
 
 
 class Work(Protocol):
@@ -393,8 +400,12 @@ class Work(Protocol):
     async def retire(self, epoch: int) -> None:
         """A clean goodbye: releases every run it owns."""
 
+    async def processes(self) -> list[Process]:
+        """Every process that ever registered, oldest first; the dead ones too."""
+
     async def claim_runs(self, epoch: int, *, plans: Sequence[tuple[str, int]], limit: int = 500, now: datetime | None = None) -> list[OpenRun]:
-        """Takes over unowned runs, or runs of dead processes, whose (workflow, version) this process knows; counts a takeover on each."""
+        """Takes over unowned runs, or runs of dead processes, whose (workflow, version) this process knows; counts a takeover on each taken from a dead process. A commit with
+        `Changed` sets the count back to 0."""
 
     async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None: ...
 
@@ -435,6 +446,12 @@ class Journal(Protocol):
 
     async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
         """started, matched, ignored: <reason>, refused: <reason>; what `explain` reads."""
+
+    async def outcomes(self, tenant: str, source: str, event_id: str) -> list[str]:
+        """What became of an arrival, oldest first."""
+
+    async def prune_journal(self, *, before: datetime, limit: int = 1000) -> int:
+        """Forgets a slice of arrivals received before that moment, with inbox rows and keys; answers how many. One that a pending input needs is kept."""
 
     async def bury(self, letter: DeadLetter) -> bool:
         """Keeps it; False when this id was kept before."""
@@ -524,4 +541,15 @@ class Position:
     def __str__(self) -> str:
         return f"{self.lane}-{self.n}"
 
+
+def open_store(url: str, *, views: Path | None = None, patience_seconds: float = 5.0) -> Store:
+    """The driver for `postgresql://...` or `sqlite:///path`; `start` it before use. `views` is the folder of the read models' statements, by default the
+    projections' for that driver. `patience_seconds` is how long a call is tried again before it raises `Unavailable`."""
+    scheme = url.split(":", 1)[0]
+    folder = Path(__file__).parents[2] / "projections" / "sql"
+    if scheme in ("postgresql", "postgres"):
+        from engine.store.postgres import PostgresStore
+
+        return PostgresStore(url, views=views or folder / "postgres", patience_seconds=patience_seconds)
+    raise ValueError(f"store url scheme {scheme!r} is unknown; use postgresql://user@host/database or sqlite:///path")
 

@@ -1,0 +1,274 @@
+"""A batch of commits as columns, and the answers as outcomes. Pure: no database here; both drivers flatten with it, call their `append`, and assemble with it.
+What repeats a key of an earlier commit of the same batch is kept out of the call and takes that commit's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from engine.store import (
+    Appended,
+    Changed,
+    Closed,
+    Commit,
+    Duplicate,
+    Fenced,
+    InputRow,
+    Limited,
+    Opened,
+    Outcome,
+    Stale,
+)
+from engine.store.errors import CommitRefused
+
+APPENDED, DUPLICATE, MISMATCH, STALE, LIMITED_WORKFLOW, LIMITED_TENANT, FENCED = range(7)
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "c": ("tenant", "stream", "kind", "expected"),
+    "e": ("ord", "tenant", "stream", "kind", "version", "topic", "body"),
+    "s": ("ord", "tenant", "key", "run"),
+    "k": ("ord", "run", "key"),
+    "a": ("ord", "tenant", "source", "event_id", "type", "hash", "body", "received", "causation"),
+    "h": ("ord", "arrival", "tenant", "type", "name", "hash", "received"),
+    "i": ("ord", "tenant", "kind", "run", "workflow", "name", "visit", "source", "event_id", "body"),
+    "x": ("ord", "id"),
+    "o": ("ord", "tenant", "run", "message_id", "exchange", "routing_key", "body", "not_before"),
+    "t": ("ord", "tenant", "run", "key", "due"),
+    "tc": ("ord", "run", "key"),
+    "u": ("ord", "tenant", "run", "name", "visit", "type", "key_name", "key_hash", "look_back"),
+    "ud": ("ord", "run", "name", "visit"),
+    "w": ("ord", "tenant", "run", "command", "step", "visit", "types"),
+    "wd": ("ord", "tenant", "command"),
+    "oo": ("ord", "tenant", "run", "workflow", "version", "status", "slot", "deadline"),
+    "oc": ("ord", "run", "status", "slot", "deadline"),
+    "cl": ("ord", "run"),
+    "q": ("ord", "tenant", "run", "workflow", "workflow_cap", "tenant_cap"),
+    "n": ("ord", "tenant", "stream", "version", "body"),
+}
+"""The child tables of a batch: prefix and columns, in the order of the database type `batch`."""
+
+
+class Batch:
+    """Rows per group, each with the 1-based ordinal of its commit among those sent. `sent[n - 1]` is that commit's place in the caller's list."""
+
+    __slots__ = ("copies", "rows", "sent")
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in GROUPS}
+        self.sent: list[int] = []
+        self.copies: dict[int, tuple[int, bool]] = {}
+        """Place of a commit kept out -> (place of the commit it repeats, whether its body differs)."""
+
+    def columns(self) -> tuple[list[Any], ...]:
+        """Everything in the field order of the database type `batch`."""
+        columns: list[list[Any]] = []
+        for prefix, names in GROUPS.items():
+            rows = self.rows[prefix]
+            if rows:
+                columns.extend(map(list, zip(*rows, strict=True)))
+            else:
+                columns.extend([] for _ in names)
+        return tuple(columns)
+
+
+def flatten(commits: Sequence[Commit], *, strict: bool = False) -> Batch:
+    """The batch of these commits. Two commits of one stream are a caller's error, except in strict mode, where the database refuses the batch."""
+    batch = Batch()
+    rows = batch.rows
+    sent = batch.sent
+    add_commit = rows["c"].append
+    add_event = rows["e"].append
+    streams: set[UUID] = set()
+    starts: dict[tuple[str, str], int] = {}
+    arrivals: dict[tuple[str, str, str], tuple[int, bytes]] = {}
+    for place, commit in enumerate(commits):
+        tenant = commit.tenant
+        stream = commit.stream
+        start = commit.start
+        arrival = commit.arrival
+        if stream is not None:
+            if stream in streams and not strict:
+                raise ValueError(f"stream {stream} occurs twice in one batch; let its mailbox join the two commits")
+            streams.add(stream)
+        if start is not None:
+            first = starts.setdefault((tenant, start.key), place)
+            if first != place:
+                batch.copies[place] = (first, False)
+                continue
+        if arrival is not None:
+            known = arrivals.setdefault((tenant, arrival.source, arrival.event_id), (place, arrival.body_hash))
+            if known[0] != place:
+                batch.copies[place] = (known[0], known[1] != arrival.body_hash)
+                continue
+        sent.append(place)
+        n = len(sent)
+        kind = commit.kind
+        version = commit.expected
+        add_commit((tenant, stream, kind, version))
+        for event in commit.events:
+            version += 1
+            add_event((n, tenant, stream, kind, version, event.topic, event.body))
+        if start is not None:
+            rows["s"].append((n, tenant, start.key, stream))
+        if commit.input_keys:
+            rows["k"].extend((n, stream, key) for key in dict.fromkeys(commit.input_keys))
+        if arrival is not None:
+            _arrival(rows, n, commit)
+        if commit.inputs:
+            for new in commit.inputs:
+                source, event_id = new.arrival if new.arrival is not None else (None, None)
+                rows["i"].append(
+                    (n, tenant, new.kind, new.run_id, new.workflow, new.name, new.visit, source, event_id, new.body)
+                )
+        if commit.settled:
+            rows["x"].extend((n, row) for row in commit.settled)
+        if commit.outbox:
+            rows["o"].extend(
+                (n, tenant, stream, m.message_id, m.exchange, m.routing_key, m.body, m.not_before)
+                for m in commit.outbox
+            )
+        if commit.timers:
+            rows["t"].extend(
+                (n, tenant, stream, timer.key, timer.due) for timer in {t.key: t for t in commit.timers}.values()
+            )
+        if commit.timers_cleared:
+            rows["tc"].extend((n, stream, key) for key in commit.timers_cleared)
+        if commit.subscriptions:
+            rows["u"].extend(
+                (n, tenant, stream, s.name, s.visit, s.type, s.key_name, s.key_hash, s.look_back)
+                for s in commit.subscriptions
+            )
+        if commit.subscriptions_dropped:
+            rows["ud"].extend((n, stream, name, visit) for name, visit in commit.subscriptions_dropped)
+        if commit.awaits:
+            rows["w"].extend(
+                (n, tenant, stream, w.command_id, w.step, w.visit, " ".join(w.types)) for w in commit.awaits
+            )
+        if commit.awaits_dropped:
+            rows["wd"].extend((n, tenant, command) for command in commit.awaits_dropped)
+        if commit.open_run is not None:
+            _open_run(rows, n, commit)
+        if commit.snapshot is not None:
+            rows["n"].append((n, tenant, stream, version, commit.snapshot))
+    return batch
+
+
+def _arrival(rows: dict[str, list[tuple[Any, ...]]], n: int, commit: Commit) -> None:
+    arrival = commit.arrival
+    assert arrival is not None
+    tenant, received = commit.tenant, arrival.received_at
+    rows["a"].append(
+        (
+            n,
+            tenant,
+            arrival.source,
+            arrival.event_id,
+            arrival.type,
+            arrival.body_hash,
+            arrival.body,
+            received,
+            arrival.causation_id,
+        )
+    )
+    if arrival.keys:
+        place = len(rows["a"])
+        rows["h"].extend(
+            (n, place, tenant, arrival.type, name, hashed, received) for name, hashed in dict.fromkeys(arrival.keys)
+        )
+
+
+def _open_run(rows: dict[str, list[tuple[Any, ...]]], n: int, commit: Commit) -> None:
+    change, start, tenant, run = commit.open_run, commit.start, commit.tenant, commit.stream
+    if isinstance(change, Opened):
+        if start is None:
+            raise ValueError(f"run {run} is opened without a start; give the commit its start key")
+        rows["oo"].append(
+            (n, tenant, run, start.workflow, start.workflow_version, change.status, change.slot, change.deadline)
+        )
+        if change.slot and (start.workflow_cap is not None or start.tenant_cap is not None):
+            rows["q"].append((n, tenant, run, start.workflow, start.workflow_cap, start.tenant_cap))
+    elif isinstance(change, Changed):
+        rows["oc"].append((n, run, change.status, change.slot, change.deadline))
+        if change.takes_slot and (change.workflow_cap is not None or change.tenant_cap is not None):
+            rows["q"].append((n, tenant, run, None, change.workflow_cap, change.tenant_cap))
+    elif isinstance(change, Closed):
+        rows["cl"].append((n, run))
+
+
+def assemble(
+    batch: Batch,
+    commits: Sequence[Commit],
+    first_position: int,
+    codes: Sequence[int] | None,
+    nums: Sequence[int] | None,
+    runs: Sequence[UUID | None] | None,
+    matched: dict[int, list[InputRow]],
+) -> list[Outcome]:
+    """An outcome per commit of the caller, in order. `matched` is by ordinal."""
+    outcomes: list[Outcome | None] = [None] * len(commits)
+    position = first_position - 1
+    for ordinal, place in enumerate(batch.sent, 1):
+        code = codes[ordinal - 1] if codes is not None else APPENDED
+        if code == APPENDED:
+            events = len(commits[place].events)
+            position += events
+            rows = matched.get(ordinal)
+            outcomes[place] = Appended(position if events else 0, tuple(rows) if rows else ())
+        else:
+            assert nums is not None
+            assert runs is not None
+            outcomes[place] = refusal(code, nums[ordinal - 1], runs[ordinal - 1])
+    for place, (first, differs) in batch.copies.items():
+        answer = outcomes[first]
+        if isinstance(answer, Appended):
+            answer = Duplicate(commits[first].stream if commits[place].start is not None else None, mismatch=differs)
+        elif isinstance(answer, Duplicate) and differs:
+            answer = Duplicate(answer.run_id, mismatch=True)
+        outcomes[place] = answer
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def refusal(code: int, num: int, run: UUID | None) -> Outcome:
+    """The outcome of a code that is not `APPENDED`."""
+    if code == DUPLICATE or code == MISMATCH:
+        return Duplicate(run, mismatch=code == MISMATCH)
+    if code == STALE:
+        return Stale(num)
+    if code == LIMITED_WORKFLOW:
+        return Limited("workflow", num)
+    if code == LIMITED_TENANT:
+        return Limited("tenant", num)
+    return Fenced()
+
+
+class Poisoned(Exception):
+    """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty commits stand alone."""
+
+
+async def send_bisecting(
+    commits: Sequence[Commit], send: Callable[[Sequence[Commit]], Awaitable[list[Outcome]]]
+) -> list[Outcome]:
+    """Sends the batch; on poison sends its halves, so that only the guilty commits fail. Raises `CommitRefused` with the others' outcomes."""
+    try:
+        return await send(commits)
+    except Poisoned as poison:
+        cause = str(poison)
+    outcomes: list[Outcome | None] = [None] * len(commits)
+    causes: dict[int, str] = {}
+
+    async def halve(low: int, high: int, cause: str) -> None:
+        if high - low == 1:
+            causes[low] = cause
+            return
+        middle = (low + high) // 2
+        for start, stop in ((low, middle), (middle, high)):
+            try:
+                outcomes[start:stop] = await send(commits[start:stop])
+            except Poisoned as poison:
+                await halve(start, stop, str(poison))
+
+    await halve(0, len(commits), cause)
+    if causes:
+        raise CommitRefused(causes, outcomes)
+    return [outcome for outcome in outcomes if outcome is not None]

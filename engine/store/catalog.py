@@ -1,0 +1,91 @@
+"""The `Catalog` port, once for both drivers: tenants and lanes, wrapped keys, tokens, settings. A tenant's lane never changes, so it is remembered here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from engine.store import Token, WrappedKey
+from engine.store import rows as read
+from engine.store.statements import Caller
+
+
+class CatalogVerbs(Caller):
+    """See `engine.store.Catalog`; docstrings are there."""
+
+    def __init__(self) -> None:
+        self._lane_by_tenant: dict[str, int] = {}
+
+    async def lane_of(self, tenant: str) -> int:
+        lane = self._lane_by_tenant.get(tenant)
+        if lane is None:
+            found = await self.call("lane_of", tenant=tenant)
+            lane = self._lane_by_tenant[tenant] = int(found[0]["lane"])
+        return lane
+
+    async def lanes(self) -> list[int]:
+        return [row["lane"] for row in await self.call("lanes")]
+
+    async def keys(self, tenant: str, *, scopes: Sequence[str] | None = None) -> list[WrappedKey]:
+        bounds = None if scopes is None else list(scopes)
+        return [read.wrapped_key(row) for row in await self.call("keys", tenant=tenant, scopes=bounds)]
+
+    async def keys_not_under(self, root_id: str, *, limit: int) -> list[WrappedKey]:
+        return [read.wrapped_key(row) for row in await self.call("keys_not_under", root_id=root_id, limit=limit)]
+
+    async def add_key(self, key: WrappedKey) -> WrappedKey:
+        found = await self.call("add_key", **_columns(key))
+        return read.wrapped_key(found[0])
+
+    async def rewrap_key(self, key: WrappedKey) -> None:
+        await self.call("rewrap_key", **_columns(key))
+
+    async def drop_key(self, tenant: str, scope: str) -> int:
+        return len(await self.call("drop_key", tenant=tenant, scope=scope))
+
+    async def root_ids(self) -> dict[str, int]:
+        return {row["root_id"]: row["held"] for row in await self.call("root_ids")}
+
+    async def add_token(self, token: Token) -> None:
+        await self.call(
+            "add_token",
+            prefix=token.prefix,
+            digest=token.digest,
+            tenant=token.tenant,
+            name=token.name,
+            roles=list(token.roles),
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+            revoked_at=token.revoked_at,
+            last_used_at=token.last_used_at,
+        )
+
+    async def token(self, prefix: str) -> Token | None:
+        found = await self.call("token", prefix=prefix)
+        return read.token(found[0]) if found else None
+
+    async def tokens(self, tenant: str | None) -> list[Token]:
+        return [read.token(row) for row in await self.call("tokens", tenant=tenant)]
+
+    async def revoke_token(self, prefix: str, *, now: datetime | None = None) -> bool:
+        return bool(await self.call("revoke_token", prefix=prefix, now=now))
+
+    async def setting(self, tenant: str, name: str) -> Any:
+        found = await self.call("setting", tenant=tenant, name=name)
+        return read.document(found[0]["value"]) if found and found[0]["value"] is not None else None
+
+    async def put_setting(self, tenant: str, name: str, value: Any) -> None:
+        await self.call("put_setting", tenant=tenant, name=name, value=orjson.dumps(value).decode())
+
+
+def _columns(key: WrappedKey) -> dict[str, Any]:
+    return {
+        "tenant": key.tenant,
+        "scope": key.scope,
+        "key_id": key.key_id,
+        "wrapped": key.wrapped,
+        "root_id": key.root_id,
+    }

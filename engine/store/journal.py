@@ -1,0 +1,75 @@
+"""The `Journal` port, once for both drivers: arrivals, start keys, outcomes and dead letters. Arrivals are written by `append` alone; here they are read,
+annotated and pruned."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import orjson
+
+from engine.store import DeadLetter
+from engine.store import rows as read
+from engine.store.statements import Caller
+
+
+class JournalVerbs(Caller):
+    """See `engine.store.Journal`; docstrings are there."""
+
+    async def arrival(self, tenant: str, source: str, event_id: str) -> bytes | None:
+        found = await self.call("arrival", tenant=tenant, source=source, event_id=event_id)
+        return found[0]["body"] if found else None
+
+    async def started(self, tenant: str, start_key: str) -> UUID | None:
+        found = await self.call("started", tenant=tenant, start_key=start_key)
+        return read.uuid(found[0]["run_id"]) if found and found[0]["run_id"] is not None else None
+
+    async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
+        await self.call("record_outcome", tenant=tenant, source=source, event_id=event_id, outcome=outcome, now=None)
+
+    async def outcomes(self, tenant: str, source: str, event_id: str) -> list[str]:
+        """What became of an arrival, oldest first."""
+        found = await self.call("outcomes", tenant=tenant, source=source, event_id=event_id)
+        return [row["outcome"] for row in found]
+
+    async def prune_journal(self, *, before: datetime, limit: int = 1000) -> int:
+        """Forgets a slice of arrivals received before that moment, inbox rows and keys with them; answers how many. Pending inputs keep theirs."""
+        found = await self.call("prune_journal", before=before, limit=limit)
+        return int(found[0]["pruned"])
+
+    async def bury(self, letter: DeadLetter) -> bool:
+        found = await self.call(
+            "bury",
+            id=letter.id,
+            tenant=letter.tenant,
+            reason=letter.reason,
+            detail=letter.detail,
+            source=letter.source,
+            routing_key=letter.routing_key,
+            event_id=letter.event_id,
+            type=letter.type,
+            attempts=orjson.dumps(list(letter.attempts)).decode(),
+            envelope=letter.envelope,
+            headers=orjson.dumps(dict(letter.headers), default=str).decode(),
+            state=letter.state,
+            created_at=letter.created_at,
+            settled_at=letter.settled_at,
+            settled_by=letter.settled_by,
+        )
+        return bool(found)
+
+    async def dead_letters(
+        self, *, tenant: str | None, state: str | None = "dead", limit: int = 100, after: UUID | None = None
+    ) -> list[DeadLetter]:
+        found = await self.call("dead_letters", tenant=tenant, state=state, after=after, limit=limit)
+        return [read.dead_letter(row) for row in found]
+
+    async def dead_letter(self, tenant: str | None, letter_id: UUID) -> DeadLetter | None:
+        found = await self.call("dead_letter", tenant=tenant, id=letter_id)
+        return read.dead_letter(found[0]) if found else None
+
+    async def settle_dead_letter(
+        self, letter_id: UUID, *, state: Literal["redriven", "discarded"], by: str, now: datetime | None = None
+    ) -> bool:
+        return bool(await self.call("settle_dead_letter", id=letter_id, state=state, by=by, now=now))

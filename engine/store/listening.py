@@ -1,0 +1,103 @@
+"""Wakes those who wait for appends, by PostgreSQL's LISTEN and by polling: a notification is a hint, nothing is kept for an absent listener, so polling is the
+truth. It reads no event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import asyncpg
+
+from engine.store.postgres_sessions import Connection, Sessions
+
+CHANNEL = "unwind"
+_POLL_SECONDS = 1.0
+_POLL_DEAF_SECONDS = 0.25
+
+
+class Listening:
+    """One listening connection per store; the payload is `<lane> <head>`, and ` inputs` when rows were left for other processes."""
+
+    def __init__(self, sessions: Sessions, head: Callable[[int], Awaitable[int]]) -> None:
+        self._sessions = sessions
+        self._head = head
+        self._heads: dict[int, int] = {}
+        self._moved = asyncio.Event()
+        self._inputs = asyncio.Event()
+        self._hearing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen(), name="store-listening")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def hearing(self) -> None:
+        """Returns once the listening connection is up."""
+        await self._hearing.wait()
+
+    def appended(self, lane: int, position: int) -> None:
+        """This store has appended itself; no need to wait for the notification to come round."""
+        if position > self._heads.get(lane, 0):
+            self._heads[lane] = position
+            moved, self._moved = self._moved, asyncio.Event()
+            moved.set()
+
+    async def wait(self, lane: int, after: int, timeout_seconds: float) -> bool:
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            moved = self._moved
+            if self._heads.get(lane, 0) > after:
+                return True
+            self.appended(lane, await self._head(lane))
+            if self._heads.get(lane, 0) > after:
+                return True
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return False
+            pause = min(remaining, _POLL_SECONDS if self._hearing.is_set() else _POLL_DEAF_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await moved.wait()
+
+    async def wait_for_inputs(self, timeout_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._inputs.wait()
+        except TimeoutError:
+            return False
+        self._inputs.clear()
+        return True
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        lane, head, *flags = str(payload).split()
+        self.appended(int(lane), int(head))
+        if flags:
+            self._inputs.set()
+
+    async def _listen(self) -> None:
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._sessions.connect("engine")
+                lost = asyncio.Event()
+                connection.add_termination_listener(lambda _connection, lost=lost: lost.set())
+                await connection.add_listener(CHANNEL, self._heard)
+                self._hearing.set()
+                self._inputs.set()  # whatever was said while nobody listened
+                await lost.wait()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+                pass
+            finally:
+                self._hearing.clear()
+                if connection is not None:
+                    connection.terminate()
+            await asyncio.sleep(_POLL_SECONDS)

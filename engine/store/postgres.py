@@ -1,0 +1,207 @@
+"""The store on PostgreSQL through asyncpg: `append` is one call of a database function, everything else a named statement under the role it needs. Migrations
+run as the schema's owner. It knows no payload: bodies come in and go out sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+
+from engine.store import Commit, InputRow, Notification, Outcome, Stored
+from engine.store import rows as read
+from engine.store.batch import Batch, assemble, flatten, send_bisecting
+from engine.store.catalog import CatalogVerbs
+from engine.store.errors import SchemaOlder
+from engine.store.journal import JournalVerbs
+from engine.store.listening import Listening
+from engine.store.migrate import FOLDER, check, migrations, missing
+from engine.store.postgres_sessions import Connection, Sessions, patiently
+from engine.store.postgres_views import PostgresViews
+from engine.store.statements import Statement, bind, load
+from engine.store.work import WorkVerbs
+
+
+class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
+    """`engine.store.Store` on PostgreSQL 13 or newer."""
+
+    def __init__(self, url: str, *, views: Path, patience_seconds: float = 5.0, pool_size: int = 4) -> None:
+        CatalogVerbs.__init__(self)
+        self._statements: dict[str, Statement] = load([FOLDER / "postgres"], "postgres")
+        self._patience = patience_seconds
+        self._sessions = Sessions(url, patience_seconds=patience_seconds, pool_size=pool_size)
+        self._listening = Listening(self._sessions, self.head)
+        PostgresViews.__init__(self, self._sessions, self._statements, load([views], "postgres"))
+        self._append = self._sql("append")
+        self._append_for = self._sql("append_for")
+
+    # ------------------------------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        async def look() -> tuple[dict[str, str], dict[str, str]]:
+            connection = await self._sessions.connect()
+            try:
+                if not await connection.fetchval(self._sql("migrations_exist")):
+                    raise SchemaOlder([migration.name for migration in migrations("postgres")])
+                applied = await connection.fetch(self._sql("applied"))
+                roles = await connection.fetch(self._sql("roles"))
+            finally:
+                connection.terminate()
+            return {row["name"]: row["checksum"] for row in applied}, {row["name"]: row["role"] for row in roles}
+
+        applied, roles = await patiently(look, seconds=self._patience)
+        check(migrations("postgres"), applied)
+        self._sessions.roles = roles
+        self._listening.start()
+
+    async def stop(self) -> None:
+        await self._listening.stop()
+        await self._sessions.close()
+
+    async def migrate(self) -> list[str]:
+        async def run() -> list[str]:
+            connection = await self._sessions.connect()
+            try:
+                async with connection.transaction():
+                    return await self._migrate(connection)
+            finally:
+                connection.terminate()
+
+        return await patiently(run, seconds=self._patience)
+
+    async def _migrate(self, connection: Connection) -> list[str]:
+        await connection.execute("SET LOCAL lock_timeout = '60s'")
+        await connection.execute(self._sql("lock_migrations"))
+        await connection.execute(self._sql("prepare"))
+        await connection.execute(self._sql("become_owner"))
+        await connection.execute("SET LOCAL search_path = unwind")
+        applied = {row["name"]: row["checksum"] for row in await connection.fetch(self._sql("applied"))}
+        fresh = missing(migrations("postgres"), applied)
+        for migration in fresh:
+            await connection.execute(migration.script)
+            await connection.execute(self._sql("record_migration"), migration.name, migration.checksum)
+        await self.create_views(connection)
+        return [migration.name for migration in fresh]
+
+    async def ping(self) -> None:
+        await self.call("ping")
+
+    def _sql(self, statement: str) -> str:
+        return self._statements[statement].steps[0].sql
+
+    async def call(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
+        step = self._statements[statement].steps[0]
+        return await self._sessions.fetch("engine", step.sql, bind(step, values))
+
+    # ------------------------------------------------------------------------------------------------------------------ the log
+
+    async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
+        if not commits:
+            return []
+        lane_of = self._lane_by_tenant.get
+        first = lane_of(commits[0].tenant)
+        if first is not None and all(lane_of(commit.tenant) == first for commit in commits):
+            return await self._append_lane(first, commits, epoch, now)
+        places: dict[int, list[int]] = {}
+        for place, commit in enumerate(commits):
+            places.setdefault(await self.lane_of(commit.tenant), []).append(place)
+        answers: dict[int, Outcome] = {}
+        for lane, members in places.items():
+            outcomes = await self._append_lane(lane, [commits[place] for place in members], epoch, now)
+            answers.update(zip(members, outcomes, strict=True))
+        return [answers[place] for place in range(len(commits))]
+
+    async def _append_lane(
+        self, lane: int, commits: Sequence[Commit], epoch: int, now: datetime | None
+    ) -> list[Outcome]:
+        async def send(part: Sequence[Commit]) -> list[Outcome]:
+            batch = flatten(part)
+            values = (lane, epoch, now, False, None, None, batch.columns())
+            row = await self._sessions.on_lane("engine", lane, self._append, values)
+            return self._outcomes(lane, batch, part, row)
+
+        return await send_bisecting(commits, send)
+
+    async def append_for(
+        self, tenant: str, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None
+    ) -> list[Outcome]:
+        """`append` for a caller bound to one tenant: arrivals, inputs, messages and events of that tenant only, else `TenantRefused` and nothing is written."""
+        if not commits:
+            return []
+        found = await self._sessions.fetch("web", self._sql("lane_of"), [tenant])
+        lane = int(found[0]["lane"])
+
+        async def send(part: Sequence[Commit]) -> list[Outcome]:
+            batch = flatten(part)
+            row = await self._sessions.on_lane(
+                "web", lane, self._append_for, (tenant, lane, epoch, now, batch.columns())
+            )
+            return self._outcomes(lane, batch, part, row)
+
+        return await send_bisecting(commits, send)
+
+    async def append_strictly(
+        self, commits: Sequence[Commit], *, epoch: int, view: tuple[str, int] | None = None, lane: int = 0
+    ) -> list[Outcome]:
+        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same transaction."""
+        batch = flatten(commits, strict=True)
+        name, position = view if view is not None else (None, None)
+        values = (lane, epoch, None, True, name, position, batch.columns())
+        row = await self._sessions.on_lane("engine", lane, self._append, values)
+        return self._outcomes(lane, batch, commits, row)
+
+    def _outcomes(self, lane: int, batch: Batch, commits: Sequence[Commit], row: Mapping[str, Any]) -> list[Outcome]:
+        matched: dict[int, list[InputRow]] = {}
+        if row["m_ord"] is not None:
+            columns = (
+                "m_ord",
+                "m_id",
+                "m_tenant",
+                "m_kind",
+                "m_run",
+                "m_name",
+                "m_visit",
+                "m_source",
+                "m_event_id",
+                "m_body",
+            )
+            for n, ident, tenant, kind, run, name, visit, source, event, body in zip(
+                *(row[c] for c in columns), strict=True
+            ):
+                matched.setdefault(n, []).append(
+                    InputRow(ident, tenant, kind, run, None, name, visit, (source, event), body)
+                )
+        outcomes = assemble(batch, commits, row["first_position"], row["codes"], row["nums"], row["runs"], matched)
+        self._listening.appended(lane, max((getattr(outcome, "position", 0) for outcome in outcomes), default=0))
+        return outcomes
+
+    async def load(self, tenant: str, stream: UUID, *, after: int = 0) -> list[Stored]:
+        return [read.stored(row) for row in await self.call("load", tenant=tenant, stream=stream, after=after)]
+
+    async def load_many(self, streams: Sequence[tuple[str, UUID]]) -> dict[UUID, list[Stored]]:
+        loaded: dict[UUID, list[Stored]] = {stream: [] for _, stream in streams}
+        tenants = [tenant for tenant, _ in streams]
+        for row in await self.call("load_many", tenants=tenants, streams=[stream for _, stream in streams]):
+            loaded[row["stream"]].append(read.stored(row))
+        return loaded
+
+    async def snapshot(self, tenant: str, stream: UUID) -> tuple[int, bytes] | None:
+        found = await self.call("snapshot", tenant=tenant, stream=stream)
+        return (found[0]["version"], found[0]["body"]) if found else None
+
+    async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]:
+        found = await self.call("read_log", lane=lane, after=after, limit=limit)
+        return [Notification(*row.values()) for row in found]
+
+    async def head(self, lane: int) -> int:
+        found = await self.call("head", lane=lane)
+        return int(found[0]["head"])
+
+    async def wait_for_append(self, lane: int, after: int, timeout_seconds: float) -> bool:
+        return await self._listening.wait(lane, after, timeout_seconds)
+
+    async def wait_for_inputs(self, timeout_seconds: float) -> bool:
+        """True as soon as an append may have left inputs for another process to claim, False at the timeout."""
+        return await self._listening.wait_for_inputs(timeout_seconds)

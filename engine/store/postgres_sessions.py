@@ -1,0 +1,185 @@
+"""Connections to PostgreSQL by role: one kept per lane for appending, small pools for the rest, one that listens. It decides what is worth trying again and
+what a lost connection means; it knows no table."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import asyncpg
+
+from engine.store.batch import Poisoned
+from engine.store.errors import TenantRefused, Unavailable
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:  # the classes take no parameters when they run
+    Connection, Pool = asyncpg.Connection, asyncpg.Pool
+
+_CANCELLED = "57014"  # statement_timeout
+_PRIVILEGE = "42501"
+_RETRYABLE_STATES = frozenset({"57P01", "57P02", "57P03", "40001", "40P01", "55P03"})
+_RETRYABLE_CLASSES = frozenset({"08", "53"})
+_POISON_CLASSES = frozenset({"22", "23", "54"})
+
+SERVER_SETTINGS = {
+    "application_name": "unwind",
+    "search_path": "unwind, views",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+    "jit": "off",
+}
+"""Timeouts live in the server: one in the client would leave the fate of a COMMIT unknown."""
+
+
+def retryable(error: BaseException) -> bool:
+    """Whether the same call may be made again."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state in _RETRYABLE_STATES or state[:2] in _RETRYABLE_CLASSES
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(
+            error, ValueError
+        )  # a value that does not fit its column is an InterfaceError and a ValueError
+    return isinstance(error, OSError | asyncpg.InternalClientError | TimeoutError)
+
+
+def poisonous(error: BaseException) -> bool:
+    """Whether the content of the call is to blame, and would be every time."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in _POISON_CLASSES
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+
+
+async def patiently(attempt: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """Makes the call, again with growing pauses while the database does not answer; `Unavailable` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    pause = 0.02
+    while True:
+        try:
+            return await attempt()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _PRIVILEGE and "append_for" in str(error):
+                raise TenantRefused(str(error)) from error
+            if poisonous(error):
+                raise Poisoned(f"{type(error).__name__}: {error}") from error
+            timed_out = isinstance(error, asyncpg.PostgresError) and error.sqlstate == _CANCELLED
+            if not retryable(error) and not timed_out:
+                raise
+            if timed_out or time.monotonic() + pause > deadline:
+                raise Unavailable(
+                    f"PostgreSQL does not answer ({type(error).__name__}: {error}); check the server, then try again"
+                ) from error
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.5)
+
+
+class Sessions:
+    """Connections that have taken a role on. Pools open their connections when first needed."""
+
+    def __init__(self, url: str, *, patience_seconds: float, pool_size: int) -> None:
+        self._url = url
+        self._patience = patience_seconds
+        self._pool_size = pool_size
+        self._pools: dict[str, Pool] = {}
+        self._lanes: dict[tuple[str, int], tuple[asyncio.Lock, list[Connection]]] = {}
+        self._opening = asyncio.Lock()
+        self.roles: dict[str, str] = {}
+        """Role by purpose (engine, projector, web, operator); empty when one database user does all."""
+
+    async def connect(self, role: str | None = None) -> Connection:
+        """A connection of the caller's own."""
+        connection = await asyncpg.connect(self._url, server_settings=SERVER_SETTINGS, timeout=5)
+        if role is not None:
+            await self._take_role(connection, role)
+        return connection
+
+    async def _take_role(self, connection: Any, role: str) -> None:
+        if self.roles:
+            await connection.execute("SELECT set_config('role', $1, false)", self.roles[role])
+        else:
+            await connection.execute("SELECT set_config('app.tenant', '*', false)")
+
+    async def pool(self, role: str) -> Pool:
+        pool = self._pools.get(role)
+        if pool is None:
+            async with self._opening:
+                pool = self._pools.get(role)
+                if pool is None:
+
+                    async def take_role(connection: Any) -> None:
+                        await self._take_role(connection, role)
+
+                    async def keep(connection: Any) -> None:
+                        """No reset between uses: nothing here outlives its transaction."""
+
+                    pool = await asyncpg.create_pool(
+                        self._url,
+                        min_size=0,
+                        max_size=self._pool_size,
+                        init=take_role,
+                        reset=keep,
+                        server_settings=SERVER_SETTINGS,
+                        timeout=5,
+                        max_inactive_connection_lifetime=300,
+                    )
+                    self._pools[role] = pool
+        return pool
+
+    async def fetch(self, role: str, sql: str, values: Sequence[Any]) -> list[Mapping[str, Any]]:
+        async def attempt() -> list[Mapping[str, Any]]:
+            return cast(list[Mapping[str, Any]], await (await self.pool(role)).fetch(sql, *values))
+
+        return await patiently(attempt, seconds=self._patience)
+
+    async def within(self, role: str, work: Callable[[Connection], Awaitable[T]], *, readonly: bool = False) -> T:
+        """Runs `work` in one transaction, all of it again when the connection is lost."""
+
+        async def attempt() -> T:
+            async with (await self.pool(role)).acquire() as connection, connection.transaction(readonly=readonly):
+                return await work(cast("Connection", connection))
+
+        return await patiently(attempt, seconds=self._patience)
+
+    async def on_lane(self, role: str, lane: int, sql: str, values: Sequence[Any]) -> Mapping[str, Any]:
+        """One statement on the lane's own connection, one at a time; not to be cancelled half-way, since a COMMIT under way cannot be called back."""
+        lock, kept = self._lanes.setdefault((role, lane), (asyncio.Lock(), []))
+
+        async def attempt() -> Mapping[str, Any]:
+            if not kept or kept[0].is_closed():
+                kept[:] = [await self.connect(role)]
+            connection = kept[0]
+            try:
+                row = await connection.fetchrow(sql, *values)
+            except BaseException as error:
+                if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) or connection.is_closed():
+                    kept.clear()
+                    connection.terminate()
+                raise
+            return cast(Mapping[str, Any], row)
+
+        async with lock:
+            task = asyncio.ensure_future(patiently(attempt, seconds=self._patience))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait({task})
+                raise
+
+    async def close(self) -> None:
+        """Closes everything; what does not answer within two seconds is cut off."""
+        pools, self._pools = list(self._pools.values()), {}
+        kept, self._lanes = [c for _, held in self._lanes.values() for c in held], {}
+        for pool in pools:
+            try:
+                async with asyncio.timeout(2):
+                    await pool.close()
+            except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                pool.terminate()
+        for connection in kept:
+            connection.terminate()

@@ -1,0 +1,136 @@
+"""Rows of either database as the store's dataclasses. SQLite keeps instants as microseconds, uuids as hex and lists as JSON; asyncpg hands over the real
+types. Read by the verbs of both drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from engine.store import DeadLetter, DueTimer, InputRow, OpenRun, OutboxRow, Process, Stored, Token, WrappedKey
+
+Row = Mapping[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def instant(value: datetime | int) -> datetime:
+    return value if isinstance(value, datetime) else _EPOCH + timedelta(microseconds=value)
+
+
+def microseconds(value: datetime) -> int:
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def maybe_instant(value: datetime | int | None) -> datetime | None:
+    return None if value is None else instant(value)
+
+
+def uuid(value: UUID | str) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+def document(value: Any) -> Any:
+    return orjson.loads(value) if isinstance(value, str | bytes) else value
+
+
+def stored(row: Row) -> Stored:
+    return Stored(row["version"], row["topic"], row["body"], instant(row["recorded_at"]))
+
+
+def open_run(row: Row) -> OpenRun:
+    return OpenRun(
+        tenant=row["tenant"],
+        run_id=uuid(row["run_id"]),
+        workflow=row["workflow"],
+        workflow_version=row["workflow_version"],
+        status=row["status"],
+        slot=bool(row["slot"]),
+        owner=row["owner"],
+        takeovers=row["takeovers"],
+        deadline=maybe_instant(row["deadline"]),
+        started_at=instant(row["started_at"]),
+    )
+
+
+def input_row(row: Row) -> InputRow:
+    return InputRow(
+        id=row["id"],
+        tenant=row["tenant"],
+        kind=row["kind"],
+        run_id=None if row["run_id"] is None else uuid(row["run_id"]),
+        workflow=row["workflow"],
+        name=row["name"],
+        visit=row["visit"],
+        arrival=None if row["source"] is None else (row["source"], row["event_id"]),
+        body=row["body"],
+    )
+
+
+def outbox_row(row: Row) -> OutboxRow:
+    return OutboxRow(
+        row["id"],
+        row["tenant"],
+        row["message_id"],
+        row["exchange"],
+        row["routing_key"],
+        row["body"],
+        instant(row["created_at"]),
+    )
+
+
+def due_timer(row: Row) -> DueTimer:
+    return DueTimer(row["tenant"], uuid(row["run_id"]), row["key"], instant(row["due"]))
+
+
+def process(row: Row) -> Process:
+    return Process(
+        epoch=row["epoch"],
+        name=row["name"],
+        roles=tuple(document(row["roles"])),
+        started_at=instant(row["started_at"]),
+        seen_at=instant(row["seen_at"]),
+        dead=bool(row["dead"]),
+    )
+
+
+def dead_letter(row: Row) -> DeadLetter:
+    return DeadLetter(
+        id=uuid(row["id"]),
+        tenant=row["tenant"],
+        reason=row["reason"],
+        detail=row["detail"],
+        source=row["source"],
+        routing_key=row["routing_key"],
+        event_id=row["event_id"],
+        type=row["type"],
+        attempts=document(row["attempts"]),
+        envelope=row["envelope"],
+        headers=document(row["headers"]),
+        state=row["state"],
+        created_at=instant(row["created_at"]),
+        settled_at=maybe_instant(row["settled_at"]),
+        settled_by=row["settled_by"],
+    )
+
+
+def token(row: Row) -> Token:
+    return Token(
+        prefix=row["prefix"],
+        digest=row["digest"],
+        tenant=row["tenant"],
+        name=row["name"],
+        roles=tuple(document(row["roles"])),
+        created_at=instant(row["created_at"]),
+        expires_at=maybe_instant(row["expires_at"]),
+        revoked_at=maybe_instant(row["revoked_at"]),
+        last_used_at=maybe_instant(row["last_used_at"]),
+    )
+
+
+def wrapped_key(row: Row) -> WrappedKey:
+    return WrappedKey(row["tenant"], row["scope"], row["key_id"], row["wrapped"], row["root_id"])

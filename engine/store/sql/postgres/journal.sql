@@ -1,0 +1,29 @@
+-- Arrivals, start keys, dead letters.
+
+-- name: arrival
+SELECT arrival(:tenant, :source, :event_id) AS body
+
+-- name: started
+SELECT started(:tenant, :start_key) AS run_id
+
+-- name: record_outcome
+SELECT record_outcome(:tenant, :source, :event_id, :outcome, :now)
+
+-- name: outcomes
+SELECT outcome FROM outcomes(:tenant, :source, :event_id) AS o(outcome)
+
+-- name: prune_journal
+SELECT prune_journal(:before, :limit) AS pruned
+
+-- name: bury
+SELECT id FROM bury(:id, :tenant, :reason, :detail, :source, :routing_key, :event_id, :type, :attempts, :envelope, :headers, :state, :created_at,
+                    :settled_at, :settled_by) AS b(id)
+
+-- name: dead_letters
+SELECT * FROM dead_letters(:tenant, :state, :after, :limit)
+
+-- name: dead_letter
+SELECT * FROM dead_letter(:tenant, :id)
+
+-- name: settle_dead_letter
+SELECT id FROM settle_dead_letter(:id, :state, :by, :now) AS s(id)

@@ -1,0 +1,413 @@
+-- append: one call, one transaction, an outcome per commit. The batch comes as columns; every child row carries the ordinal (1..n) of its commit.
+-- At most one commit per stream and no key twice: engine.store.batch sees to it before the call, the unique indexes stand behind it.
+
+CREATE TYPE batch AS (
+    c_tenant text[], c_stream uuid[], c_kind text[], c_expected integer[],
+    e_ord integer[], e_tenant text[], e_stream uuid[], e_kind text[], e_version integer[], e_topic text[], e_body bytea[],
+    s_ord integer[], s_tenant text[], s_key text[], s_run uuid[],
+    k_ord integer[], k_run uuid[], k_key text[],
+    a_ord integer[], a_tenant text[], a_source text[], a_event_id text[], a_type text[], a_hash bytea[], a_body bytea[], a_received timestamptz[],
+    a_causation text[],
+    h_ord integer[], h_arrival integer[], h_tenant text[], h_type text[], h_name text[], h_hash bytea[], h_received timestamptz[],
+    i_ord integer[], i_tenant text[], i_kind text[], i_run uuid[], i_workflow text[], i_name text[], i_visit integer[], i_source text[],
+    i_event_id text[], i_body bytea[],
+    x_ord integer[], x_id bigint[],
+    o_ord integer[], o_tenant text[], o_run uuid[], o_message_id text[], o_exchange text[], o_routing_key text[], o_body bytea[],
+    o_not_before timestamptz[],
+    t_ord integer[], t_tenant text[], t_run uuid[], t_key text[], t_due timestamptz[],
+    tc_ord integer[], tc_run uuid[], tc_key text[],
+    u_ord integer[], u_tenant text[], u_run uuid[], u_name text[], u_visit integer[], u_type text[], u_key_name text[], u_key_hash bytea[],
+    u_look_back timestamptz[],
+    ud_ord integer[], ud_run uuid[], ud_name text[], ud_visit integer[],
+    w_ord integer[], w_tenant text[], w_run uuid[], w_command text[], w_step text[], w_visit integer[], w_types text[],
+    wd_ord integer[], wd_tenant text[], wd_command text[],
+    oo_ord integer[], oo_tenant text[], oo_run uuid[], oo_workflow text[], oo_version integer[], oo_status text[], oo_slot boolean[],
+    oo_deadline timestamptz[],
+    oc_ord integer[], oc_run uuid[], oc_status text[], oc_slot boolean[], oc_deadline timestamptz[],
+    cl_ord integer[], cl_run uuid[],
+    q_ord integer[], q_tenant text[], q_run uuid[], q_workflow text[], q_workflow_cap integer[], q_tenant_cap integer[],
+    n_ord integer[], n_tenant text[], n_stream uuid[], n_version integer[], n_body bytea[]
+);
+
+-- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
+-- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced. The m_ columns are inputs that matching brought about for runs of this epoch.
+CREATE FUNCTION append(
+    p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, b batch,
+    OUT first_position bigint, OUT codes smallint[], OUT nums bigint[], OUT runs uuid[],
+    OUT m_ord integer[], OUT m_id bigint[], OUT m_tenant text[], OUT m_kind text[], OUT m_run uuid[], OUT m_name text[], OUT m_visit integer[],
+    OUT m_source text[], OUT m_event_id text[], OUT m_body bytea[]
+) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = unwind, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_material = off SET jit = off AS $$
+DECLARE
+    n integer := coalesce(cardinality(b.c_tenant), 0);
+    v_now timestamptz;
+    v_lease timestamptz;
+    v_alive boolean[];
+    v_refused integer := 0;
+    v_events integer := coalesce(cardinality(b.e_ord), 0);
+    v_arrivals bigint[];
+    v_foreign boolean := false;
+    f_ord integer[]; f_id bigint[]; f_tenant text[]; f_kind text[]; f_run uuid[]; f_name text[]; f_visit integer[]; f_arrival bigint[];
+    f_owned boolean[];
+    r record;
+BEGIN
+    -- Its own statement, before any check: a check in the same statement would see what was before the lock was granted.
+    PERFORM pg_advisory_xact_lock(1970169719, p_lane);
+    v_now := coalesce(p_now, clock_timestamp());
+    v_lease := v_now + interval '30 seconds';
+    v_alive := array_fill(true, ARRAY[n]);
+
+    -- Whoever declares this process dead takes the row FOR UPDATE, which waits for this lock and is waited for by it.
+    PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
+    IF NOT FOUND THEN
+        codes := array_fill(6::smallint, ARRAY[n]);
+        nums := array_fill(0::bigint, ARRAY[n]);
+        runs := array_fill(NULL::uuid, ARRAY[n]);
+        first_position := 0;
+        RETURN;
+    END IF;
+
+    -- Keys first, so that a batch sent again after a lost answer is a duplicate and not a conflict.
+    FOR r IN
+        SELECT * FROM (
+            SELECT u.ord, 1::smallint AS code, 0::bigint AS num, s.run_id, 1 AS rank
+            FROM unnest(b.s_ord, b.s_tenant, b.s_key) AS u(ord, tenant, key)
+            JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
+            UNION ALL
+            SELECT u.ord, 1::smallint, 0, u.run, 2
+            FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key)
+            JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
+            UNION ALL
+            SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint, 0, NULL, 3
+            FROM unnest(b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(ord, tenant, source, event_id, hash)
+            JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
+            UNION ALL
+            SELECT c.ord::integer,
+                   CASE WHEN head.tenant <> c.tenant THEN 7 WHEN living.epoch IS NOT NULL THEN 6 ELSE 3 END::smallint,
+                   coalesce(head.version, 0), NULL, CASE WHEN head.tenant <> c.tenant OR living.epoch IS NOT NULL THEN 0 ELSE 4 END
+            FROM unnest(b.c_tenant, b.c_stream, b.c_expected) WITH ORDINALITY AS c(tenant, stream, expected, ord)
+            LEFT JOIN LATERAL (
+                SELECT l.version, l.tenant FROM log l WHERE l.stream = c.stream ORDER BY l.version DESC LIMIT 1
+            ) head ON true
+            LEFT JOIN open_runs o ON o.run_id = c.stream
+            LEFT JOIN processes living ON living.epoch = o.owner AND o.owner <> p_epoch AND NOT living.dead
+            WHERE c.stream IS NOT NULL
+              AND (coalesce(head.version, least(c.expected, 0)) <> c.expected OR living.epoch IS NOT NULL OR head.tenant <> c.tenant)
+        ) AS found ORDER BY ord, rank
+    LOOP
+        IF r.code = 7 THEN
+            RAISE EXCEPTION 'stream % belongs to another tenant than %', b.c_stream[r.ord], b.c_tenant[r.ord]
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        CONTINUE WHEN NOT v_alive[r.ord];
+        IF codes IS NULL THEN
+            codes := array_fill(0::smallint, ARRAY[n]);
+            nums := array_fill(0::bigint, ARRAY[n]);
+            runs := array_fill(NULL::uuid, ARRAY[n]);
+        END IF;
+        v_alive[r.ord] := false;
+        codes[r.ord] := r.code;
+        nums[r.ord] := r.num;
+        runs[r.ord] := r.run_id;
+        v_refused := v_refused + 1;
+    END LOOP;
+
+    -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
+    IF cardinality(b.q_ord) > 0 THEN
+        FOR r IN
+            WITH asked AS (
+                SELECT q.ord, q.tenant, coalesce(q.workflow, o.workflow) AS workflow, q.workflow_cap, q.tenant_cap
+                FROM unnest(b.q_ord, b.q_tenant, b.q_run, b.q_workflow, b.q_workflow_cap, b.q_tenant_cap)
+                    AS q(ord, tenant, run, workflow, workflow_cap, tenant_cap)
+                LEFT JOIN open_runs o ON o.run_id = q.run
+                WHERE v_alive[q.ord] AND o.slot IS NOT TRUE
+            ), by_workflow AS (
+                SELECT a.*, row_number() OVER (PARTITION BY a.tenant, a.workflow ORDER BY a.ord) AS rank FROM asked a
+            ), used_by_workflow AS (
+                SELECT g.tenant, g.workflow, (
+                    SELECT count(*) FROM (
+                        SELECT 1 FROM open_runs o WHERE o.slot AND o.tenant = g.tenant AND o.workflow = g.workflow LIMIT g.cap + 1
+                    ) held
+                ) AS used
+                FROM (SELECT tenant, workflow, max(workflow_cap) AS cap FROM asked WHERE workflow_cap IS NOT NULL GROUP BY 1, 2) g
+            ), by_tenant AS (
+                SELECT w.*, u.used, coalesce(u.used + w.rank > w.workflow_cap, false) AS over,
+                       row_number() OVER (
+                           PARTITION BY w.tenant, coalesce(u.used + w.rank > w.workflow_cap, false) ORDER BY w.ord
+                       ) AS tenant_rank
+                FROM by_workflow w LEFT JOIN used_by_workflow u ON u.tenant = w.tenant AND u.workflow = w.workflow
+            ), used_by_tenant AS (
+                SELECT g.tenant, (
+                    SELECT count(*) FROM (SELECT 1 FROM open_runs o WHERE o.slot AND o.tenant = g.tenant LIMIT g.cap + 1) held
+                ) AS used
+                FROM (SELECT tenant, max(tenant_cap) AS cap FROM asked WHERE tenant_cap IS NOT NULL GROUP BY 1) g
+            )
+            SELECT t.ord, CASE WHEN t.over THEN 4 ELSE 5 END::smallint AS code,
+                   CASE WHEN t.over THEN t.workflow_cap ELSE t.tenant_cap END::bigint AS num
+            FROM by_tenant t LEFT JOIN used_by_tenant u ON u.tenant = t.tenant
+            WHERE t.over OR u.used + t.tenant_rank > t.tenant_cap
+        LOOP
+            IF codes IS NULL THEN
+                codes := array_fill(0::smallint, ARRAY[n]);
+                nums := array_fill(0::bigint, ARRAY[n]);
+                runs := array_fill(NULL::uuid, ARRAY[n]);
+            END IF;
+            v_alive[r.ord] := false;
+            codes[r.ord] := r.code;
+            nums[r.ord] := r.num;
+            v_refused := v_refused + 1;
+        END LOOP;
+    END IF;
+
+    IF p_strict AND v_refused > 0 THEN
+        RAISE EXCEPTION 'strict append: % of % commits refused', v_refused, n USING ERRCODE = 'unique_violation';
+    END IF;
+    IF p_view IS NOT NULL THEN
+        INSERT INTO checkpoints AS c (view, lane, position) VALUES (p_view, p_lane, p_view_position)
+        ON CONFLICT (view, lane) DO UPDATE SET position = excluded.position WHERE c.position < excluded.position;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'checkpoint of % is at % or past it', p_view, p_view_position USING ERRCODE = 'unique_violation';
+        END IF;
+    END IF;
+
+    first_position := 0;
+    IF v_events > 0 THEN
+        IF v_refused > 0 THEN
+            SELECT count(*) INTO v_events FROM unnest(b.e_ord) AS e(ord) WHERE v_alive[e.ord];
+        END IF;
+        IF v_events > 0 THEN
+            first_position := nextval('log_position_' || p_lane);
+            IF v_events > 1 THEN
+                PERFORM setval('log_position_' || p_lane, first_position + v_events - 1);
+            END IF;
+        END IF;
+        IF v_refused = 0 THEN
+            INSERT INTO log (lane, position, tenant, stream, kind, version, topic, recorded_at, body)
+            SELECT p_lane, first_position - 1 + e.n, e.tenant, e.stream, e.kind, e.version, e.topic, v_now, e.body
+            FROM unnest(b.e_tenant, b.e_stream, b.e_kind, b.e_version, b.e_topic, b.e_body) WITH ORDINALITY
+                AS e(tenant, stream, kind, version, topic, body, n);
+        ELSIF v_events > 0 THEN
+            INSERT INTO log (lane, position, tenant, stream, kind, version, topic, recorded_at, body)
+            SELECT p_lane, first_position - 1 + row_number() OVER (ORDER BY e.n), e.tenant, e.stream, e.kind, e.version, e.topic, v_now, e.body
+            FROM unnest(b.e_ord, b.e_tenant, b.e_stream, b.e_kind, b.e_version, b.e_topic, b.e_body) WITH ORDINALITY
+                AS e(ord, tenant, stream, kind, version, topic, body, n)
+            WHERE v_alive[e.ord];
+        END IF;
+    END IF;
+
+    IF cardinality(b.s_ord) > 0 THEN
+        INSERT INTO starts (tenant, start_key, run_id)
+        SELECT u.tenant, u.key, u.run FROM unnest(b.s_ord, b.s_tenant, b.s_key, b.s_run) AS u(ord, tenant, key, run) WHERE v_alive[u.ord];
+    END IF;
+    IF cardinality(b.oo_ord) > 0 THEN
+        INSERT INTO open_runs (run_id, tenant, workflow, workflow_version, status, slot, queued, woken, owner, deadline, started_at, changed_at)
+        SELECT u.run, u.tenant, u.workflow, u.version, u.status, u.slot, u.status = 'queued', false, p_epoch, u.deadline, v_now, v_now
+        FROM unnest(b.oo_ord, b.oo_tenant, b.oo_run, b.oo_workflow, b.oo_version, b.oo_status, b.oo_slot, b.oo_deadline)
+            AS u(ord, tenant, run, workflow, version, status, slot, deadline)
+        WHERE v_alive[u.ord];
+    END IF;
+    IF cardinality(b.oc_ord) > 0 THEN
+        UPDATE open_runs o
+        SET status = u.status, slot = u.slot, queued = u.status = 'queued', woken = u.status = 'queued', owner = p_epoch, takeovers = 0,
+            deadline = u.deadline, deadline_lease = CASE WHEN o.deadline IS NOT DISTINCT FROM u.deadline THEN o.deadline_lease END,
+            changed_at = v_now
+        FROM unnest(b.oc_ord, b.oc_run, b.oc_status, b.oc_slot, b.oc_deadline) AS u(ord, run, status, slot, deadline)
+        WHERE o.run_id = u.run AND v_alive[u.ord];
+    END IF;
+    IF cardinality(b.k_ord) > 0 THEN
+        INSERT INTO input_keys (run_id, key)
+        SELECT u.run, u.key FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key) WHERE v_alive[u.ord];
+    END IF;
+    IF cardinality(b.o_ord) > 0 THEN
+        INSERT INTO outbox (tenant, run_id, message_id, exchange, routing_key, body, created_at, available_at)
+        SELECT u.tenant, u.run, u.message_id, u.exchange, u.routing_key, u.body, v_now, coalesce(u.not_before, v_now)
+        FROM unnest(b.o_ord, b.o_tenant, b.o_run, b.o_message_id, b.o_exchange, b.o_routing_key, b.o_body, b.o_not_before)
+            AS u(ord, tenant, run, message_id, exchange, routing_key, body, not_before)
+        WHERE v_alive[u.ord];
+    END IF;
+    IF cardinality(b.tc_ord) > 0 THEN
+        DELETE FROM timers t USING unnest(b.tc_ord, b.tc_run, b.tc_key) AS u(ord, run, key)
+        WHERE t.run_id = u.run AND t.key = u.key AND v_alive[u.ord];
+    END IF;
+    IF cardinality(b.t_ord) > 0 THEN
+        INSERT INTO timers (run_id, key, tenant, due, available_at)
+        SELECT u.run, u.key, u.tenant, u.due, u.due FROM unnest(b.t_ord, b.t_tenant, b.t_run, b.t_key, b.t_due) AS u(ord, tenant, run, key, due)
+        WHERE v_alive[u.ord]
+        ON CONFLICT (run_id, key) DO UPDATE SET due = excluded.due, available_at = excluded.available_at, owner = NULL;
+    END IF;
+    IF cardinality(b.ud_ord) > 0 THEN
+        DELETE FROM subscriptions s USING unnest(b.ud_ord, b.ud_run, b.ud_name, b.ud_visit) AS u(ord, run, name, visit)
+        WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_alive[u.ord];
+    END IF;
+    IF cardinality(b.wd_ord) > 0 THEN
+        DELETE FROM awaits w USING unnest(b.wd_ord, b.wd_tenant, b.wd_command) AS u(ord, tenant, command)
+        WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_alive[u.ord];
+    END IF;
+    IF cardinality(b.n_ord) > 0 THEN
+        INSERT INTO snapshots (stream, tenant, version, body)
+        SELECT u.stream, u.tenant, u.version, u.body FROM unnest(b.n_ord, b.n_tenant, b.n_stream, b.n_version, b.n_body)
+            AS u(ord, tenant, stream, version, body)
+        WHERE v_alive[u.ord]
+        ON CONFLICT (stream) DO UPDATE SET version = excluded.version, body = excluded.body;
+    END IF;
+    IF cardinality(b.x_ord) > 0 THEN
+        DELETE FROM inputs i USING unnest(b.x_ord, b.x_id) AS u(ord, id) WHERE i.id = u.id AND v_alive[u.ord];
+    END IF;
+
+    IF cardinality(b.a_ord) > 0 THEN
+        SELECT array_agg(nextval('arrival_ids') ORDER BY g) INTO v_arrivals FROM generate_series(1, cardinality(b.a_ord)) AS g;
+        INSERT INTO arrivals (id, tenant, source, event_id, type, causation_id, received_at, body)
+        SELECT u.id, u.tenant, u.source, u.event_id, u.type, u.causation, u.received, u.body
+        FROM unnest(v_arrivals, b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_type, b.a_causation, b.a_received, b.a_body)
+            AS u(id, ord, tenant, source, event_id, type, causation, received, body)
+        WHERE v_alive[u.ord];
+        INSERT INTO inbox (tenant, source, event_id, body_hash, arrival)
+        SELECT u.tenant, u.source, u.event_id, u.hash, u.id
+        FROM unnest(v_arrivals, b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(id, ord, tenant, source, event_id, hash)
+        WHERE v_alive[u.ord];
+        IF cardinality(b.h_ord) > 0 THEN
+            INSERT INTO arrival_keys (tenant, type, name, hash, received_at, arrival)
+            SELECT u.tenant, u.type, u.name, u.hash, u.received, v_arrivals[u.arrival]
+            FROM unnest(b.h_ord, b.h_arrival, b.h_tenant, b.h_type, b.h_name, b.h_hash, b.h_received)
+                AS u(ord, arrival, tenant, type, name, hash, received)
+            WHERE v_alive[u.ord];
+        END IF;
+    END IF;
+    IF cardinality(b.i_ord) > 0 THEN
+        INSERT INTO inputs (tenant, kind, run_id, workflow, name, visit, source, event_id, arrival, body, created_at, available_at)
+        SELECT u.tenant, u.kind, u.run, u.workflow, u.name, u.visit, u.source, u.event_id, x.arrival, u.body, v_now, v_now
+        FROM unnest(b.i_ord, b.i_tenant, b.i_kind, b.i_run, b.i_workflow, b.i_name, b.i_visit, b.i_source, b.i_event_id, b.i_body)
+            AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
+        LEFT JOIN inbox x ON x.tenant = u.tenant AND x.source = u.source AND x.event_id = u.event_id
+        WHERE v_alive[u.ord];
+        v_foreign := FOUND;
+    END IF;
+    IF cardinality(b.u_ord) > 0 THEN
+        INSERT INTO subscriptions (tenant, run_id, name, visit, type, key_name, key_hash, look_back)
+        SELECT u.tenant, u.run, u.name, u.visit, u.type, u.key_name, u.key_hash, u.look_back
+        FROM unnest(b.u_ord, b.u_tenant, b.u_run, b.u_name, b.u_visit, b.u_type, b.u_key_name, b.u_key_hash, b.u_look_back)
+            AS u(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
+        WHERE v_alive[u.ord];
+    END IF;
+    IF cardinality(b.w_ord) > 0 THEN
+        INSERT INTO awaits (tenant, command_id, run_id, step, visit, types)
+        SELECT u.tenant, u.command, u.run, u.step, u.visit, string_to_array(u.types, ' ')
+        FROM unnest(b.w_ord, b.w_tenant, b.w_run, b.w_command, b.w_step, b.w_visit, b.w_types) AS u(ord, tenant, run, command, step, visit, types)
+        WHERE v_alive[u.ord]
+        ON CONFLICT (tenant, command_id) DO UPDATE SET types = excluded.types;
+    END IF;
+
+    -- A run that ends takes its reasons to wake with it. What it was still to be given is remembered as ignored.
+    IF cardinality(b.cl_ord) > 0 THEN
+        DELETE FROM open_runs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM timers o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM subscriptions o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM awaits o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM input_keys o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        WITH gone AS (
+            DELETE FROM inputs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord] RETURNING o.arrival
+        )
+        INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
+        SELECT DISTINCT g.arrival, 'ignored: the run had ended', v_now FROM gone g WHERE g.arrival IS NOT NULL
+        ON CONFLICT (arrival, outcome) DO NOTHING;
+    END IF;
+
+    -- Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found once.
+    IF cardinality(b.a_ord) > 0 OR cardinality(b.u_ord) > 0 OR cardinality(b.w_ord) > 0 THEN
+        SELECT array_agg(m.ord), array_agg(nextval('input_ids')), array_agg(m.tenant), array_agg(m.kind), array_agg(m.run_id),
+               array_agg(m.name), array_agg(m.visit), array_agg(m.arrival), array_agg(coalesce(o.owner = p_epoch, false))
+        INTO f_ord, f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned
+        FROM (
+            (SELECT DISTINCT ON (s.id) h.ord, s.tenant, 'fact' AS kind, s.run_id, s.name, s.visit, v_arrivals[h.arrival] AS arrival
+             FROM unnest(b.h_ord, b.h_arrival, b.h_tenant, b.h_type, b.h_name, b.h_hash, b.h_received)
+                 AS h(ord, arrival, tenant, type, name, hash, received)
+             JOIN subscriptions s ON s.tenant = h.tenant AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
+                 AND s.look_back <= h.received
+             WHERE v_alive[h.ord]
+             ORDER BY s.id, h.arrival)
+            UNION ALL
+            (SELECT u.ord, u.tenant, 'fact', u.run, u.name, u.visit, j.arrival
+             FROM (
+                 SELECT DISTINCT ON (n.run, n.name, n.visit) n.*, e.arrival
+                 FROM unnest(b.u_ord, b.u_tenant, b.u_run, b.u_name, b.u_visit, b.u_type, b.u_key_name, b.u_key_hash, b.u_look_back)
+                     AS n(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
+                 CROSS JOIN LATERAL (
+                     SELECT k.arrival, k.received_at FROM arrival_keys k
+                     WHERE k.tenant = n.tenant AND k.type = n.type AND k.name = n.key_name AND k.hash = n.key_hash
+                       AND k.received_at >= n.look_back AND (v_arrivals IS NULL OR k.arrival < v_arrivals[1])
+                     ORDER BY k.received_at, k.arrival LIMIT 1
+                 ) e
+                 WHERE v_alive[n.ord]
+                 ORDER BY n.run, n.name, n.visit, e.received_at
+             ) j, LATERAL (SELECT j.ord, j.tenant, j.run, j.name, j.visit) u)
+            UNION ALL
+            SELECT a.ord, w.tenant, 'reply', w.run_id, w.step, w.visit, v_arrivals[a.n]
+            FROM unnest(b.a_ord, b.a_tenant, b.a_type, b.a_causation) WITH ORDINALITY AS a(ord, tenant, type, causation, n)
+            JOIN awaits w ON w.tenant = a.tenant AND w.command_id = a.causation AND a.type = ANY (w.types)
+            WHERE v_alive[a.ord]
+            UNION ALL
+            SELECT w.ord, w.tenant, 'reply', w.run, w.step, w.visit, j.id
+            FROM unnest(b.w_ord, b.w_tenant, b.w_run, b.w_command, b.w_step, b.w_visit, b.w_types)
+                AS w(ord, tenant, run, command, step, visit, types)
+            CROSS JOIN LATERAL (
+                SELECT a.id FROM arrivals a
+                WHERE a.tenant = w.tenant AND a.causation_id = w.command AND a.type = ANY (string_to_array(w.types, ' '))
+                  AND (v_arrivals IS NULL OR a.id < v_arrivals[1])
+                ORDER BY a.id LIMIT 1
+            ) j
+            WHERE v_alive[w.ord]
+        ) m
+        LEFT JOIN open_runs o ON o.run_id = m.run_id;
+
+        IF f_ord IS NOT NULL THEN
+            INSERT INTO inputs (id, tenant, kind, run_id, name, visit, source, event_id, arrival, created_at, available_at, owner)
+            SELECT f.id, f.tenant, f.kind, f.run, f.name, f.visit, a.source, a.event_id, f.arrival, v_now,
+                   CASE WHEN f.owned THEN v_lease ELSE v_now END, CASE WHEN f.owned THEN p_epoch END
+            FROM unnest(f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned)
+                AS f(id, tenant, kind, run, name, visit, arrival, owned)
+            JOIN arrivals a ON a.id = f.arrival;
+            SELECT array_agg(f.ord), array_agg(f.id), array_agg(f.tenant), array_agg(f.kind), array_agg(f.run), array_agg(f.name),
+                   array_agg(f.visit), array_agg(a.source), array_agg(a.event_id), array_agg(a.body)
+            INTO m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body
+            FROM unnest(f_ord, f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned)
+                AS f(ord, id, tenant, kind, run, name, visit, arrival, owned)
+            JOIN arrivals a ON a.id = f.arrival
+            WHERE f.owned;
+            v_foreign := v_foreign OR false = ANY (f_owned);
+        END IF;
+    END IF;
+
+    -- Once per batch: committing a notification takes a lock of the whole server.
+    PERFORM pg_notify('unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END);
+END $$;
+
+-- For a caller bound to one tenant: a batch that names another is refused whole. Such a caller records arrivals, inputs, messages and events; the
+-- reasons to wake and the slots of a run are its owner's.
+CREATE FUNCTION append_for(
+    p_tenant text, p_lane smallint, p_epoch bigint, p_now timestamptz, b batch,
+    OUT first_position bigint, OUT codes smallint[], OUT nums bigint[], OUT runs uuid[],
+    OUT m_ord integer[], OUT m_id bigint[], OUT m_tenant text[], OUT m_kind text[], OUT m_run uuid[], OUT m_name text[], OUT m_visit integer[],
+    OUT m_source text[], OUT m_event_id text[], OUT m_body bytea[]
+) RETURNS record LANGUAGE plpgsql SECURITY DEFINER SET search_path = unwind, pg_temp AS $$
+DECLARE
+    other text;
+BEGIN
+    SELECT t INTO other FROM unnest(
+        b.c_tenant || b.e_tenant || b.a_tenant || b.h_tenant || b.i_tenant || b.o_tenant
+    ) AS x(t) WHERE t IS DISTINCT FROM p_tenant LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT o.tenant INTO other FROM unnest(b.i_run) AS u(run) JOIN open_runs o ON o.run_id = u.run WHERE o.tenant <> p_tenant LIMIT 1;
+    END IF;
+    IF FOUND THEN
+        RAISE EXCEPTION 'append_for %: a commit of tenant % is refused', p_tenant, other USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF cardinality(b.s_ord) + cardinality(b.k_ord) + cardinality(b.x_ord) + cardinality(b.t_ord) + cardinality(b.tc_ord) + cardinality(b.u_ord)
+       + cardinality(b.ud_ord) + cardinality(b.w_ord) + cardinality(b.wd_ord) + cardinality(b.oo_ord) + cardinality(b.oc_ord)
+       + cardinality(b.cl_ord) + cardinality(b.q_ord) + cardinality(b.n_ord) > 0 THEN
+        RAISE EXCEPTION 'append_for %: only arrivals, inputs, messages and events may be recorded', p_tenant
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    SELECT * INTO first_position, codes, nums, runs, m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body
+    FROM append(p_lane, p_epoch, p_now, false, NULL, NULL, b);
+END $$;

@@ -1,0 +1,52 @@
+-- What processes claim: leases by epoch, inputs, outbox rows, timers.
+
+-- name: register
+SELECT register(:name, :roles, :now) AS epoch
+
+-- name: heartbeat
+SELECT heartbeat(:epoch, :now) AS epoch
+
+-- name: declare_dead
+SELECT epoch FROM declare_dead(:silent_seconds, :now) AS d(epoch)
+
+-- name: retire
+SELECT retire(:epoch)
+
+-- name: processes
+SELECT * FROM processes()
+
+-- name: claim_runs
+SELECT * FROM claim_runs(:epoch, :workflows, :versions, :limit)
+
+-- name: claim_run
+SELECT * FROM claim_run(:epoch, :tenant, :run)
+
+-- name: release_runs
+SELECT release_runs(:epoch, :runs)
+
+-- name: open_run
+SELECT * FROM open_run(:tenant, :run)
+
+-- name: open_runs
+SELECT * FROM open_runs(:tenant, :after, :limit)
+
+-- name: queued_runs
+SELECT * FROM queued_runs(:epoch, :limit)
+
+-- name: claim_inputs
+SELECT * FROM claim_inputs(:epoch, :limit, :now)
+
+-- name: claim_outbox
+SELECT * FROM claim_outbox(:epoch, :limit, :now)
+
+-- name: settle_outbox
+SELECT settle_outbox(:sent, :returned, :retry_at)
+
+-- name: due_timers
+SELECT * FROM due_timers(:epoch, :limit, :now)
+
+-- name: wakes
+SELECT * FROM wakes(:tenant, :run)
+
+-- name: runs_without_wake
+SELECT * FROM runs_without_wake(:older_than_seconds, :limit, :now)

@@ -1,0 +1,95 @@
+"""The `Work` port, once for both drivers: each verb is one named statement of their twin `work.sql`. It claims and releases; deciding what to do with what was
+claimed is the consumers'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from engine.store import DueTimer, InputRow, OpenRun, OutboxRow, Process
+from engine.store import rows as read
+from engine.store.statements import Caller
+
+
+class WorkVerbs(Caller):
+    """See `engine.store.Work`; docstrings are there."""
+
+    async def register(self, name: str, roles: Sequence[str], *, now: datetime | None = None) -> int:
+        found = await self.call("register", name=name, roles=list(roles), now=now)
+        return int(found[0]["epoch"])
+
+    async def heartbeat(self, epoch: int, *, now: datetime | None = None) -> bool:
+        found = await self.call("heartbeat", epoch=epoch, now=now)
+        return bool(found) and found[0]["epoch"] is not None
+
+    async def declare_dead(self, *, silent_seconds: float, now: datetime | None = None) -> list[int]:
+        found = await self.call("declare_dead", silent_seconds=float(silent_seconds), now=now)
+        return sorted(row["epoch"] for row in found)
+
+    async def retire(self, epoch: int) -> None:
+        await self.call("retire", epoch=epoch)
+
+    async def processes(self) -> list[Process]:
+        """Every process that ever registered, oldest first; the dead ones too."""
+        return [read.process(row) for row in await self.call("processes")]
+
+    async def claim_runs(
+        self, epoch: int, *, plans: Sequence[tuple[str, int]], limit: int = 500, now: datetime | None = None
+    ) -> list[OpenRun]:
+        workflows = [workflow for workflow, _ in plans]
+        versions = [version for _, version in plans]
+        found = await self.call("claim_runs", epoch=epoch, workflows=workflows, versions=versions, limit=limit)
+        return sorted(map(read.open_run, found), key=lambda run: (run.started_at, run.run_id))
+
+    async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None:
+        await self.call("release_runs", epoch=epoch, runs=list(runs))
+
+    async def claim_run(self, epoch: int, tenant: str, run_id: UUID) -> OpenRun | None:
+        found = await self.call("claim_run", epoch=epoch, tenant=tenant, run=run_id)
+        return read.open_run(found[0]) if found else None
+
+    async def open_run(self, tenant: str, run_id: UUID) -> OpenRun | None:
+        found = await self.call("open_run", tenant=tenant, run=run_id)
+        return read.open_run(found[0]) if found else None
+
+    async def open_runs(
+        self, *, tenant: str | None = None, limit: int = 1000, after: UUID | None = None
+    ) -> list[OpenRun]:
+        return [read.open_run(row) for row in await self.call("open_runs", tenant=tenant, after=after, limit=limit)]
+
+    async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
+        return [read.open_run(row) for row in await self.call("queued_runs", epoch=epoch, limit=limit)]
+
+    async def claim_inputs(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[InputRow]:
+        found = await self.call("claim_inputs", epoch=epoch, limit=limit, now=now)
+        return sorted(map(read.input_row, found), key=lambda row: row.id)
+
+    async def claim_outbox(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[OutboxRow]:
+        found = await self.call("claim_outbox", epoch=epoch, limit=limit, now=now)
+        return sorted(map(read.outbox_row, found), key=lambda row: row.id)
+
+    async def settle_outbox(
+        self, sent: Sequence[int], *, returned: Sequence[int] = (), retry_at: datetime | None = None
+    ) -> None:
+        if sent or returned:
+            await self.call("settle_outbox", sent=list(sent), returned=list(returned), retry_at=retry_at)
+
+    async def due_timers(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[DueTimer]:
+        found = await self.call("due_timers", epoch=epoch, limit=limit, now=now)
+        return sorted(map(read.due_timer, found), key=lambda timer: (timer.due, timer.run_id, timer.key))[:limit]
+
+    async def wakes(self, tenant: str, run_id: UUID) -> dict[str, list[dict[str, Any]]]:
+        reasons: dict[str, list[dict[str, Any]]] = {
+            reason: [] for reason in ("timers", "subscriptions", "awaits", "inputs", "outbox")
+        }
+        for row in await self.call("wakes", tenant=tenant, run=run_id):
+            reasons[row["reason"]].append(read.document(row["detail"]))
+        return reasons
+
+    async def runs_without_wake(
+        self, *, older_than_seconds: float, limit: int, now: datetime | None = None
+    ) -> list[OpenRun]:
+        found = await self.call("runs_without_wake", older_than_seconds=float(older_than_seconds), limit=limit, now=now)
+        return [read.open_run(row) for row in found]
