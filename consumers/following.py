@@ -52,7 +52,7 @@ class _Unreadable(Exception):
 
 
 class Follower:
-    """`positions` is how far each view was written, as far as is known here; `overtaken`: another process writes too."""
+    """`positions` is how far each view was written, as far as is known; `overtaken`: another process writes too."""
 
     def __init__(
         self, store: Store, vault: Vault, mapper: Mapper, views: Sequence[View], lane: int, metrics: Metrics

@@ -29,6 +29,16 @@ RunStatus = Literal[
     "timed_out",
     "skipped",
 ]
+IncidentReason = Literal[
+    "step_failed",
+    "undo_failed",
+    "saga_raised",
+    "saga_changed",
+    "saga_stuck",
+    "run_timed_out",
+    "no_progress",
+    "cap_exceeded",
+]
 TERMINAL: frozenset[str] = frozenset(
     {"succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"}
 )
@@ -282,16 +292,7 @@ class IncidentOpened(RunEvent):
     TOPIC: ClassVar[str] = "incident.opened"
 
     incident: str
-    reason: Literal[
-        "step_failed",
-        "undo_failed",
-        "saga_raised",
-        "saga_changed",
-        "saga_stuck",
-        "run_timed_out",
-        "no_progress",
-        "cap_exceeded",
-    ]
+    reason: IncidentReason
     detail: str
     step: str | None = None
     visit: int | None = None

@@ -75,6 +75,7 @@ def start_envelope(
     kind: str,
     initiator: str,
     at: datetime,
+    run_id: UUID,
     correlation_id: str | None = None,
 ) -> Envelope:
     """A start by hand or webhook, in the form in which it is journaled. Its id is its key, so the journal dedups it too."""

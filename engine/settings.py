@@ -187,6 +187,10 @@ class Settings(BaseSettings):
     signup_secret: SecretStr | None = Field(None, description="HMAC secret of the /signup webhook; unset: token only")
     process_name: str = Field("unwind", min_length=1, max_length=100, description="Name of this process in logs")
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(ROLES, description="Roles of this process, comma-separated")
+    sagas: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("engine.sagas",), description="Python modules whose sagas this process runs, comma-separated"
+    )
+    migrate: bool = Field(True, description="Apply missing migrations at start; set to 0 where a deploy step does it")
     modules: Literal["together", "separate", "none"] = Field(
         "together", description="Shipped modules as tasks of this process, as processes of their own, or not at all"
     )
@@ -212,7 +216,7 @@ class Settings(BaseSettings):
         """True when neither a database nor a broker is configured: everything lives in files of the data folder."""
         return self.database_url is None and self.bus_url is None
 
-    @field_validator("roles", mode="before")
+    @field_validator("sagas", "roles", mode="before")
     @classmethod
     def _split_roles(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -111,6 +111,7 @@ class Run:
         self,
         name: str,
         action: str | Perform,
+        /,
         *,
         undo: str | Perform | None = _DEFAULT,
         on_failure: OnFailure | None = None,

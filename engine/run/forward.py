@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 
 from contracts import run_events as ev
+from contracts.run_events import IncidentReason
 from engine.plan import (
     ApprovalAsked,
     Ask,
@@ -184,7 +185,7 @@ def _value(run: Draft, operation: ValueAsked) -> str | float:
             return int.from_bytes(blake2b(seed.encode(), digest_size=7).digest()) / (1 << 56)
 
 
-def park(run: Draft, reason: str, detail: str, *, step: Step | None = None) -> None:
+def park(run: Draft, reason: IncidentReason, detail: str, *, step: Step | None = None) -> None:
     """Stops this branch for an operator and undoes nothing; siblings go on to their next wait."""
     plan = run.plan
     plan.forget(run.state)
@@ -194,7 +195,7 @@ def park(run: Draft, reason: str, detail: str, *, step: Step | None = None) -> N
             at=run.at,
             incident=f"{run.state.run_id}/{run.state.version + 1}",
             reason=reason,
-            detail=detail[:4000],  # type: ignore[arg-type]
+            detail=detail[:4000],  
             step=step.name if step else None,
             visit=step.visit if step else None,
         )

@@ -1,0 +1,395 @@
+"""The wiring of one process, read top to bottom: what it opens, what it starts, in which order it lets go. It decides nothing.
+
+Every process has the store, the key ring and the bus; roles say what else it does. `intake` and `worker` own runs (with `timer` and `janitor` duties for
+them), `relay` sends, `projector` writes the read models, `web` answers HTTP; any process answers /healthz, /readyz and /metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from consumers.inputs import Inputs
+from consumers.intake import Intake
+from consumers.janitor import Janitor
+from consumers.projector import VIEWS, Projector
+from consumers.relay import Relay
+from consumers.timer import TimerLoop
+from consumers.unreadable import Unreadable
+from consumers.worker import Worker
+from contracts.modules import SHIPPED
+from contracts.notices import UNWIND
+from contracts.problems import Unavailable
+from contracts.registry import Registry, discover
+from contracts.sdk.transport import Transport, open_transport
+from engine import interrupt
+from engine.bus.topology import engine_topology, queues
+from engine.caps import CapsCache
+from engine.clock import Clock, SystemClock
+from engine.coordinator import Coordinator
+from engine.door import Door
+from engine.guards.first_run import first_run
+from engine.logs import logger
+from engine.metrics import Metrics
+from engine.plan.code import Saga
+from engine.sagas import load_sagas
+from engine.settings import Settings
+from engine.store import Store, open_store
+from engine.store.key_ring import KeyRing
+from engine.store.keys import Vault
+from engine.store.mapper import Mapper
+from engine.triggers import Plans
+
+OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
+WATCHDOG_SECONDS: Final = 3.0
+
+
+class Part(Protocol):
+    """Everything long-lived has the same life."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Assembly:
+    """One process. `start`, then `ready`, then `stop`; or `run_until_signal` for all three."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: Sequence[str] | None = None,
+        *,
+        clock: Clock | None = None,
+        sagas: Sequence[Saga] | None = None,
+        local_actions: Sequence[Any] = (),
+    ) -> None:
+        self.settings = settings
+        self.roles = tuple(roles if roles is not None else settings.roles)
+        self.clock: Clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.log = logger("assembly")
+        self.registry = Registry((*SHIPPED, UNWIND, *discover()))
+        self.plans = Plans(
+            sagas if sagas is not None else load_sagas(settings.sagas),
+            _actions(self.registry, settings, self.metrics, local_actions),
+        )
+        self.store: Store = open_store(database_url(settings), views=_views())
+        self.transport: Transport = open_transport(bus_url(settings), name=settings.process_name)
+        self.epoch = 0
+        self.url: str | None = None
+        self._parts: list[Part] = []
+        self._failing: list[Callable[[], BaseException | None]] = []
+        self._draining = False
+        self._stack = AsyncExitStack()
+        self._watchdog: Watchdog | None = None
+
+    # ---------------------------------------------------------------------------------------------------------- start
+
+    async def start(self) -> None:
+        """Opens the store, the key ring and the bus, then the roles. Raises what a person must mend: settings, key file, schema, an unreachable server."""
+        settings = self.settings
+        await patiently(self._open_store, settings.timeouts.start_seconds)
+        self.vault = Vault(self.store, KeyRing.load(settings.key_path))
+        await self.vault.start()
+        await patiently(self.transport.start, settings.timeouts.start_seconds)
+        await self.transport.declare(engine_topology(self.registry))
+        self.epoch = await self.store.register(settings.process_name, self.roles, now=self.clock.database_now())
+        self.mapper = Mapper()
+        self.caps = CapsCache(self.store)
+        self.coordinator = Coordinator(
+            self.store,
+            self.vault,
+            self.mapper,
+            self.plans,
+            self.clock,
+            self.metrics,
+            caps=self.caps,
+            batch=settings.limits.batch_commits,
+        )
+        self.door = Door(
+            self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch
+        )
+        interrupt.install()
+        if OWNING & set(self.roles):
+            await self._start_owning()
+        if "relay" in self.roles:
+            await self._start_relay()
+        if "projector" in self.roles:
+            await self._start_projector()
+        await self._start_web()
+        self._watchdog = Watchdog(WATCHDOG_SECONDS, self.metrics)
+        await self._watchdog.start()
+
+    async def _open_store(self) -> None:
+        if self.settings.migrate:
+            await self.store.migrate()
+        await self.store.start()
+
+    async def _start_owning(self) -> None:
+        settings, limits = self.settings, self.settings.limits
+        coordinator = self.coordinator
+        worker = Worker(coordinator, self.clock, self.metrics)
+        inputs = Inputs(self.store, self.vault, self.registry, self.plans, coordinator, self.clock)
+        timers = TimerLoop(self.store, coordinator, self.clock)
+        janitor = Janitor(
+            self.store,
+            coordinator,
+            self.plans,
+            self.clock,
+            self.metrics,
+            heartbeat_seconds=settings.lease.heartbeat_seconds,
+            dead_seconds=settings.lease.dead_seconds,
+            lost=self._register_anew,
+        )
+        coordinator.perform = worker.perform
+        coordinator.matched = inputs.take_soon
+        coordinator.freed_slot = janitor.slot_freed
+        self.door.on_input = inputs.wake
+        self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers
+        await coordinator.start(self.epoch)
+        self._failing += [coordinator.failed, inputs.failed, timers.failed, janitor.failed]
+        self._parts.append(worker)
+        for part in (janitor, inputs, timers):
+            await part.start()
+            self._parts.append(part)
+        if "intake" in self.roles:
+            intakes = [
+                Intake(
+                    self.transport,
+                    queue,
+                    self.store,
+                    self.vault,
+                    self.registry,
+                    self.plans,
+                    coordinator,
+                    self.clock,
+                    self.metrics,
+                    prefetch=limits.prefetch,
+                    runs_in_decision=limits.runs_in_decision if starts else 0,
+                )
+                for queue, starts in queues.taken
+            ]
+            coordinator.on_room = lambda: [intake.pump() for intake in intakes]  # type: ignore[func-returns-value]
+            for intake in intakes:
+                await intake.start()
+                self._parts.append(intake)
+            unreadable = Unreadable(self.transport, queues.dead, self.store, self.vault, self.clock, self.metrics)
+            await unreadable.start()
+            self._parts.append(unreadable)
+            self.intakes = intakes
+
+    async def _start_relay(self) -> None:
+        relay = Relay(
+            self.store,
+            self.vault,
+            self.transport,
+            self.epoch,
+            self.clock,
+            self.metrics,
+            batch=self.settings.limits.outbox_batch,
+            deadline_seconds=self.settings.timeouts.publish_seconds,
+        )
+        self.relay = relay
+        self.coordinator.wrote_outbox = relay.wake
+        self.door.on_outbox = relay.wake
+        self._failing.append(relay.failed)
+        await relay.start()
+        self._parts.append(relay)
+
+    async def _start_projector(self) -> None:
+        self.projector = Projector(self.store, self.vault, self.mapper, VIEWS, self.clock, self.metrics)
+        await self.projector.start()
+        self._parts.append(self.projector)
+
+    async def _start_web(self) -> None:
+        """The API with the web role; the probes alone without it."""
+        from consumers.web import (
+            serve,
+        )  # aiohttp is heavy: loaded by the process that starts, not by who imports the wiring
+
+        server = await serve(self)
+        self.url = server.url
+        self._parts.append(server)
+
+    async def _register_anew(self) -> None:
+        """This process was declared dead: it goes on as another one, with nothing in hand."""
+        self.epoch = await self.store.register(self.settings.process_name, self.roles, now=self.clock.database_now())
+        self.coordinator.epoch = self.door.epoch = self.epoch
+        if hasattr(self, "relay"):
+            self.relay.epoch = self.epoch
+
+    # ---------------------------------------------------------------------------------------------------------- while it runs
+
+    async def ready(self) -> None:
+        """Waits until everything that was asked for answers."""
+        deadline = time.monotonic() + self.settings.timeouts.start_seconds
+        while not all(check["ok"] for check in (await self.checks()).values()):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"not ready in time: {await self.checks()}")
+            await asyncio.sleep(0.02)
+
+    async def checks(self) -> dict[str, dict[str, Any]]:
+        """What /readyz says, part by part."""
+        try:
+            await self.store.ping()
+            database: dict[str, Any] = {"ok": True}
+        except Unavailable as problem:
+            database = {"ok": False, "detail": problem.detail}
+        found = {"database": database, "bus": {"ok": self.transport.ready}, "accepting": {"ok": not self._draining}}
+        if "intake" in self.roles:
+            found["intake"] = {"ok": all(intake.alive for intake in getattr(self, "intakes", []))}
+        if "projector" in self.roles:
+            found["projector"] = {"ok": not self.projector.stopped_views}
+        return found
+
+    def failure(self) -> BaseException | None:
+        """The error that ended a part which should run for ever, if one has."""
+        return next((error for failed in self._failing if (error := failed()) is not None), None)
+
+    async def run_until_signal(self, *, started: Callable[[Assembly], Awaitable[None]] | None = None) -> None:
+        """Starts, serves until SIGTERM or SIGINT, drains. A second signal exits at once. Raises the error that ended a part."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def asked() -> None:
+            if stop.is_set():
+                os._exit(130)
+            stop.set()
+
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, asked)
+        try:
+            await self.start()
+            if started is not None:
+                await started(self)
+            while not stop.is_set():
+                try:
+                    async with asyncio.timeout(0.5):
+                        await stop.wait()
+                except TimeoutError:
+                    pass
+                error = self.failure()
+                if error is not None:
+                    raise error
+        finally:
+            await self.stop()
+
+    # ---------------------------------------------------------------------------------------------------------- stop
+
+    async def stop(self) -> None:
+        """Takes nothing new, lets what is in hand reach the log, hands its runs back. Twice is fine."""
+        if self._draining:
+            return
+        self._draining = True
+        intakes = [part for part in self._parts if isinstance(part, Intake | Inputs | TimerLoop | Unreadable)]
+        for part in intakes:
+            await part.stop()
+        if OWNING & set(self.roles) and self.epoch:
+            try:
+                async with asyncio.timeout(self.settings.timeouts.drain_seconds):
+                    await self.coordinator.drain()
+            except TimeoutError:
+                self.log.warning("drain_incomplete", active=self.coordinator.active)
+        for part in reversed(self._parts):
+            if part not in intakes:
+                await part.stop()
+        if self.epoch:
+            if OWNING & set(self.roles):
+                await self.coordinator.stop()
+            try:
+                await self.store.retire(self.epoch)
+            except Unavailable:
+                pass  # others will find this process silent and take its runs over
+        await self.transport.stop()
+        await self.store.stop()
+        if self._watchdog is not None:
+            await self._watchdog.stop()
+
+
+class Watchdog:
+    """Ends the process when its event loop stands still: whatever blocks it, another process can take over. Also measures the loop's lag."""
+
+    def __init__(self, limit_seconds: float, metrics: Metrics) -> None:
+        self._limit = limit_seconds
+        self._metrics = metrics
+        self._seen = time.monotonic()
+        self._stopping = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._tick(), name="watchdog")
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        pause = 0.25
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(pause)
+            self._seen = time.monotonic()
+            self._metrics.event_loop_lag.observe(max(0.0, self._seen - before - pause))
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(0.5):
+            stood = time.monotonic() - self._seen
+            # A machine that slept wakes up with a large gap once; a loop that stands still shows it twice in a row.
+            if stood > self._limit and not self._stopping.wait(1.0) and time.monotonic() - self._seen > self._limit:
+                faulthandler.dump_traceback(file=sys.stderr)
+                os._exit(70)
+
+
+def database_url(settings: Settings) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return f"sqlite:///{(settings.data_dir / 'unwind.db').absolute()}"
+
+
+def bus_url(settings: Settings) -> str:
+    if settings.bus_url is not None:
+        return settings.bus_url.get_secret_value()
+    return f"embedded://{(settings.data_dir / 'bus.db').absolute()}"
+
+
+def _views() -> Path:
+    import projections
+
+    return Path(projections.__file__).parent / "sql"
+
+
+def _actions(registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any]) -> dict[str, Any]:
+    from engine.actions.registry import ActionRegistry
+
+    return ActionRegistry.assemble(registry, settings, metrics, local)
+
+
+async def patiently(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Tries until a server that is still starting answers; after `seconds` its `Unavailable` is raised."""
+    deadline = time.monotonic() + seconds
+    delay = 0.1
+    while True:
+        try:
+            await work()
+            return
+        except Unavailable:
+            if time.monotonic() + delay > deadline:
+                raise
+        await asyncio.sleep(delay)
+        delay = min(1.0, delay * 1.5)
+
+
+__all__ = ["Assembly", "bus_url", "database_url", "first_run", "patiently"]
