@@ -198,18 +198,18 @@ def _write_new(file: Path, ring: KeyRing) -> None:
         "current": ring.current,
         "keys": {root_id: base64.b64encode(root).decode() for root_id, root in ring._roots.items()},
     }
-    write_private(file, json.dumps(document, indent=2).encode() + b"\n")
-
-
-def write_private(file: Path, content: bytes) -> None:
-    """Writes a new 0600 file durably; raises `KeyRingInvalid` when something stands in its place."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        write_private(file, json.dumps(document, indent=2).encode() + b"\n")
     except FileExistsError:
         raise KeyRingInvalid(
             f"{file} exists already and is never overwritten; move it away first", field="key_file"
         ) from None
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Writes a new 0600 file durably. Raises FileExistsError when something stands in its place."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as handle:
         os.fchmod(handle.fileno(), 0o600)
         handle.write(content)

@@ -15,15 +15,15 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contracts.problems import Unavailable
-from engine.store import Catalog
+from engine.store import WrappedKey
 from engine.store.key_ring import KeyRing, KeyRingMismatch, SealBroken, create_key_ring
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "FRAME_SUBJECT",
     "FRAME_TENANT",
     "Erased",
+    "KeyCatalog",
     "KeyRing",
     "KeysNotLoaded",
     "SealBroken",
@@ -281,12 +282,30 @@ def subject_of_scope(scope: str) -> bytes:
 # ----------------------------------------------------------------------------------------------------------- the vault
 
 
+class KeyCatalog(Protocol):
+    """The part of the store that keeps wrapped keys."""
+
+    async def lane_of(self, tenant: str) -> int: ...
+
+    async def keys(self, tenant: str, *, scopes: Sequence[str] | None = None) -> list[WrappedKey]: ...
+
+    async def keys_not_under(self, root_id: str, *, limit: int) -> list[WrappedKey]: ...
+
+    async def add_key(self, key: WrappedKey) -> WrappedKey: ...
+
+    async def rewrap_key(self, key: WrappedKey) -> None: ...
+
+    async def drop_key(self, tenant: str, scope: str) -> int: ...
+
+    async def root_ids(self) -> dict[str, int]: ...
+
+
 class Vault:
     """Opens data keys and keeps them. `start` refuses a key ring that does not belong to the database."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: KeyCatalog,
         ring: KeyRing,
         *,
         tenants_in_memory: int = 20_000,

@@ -1,0 +1,239 @@
+"""Who may do what: roles, the permissions they hold, and the API tokens that carry them.
+
+A token reads `unw_<prefix>_<secret><checksum>`; the store keeps SHA-256 of it and nothing else. Every cause of
+refusal
+gets one and the same answer. A token of a tenant acts in that tenant only, and what belongs to another looks as if it
+were not there. It knows no routes; called by the HTTP API, `unwind tokens` and the first `unwind up`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal, Protocol, get_args
+
+from contracts.problems import Forbidden, NotFound, Problem, Unauthenticated
+from engine.store import Token
+from engine.store.key_ring import write_private
+
+Role = Literal["viewer", "author", "publisher", "approver", "operator", "admin", "auditor"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+_VIEW: Final = frozenset(
+    {"runs.read", "workflows.read", "approvals.read", "usage.read", "stats.read", "incidents.read", "tenants.read"}
+)
+_OPERATE: Final = frozenset(
+    {
+        "events.publish", "runs.start", "runs.cancel", "runs.terminate", "runs.retry", "runs.skip", "runs.abandon",
+        "runs.rerun", "deadletters.read", "deadletters.redrive", "deadletters.discard", "action.http",
+    }
+)  # fmt: skip
+_AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
+
+PLATFORM: Final = frozenset(
+    {"tenants.create", "projections.rebuild", "keys.rotate", "processes.read", "settings.write"}
+)
+"""What only a token without a tenant can do, whatever its role."""
+
+PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
+    "viewer": _VIEW,
+    "author": _VIEW | _AUTHOR,
+    "publisher": _VIEW | _AUTHOR | {"workflows.publish"},
+    "approver": _VIEW | {"approvals.decide"},
+    "operator": _VIEW | _OPERATE | {"projections.rebuild", "processes.read"},
+    "auditor": _VIEW | {"audit.read", "deadletters.read"},
+    "admin": _VIEW
+    | _OPERATE
+    | _AUTHOR
+    | PLATFORM
+    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "subjects.erase"},
+}
+
+ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())
+
+
+class AdminTokenFileBroken(Problem):
+    code = "admin_token_file_broken"
+    title = "The admin token file holds no token"
+    exit_code = 8
+
+
+class RoleUnknown(Problem):
+    code = "role_unknown"
+    title = "There is no such role"
+    status = 422
+    exit_code = 2
+
+
+class TokenCatalog(Protocol):
+    """The part of the store that keeps tokens."""
+
+    async def add_token(self, token: Token) -> None: ...
+
+    async def token(self, prefix: str) -> Token | None: ...
+
+    async def tokens(self, tenant: str | None) -> list[Token]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever a token stands for. `tenant` None is the platform: it may act in every tenant."""
+
+    name: str
+    tenant: str | None
+    roles: tuple[str, ...]
+    permissions: frozenset[str]
+
+    def may(self, permission: str) -> bool:
+        return permission in self.permissions
+
+    def require(self, permission: str) -> None:
+        """Raises `Forbidden` naming what is missing."""
+        if permission not in self.permissions:
+            raise Forbidden(f"this needs the permission {permission}; ask an admin for a role that holds it")
+
+    def reaches(self, tenant: str) -> bool:
+        return self.tenant is None or self.tenant == tenant
+
+    def require_tenant(self, tenant: str) -> str:
+        """The tenant, or the very `NotFound` that a tenant which does not exist gets."""
+        if not self.reaches(tenant):
+            raise NotFound("there is no such thing here")
+        return tenant
+
+    @property
+    def permissions_hash(self) -> str:
+        """Names this set of permissions in a run's record."""
+        return hashlib.sha256("\n".join(sorted(self.permissions)).encode()).hexdigest()[:16]
+
+
+def permissions_of(roles: Iterable[str], tenant: str | None) -> frozenset[str]:
+    """What these roles hold together; platform permissions fall away for a tenant's token. Unknown roles hold
+    nothing.
+    """
+    held = frozenset[str]().union(*(PERMISSIONS[role] for role in ROLES if role in set(roles)))
+    return held if tenant is None else held - PLATFORM
+
+
+# -------------------------------------------------------------------------------------------------------------- tokens
+
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SECRET_LENGTH: Final = 43
+_CHECK_LENGTH: Final = 6
+_TOKEN: Final = re.compile(
+    rf"unw_(?P<prefix>[0-9A-Za-z]{{8}})_(?P<secret>[0-9A-Za-z]{{{_SECRET_LENGTH}}})(?P<check>[0-9A-Za-z]{{{_CHECK_LENGTH}}})"
+)
+_NOBODY: Final = hashlib.sha256(b"no such token").digest()
+
+
+def make_token(
+    name: str, roles: Iterable[str], *, tenant: str | None, now: datetime, expires_at: datetime | None = None
+) -> tuple[str, Token]:
+    """A new token as text, shown once and never again, and as the store keeps it."""
+    held = tuple(dict.fromkeys(roles))
+    unknown = [role for role in held if role not in ROLES]
+    if unknown or not held:
+        raise RoleUnknown(f"roles must be among {', '.join(ROLES)}, not {', '.join(unknown) or 'none'}", field="roles")
+    prefix = "".join(secrets.choice(_DIGITS) for _ in range(8))
+    stem = f"unw_{prefix}_{_base62(int.from_bytes(secrets.token_bytes(32), 'big'), _SECRET_LENGTH)}"
+    text = stem + _checksum(stem)
+    return text, Token(prefix, digest_of(text), tenant, name, held, now, expires_at)
+
+
+def digest_of(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def well_formed(text: str) -> bool:
+    """Whether the form and the checksum are right: tells a typo from a guess without asking the store."""
+    found = _TOKEN.fullmatch(text)
+    return found is not None and hmac.compare_digest(_checksum(text[:-_CHECK_LENGTH]), found["check"])
+
+
+def prefix_of(text: str) -> str | None:
+    """The public part, for logs and for the store's look-up."""
+    return text[4:12] if well_formed(text) else None
+
+
+async def verify_token(catalog: TokenCatalog, text: str, *, now: datetime) -> Principal:
+    """Whoever this token stands for. Malformed, unknown, wrong, expired and revoked all get the same
+    `Unauthenticated`.
+    """
+    prefix = prefix_of(text)
+    token = await catalog.token(prefix) if prefix is not None else None
+    # Compared even when there is nothing to compare with, so that time tells nothing.
+    same = hmac.compare_digest(token.digest if token is not None else _NOBODY, digest_of(text))
+    if (
+        token is None
+        or not same
+        or token.revoked_at is not None
+        or (token.expires_at is not None and token.expires_at <= now)
+    ):
+        raise unauthenticated()
+    return Principal(token.name, token.tenant, token.roles, permissions_of(token.roles, token.tenant))
+
+
+async def verify_authorization(catalog: TokenCatalog, header: str | None, *, now: datetime) -> Principal:
+    """The same for an Authorization header, `Bearer unw_...`."""
+    scheme, _, text = (header or "").partition(" ")
+    return await verify_token(catalog, text.strip() if scheme.lower() == "bearer" else "", now=now)
+
+
+def unauthenticated() -> Unauthenticated:
+    """The one answer to every failed proof of identity."""
+    return Unauthenticated("send a valid token as `Authorization: Bearer unw_...`, or a valid signature")
+
+
+async def first_admin(catalog: TokenCatalog, path: Path, *, now: datetime) -> Path | None:
+    """Makes the platform's first admin token when there is none, and writes it to a new 0600 file; answers the file,
+    or
+    None when a platform token exists. After a crash between file and store, the token in the file is the one stored.
+    """
+    if any(token.revoked_at is None for token in await catalog.tokens(None) if token.tenant is None):
+        return None
+    text, token = make_token("first admin", ("admin",), tenant=None, now=now)
+    try:
+        write_private(path, text.encode() + b"\n")
+    except FileExistsError:
+        kept = _read_private(path)
+        if kept is None:
+            raise AdminTokenFileBroken(
+                f"{path} exists but holds no token; move it away and start again to get the first admin token",
+                field="admin_token_file",
+            ) from None
+        prefix = kept[4:12]
+        if await catalog.token(prefix) is not None:
+            os.unlink(path)
+            write_private(path, text.encode() + b"\n")
+        else:
+            token = Token(prefix, digest_of(kept), None, token.name, token.roles, now)
+    await catalog.add_token(token)
+    return path
+
+
+def _read_private(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if well_formed(text) else None
+
+
+def _checksum(stem: str) -> str:
+    return _base62(zlib.crc32(stem.encode()), _CHECK_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    characters = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        characters.append(_DIGITS[digit])
+    return "".join(reversed(characters))
