@@ -27,7 +27,7 @@ from contracts.pointers import Segments, expand_marks, resolve, segments
 from contracts.run_events import RunEvent
 from engine.guards.redaction import ERASED_VALUE, Redactor, may_name_secret
 from engine.store import InputRow, Notification, Recorded, Stored
-from engine.store.keys import (
+from engine.store.data_keys import (
     FRAME_MARKED,
     FRAME_SUBJECT,
     Erased,
