@@ -124,7 +124,13 @@ def _describe(module: Module, registry: Registry, channels: Document, operations
             "address": None,
             "description": "The queue that the query's AMQP property reply_to names, through the default exchange.",
             "messages": {name: _reference("messages", name) for name in answers},
-            "bindings": {"amqp": {"is": "queue", "bindingVersion": "0.3.0"}},
+            "bindings": {
+                "amqp": {
+                    "is": "queue",
+                    "queue": {"durable": False, "exclusive": True, "autoDelete": True},
+                    "bindingVersion": "0.3.0",
+                }
+            },
         }
     for name in events:
         operations[f"publish.{name}"] = _operation("send", f"{module.name}.events", name)
