@@ -21,6 +21,11 @@ from typing import Any, Final, Literal
 
 from contracts.calls import ActionSpec, Perform, RetryPolicy
 from contracts.problems import Problem
+from contracts.registry import Registry
+from engine.actions.http import http_request
+from engine.guards.egress import Egress
+from engine.metrics import Metrics
+from engine.settings import Settings
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+")
 
@@ -50,8 +55,16 @@ class ActionRegistry(Mapping[str, ActionSpec]):
         for spec in connectors:
             self._add(spec)
         for spec in self._specs.values():
-            if spec.undo is not None and spec.undo not in self._specs:
+            if spec.undo is not None and ":" not in spec.undo and spec.undo not in self._specs:
                 raise ActionInvalid(f"action {spec.name} is undone by {spec.undo}, which nothing brings", field="undo")
+
+    @classmethod
+    def assemble(
+        cls, contracts: Registry, settings: Settings, metrics: Metrics | None = None, local: Iterable[ActionSpec] = ()
+    ) -> ActionRegistry:
+        """The actions of a process: commands of the installed modules, the shipped connectors, and `local` ones."""
+        egress = Egress.from_settings(settings.egress, metrics=metrics)
+        return cls(local=local, connectors=[http_request(egress)], commands=contracts.action_specs())
 
     def __getitem__(self, name: str) -> ActionSpec:
         return self._specs[name]
