@@ -1,7 +1,9 @@
-"""The wiring of one process, read top to bottom: what it opens, what it starts, in which order it lets go. It decides nothing.
+"""The wiring of one process, read top to bottom: what it opens, what it starts, in which order it lets go. It decides
+nothing.
 
-Every process has the store, the key ring and the bus; roles say what else it does. `intake` and `worker` own runs (with `timer` and `janitor` duties for
-them), `relay` sends, `projector` writes the read models, `web` answers HTTP; any process answers /healthz, /readyz and /metrics.
+Every process has the store, the key ring and the bus; roles say what else it does. `intake` and `worker` own runs
+(with `timer` and `janitor` duties for them), `relay` sends, `projector` writes the read models, `web` answers HTTP;
+any process answers /healthz, /readyz and /metrics.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from consumers.relay import Relay
 from consumers.timer import TimerLoop
 from consumers.unreadable import Unreadable
 from consumers.worker import Worker
+from contracts.manifest import Module
 from contracts.modules import SHIPPED
 from contracts.notices import UNWIND
 from contracts.problems import Unavailable
@@ -72,13 +75,18 @@ class Assembly:
         clock: Clock | None = None,
         sagas: Sequence[Saga] | None = None,
         local_actions: Sequence[Any] = (),
+        modules: Sequence[Module] = (),
+        appends_at_once: int = 1,
     ) -> None:
+        """`modules` are contracts beside the shipped and the installed ones. `appends_at_once` above 1 gives up group
+        commit's order of one append after the other; it exists to be measured against."""
         self.settings = settings
+        self._appends_at_once = appends_at_once
         self.roles = tuple(roles if roles is not None else settings.roles)
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
         self.log = logger("assembly")
-        self.registry = Registry((*SHIPPED, UNWIND, *discover()))
+        self.registry = Registry((*SHIPPED, UNWIND, *discover(), *modules))
         self.plans = Plans(
             sagas if sagas is not None else load_sagas(settings.sagas),
             _actions(self.registry, settings, self.metrics, local_actions),
@@ -96,7 +104,8 @@ class Assembly:
     # ---------------------------------------------------------------------------------------------------------- start
 
     async def start(self) -> None:
-        """Opens the store, the key ring and the bus, then the roles. Raises what a person must mend: settings, key file, schema, an unreachable server."""
+        """Opens the store, the key ring and the bus, then the roles. Raises what a person must mend: settings, key
+        file, schema, an unreachable server."""
         settings = self.settings
         await patiently(self._open_store, settings.timeouts.start_seconds)
         self.vault = Vault(self.store, KeyRing.load(settings.key_path))
@@ -115,6 +124,7 @@ class Assembly:
             self.metrics,
             caps=self.caps,
             batch=settings.limits.batch_commits,
+            appends_at_once=self._appends_at_once,
         )
         self.door = Door(
             self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch
@@ -228,7 +238,8 @@ class Assembly:
         if hasattr(self, "relay"):
             self.relay.epoch = self.epoch
 
-    # ---------------------------------------------------------------------------------------------------------- while it runs
+    # ---------------------------------------------------------------------------------------------------------- while
+    # it runs
 
     async def ready(self) -> None:
         """Waits until everything that was asked for answers."""
@@ -257,7 +268,8 @@ class Assembly:
         return next((error for failed in self._failing if (error := failed()) is not None), None)
 
     async def run_until_signal(self, *, started: Callable[[Assembly], Awaitable[None]] | None = None) -> None:
-        """Starts, serves until SIGTERM or SIGINT, drains. A second signal exits at once. Raises the error that ended a part."""
+        """Starts, serves until SIGTERM or SIGINT, drains. A second signal exits at once. Raises the error that ended
+        a part."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -317,7 +329,8 @@ class Assembly:
 
 
 class Watchdog:
-    """Ends the process when its event loop stands still: whatever blocks it, another process can take over. Also measures the loop's lag."""
+    """Ends the process when its event loop stands still: whatever blocks it, another process can take over. Also
+    measures the loop's lag."""
 
     def __init__(self, limit_seconds: float, metrics: Metrics) -> None:
         self._limit = limit_seconds
