@@ -191,10 +191,6 @@ class Settings(BaseSettings):
         ("engine.sagas",), description="Python modules whose sagas this process runs, comma-separated"
     )
     migrate: bool = Field(True, description="Apply missing migrations at start; set to 0 where a deploy step does it")
-    sagas: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("engine.sagas",), description="Python modules whose sagas this process runs, comma-separated"
-    )
-    migrate: bool = Field(True, description="Apply missing migrations at start; off where another role migrates")
     modules: Literal["together", "separate", "none"] = Field(
         "together", description="Shipped modules as tasks of this process, as processes of their own, or not at all"
     )
