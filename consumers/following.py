@@ -21,14 +21,12 @@ from engine.store.keys import KeysNotLoaded, TenantKeys, Vault
 from engine.store.mapper import Mapper
 from projections import Decoded, View, cold, gather
 from projections.facts import RunFacts
+from projections.reader import ATTRIBUTE
 
 HOLD: Final = "projection.hold"
 """Setting of tenant `*`: view to the instant until which a rebuild keeps live projectors away from it."""
 
 KNOWN_RUNS: Final = 50_000
-ATTRIBUTE: Final = "attribute/"
-"""Begins the index name of a searchable run attribute."""
-
 
 @dataclass(frozen=True, slots=True)
 class Stopped:

@@ -119,6 +119,11 @@ def instant(text: str) -> str:
     return format_time(datetime.fromisoformat(text))
 
 
+def clean(text: str) -> str:
+    """Text that every database takes: PostgreSQL refuses NUL, which JSON may carry."""
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
 def micros(start: str, end: str) -> int:
     """Whole microseconds between two instants, never negative."""
     passed = datetime.fromisoformat(end) - datetime.fromisoformat(start)

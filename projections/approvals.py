@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from engine.store import Change
-from projections import Batch, Decoded, instant
+from projections import Batch, Decoded, clean, instant
 
 
 class Approvals:
@@ -43,11 +43,11 @@ def _request(batch: Batch, event: Decoded) -> tuple[Any, ...]:
     return (
         event.tenant,
         str(event.run_id),
-        asked["name"],
+        clean(asked["name"]),
         asked["visit"],
-        batch.runs[event.run_id].workflow,
-        asked["title"],
-        asked["role"],
+        clean(batch.runs[event.run_id].workflow),
+        clean(asked["title"]),
+        clean(asked["role"]),
         orjson.dumps(asked.get("context")).decode(),
         instant(asked["at"]),
         instant(asked["due"]) if asked.get("due") else None,
@@ -59,15 +59,15 @@ def _decision(event: Decoded) -> tuple[Any, ...]:
     return (
         event.tenant,
         str(event.run_id),
-        decided["name"],
+        clean(decided["name"]),
         decided["visit"],
         "approved" if decided["approved"] else "rejected",
-        decided["by"],
-        decided.get("comment", ""),
+        clean(decided["by"]),
+        clean(decided.get("comment", "")),
         instant(decided["at"]),
     )
 
 
 def _timeout(event: Decoded) -> tuple[Any, ...]:
     ended = event.event
-    return (event.tenant, str(event.run_id), ended["name"], ended["visit"], "timed_out", "", "", instant(ended["at"]))
+    return (event.tenant, str(event.run_id), clean(ended["name"]), ended["visit"], "timed_out", "", "", instant(ended["at"]))

@@ -23,7 +23,7 @@ import orjson
 
 from contracts.envelope import format_time
 from engine.store import Change, Notification
-from projections import Batch, Decoded
+from projections import Batch, Decoded, clean
 
 LEAVES: Final = 256
 """An entry is written at the latest after this many events, so that the unsealed tail of a chain stays short."""
@@ -38,10 +38,13 @@ ACTS: Final = frozenset(
 )  # fmt: skip
 """Topics of run streams that are entries; in streams of other kinds (tenant, workflow, schedule) every event is one."""
 
+ORDERS: Final = frozenset({"step.scheduled", "undo.scheduled"})
+"""Entries when they order something of a module: a command leaves the same record from whichever workflow it comes."""
+
 _LEAF = struct.Struct(">QI16s32sB")
 _SHOWN: Final = (
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
-    "incident", "role", "correlation_id",
+    "incident", "role", "correlation_id", "action", "key", "kind",
 )  # fmt: skip
 """Fields without personal content that an entry repeats."""
 
@@ -61,7 +64,7 @@ class Audit:
             if head is None:
                 head = touched[tenant] = Head.of(seeds.get(tenant))
             head.leaves.append(leaf(event.position, event.version, event.run_id, event.body, event.topic))
-            if event.kind != "run" or event.topic in ACTS or len(head.leaves) >= LEAVES:
+            if _is_entry(event) or len(head.leaves) >= LEAVES:
                 entries.append(_entry(head, event, batch))
         for tenant, head in touched.items():
             seeds[tenant] = {"number": head.number, "hash": head.hash, "leaves": b"".join(head.leaves)}
@@ -91,13 +94,22 @@ def leaf(position: int, version: int, stream: UUID, body: bytes, topic: str) -> 
     return _LEAF.pack(position, version, stream.bytes, hashlib.sha256(body).digest(), len(name)) + name
 
 
+def _is_entry(event: Decoded) -> bool:
+    topic = event.topic
+    return topic in ACTS or event.kind != "run" or (topic in ORDERS and event.event.get("kind") == "command")
+
+
 def _entry(head: Head, event: Decoded, batch: Batch) -> tuple[Any, ...]:
     said = event.event
     actor = said.get("by") or said.get("initiator") or "engine"
     details = {name: said[name] for name in _SHOWN if said.get(name) is not None}
     if event.kind == "run":
-        details.setdefault("workflow", batch.runs[event.run_id].workflow)
-        details.setdefault("correlation_id", batch.runs[event.run_id].started["correlation_id"])
+        started = batch.runs[event.run_id].started
+        details.setdefault("workflow", started["workflow"])
+        details.setdefault("correlation_id", started["correlation_id"])
+        if event.topic in ORDERS:
+            # Whoever set the run going is who gave the order.
+            actor = started["initiator"]
     leaves = b"".join(head.leaves)
     row = (
         event.tenant,
@@ -107,7 +119,7 @@ def _entry(head: Head, event: Decoded, batch: Batch) -> tuple[Any, ...]:
         event.kind,
         event.version,
         event.topic,
-        str(actor),
+        clean(str(actor)),
         orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
         format_time(event.recorded_at),
     )

@@ -7,10 +7,12 @@ log when it is not there. Its `status` says exactly what `engine.run.state.RunSt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 _Event = Mapping[str, Any]
+
+MOST_MICROS: Final = 10**12
 
 
 class RunFacts:
@@ -163,8 +165,8 @@ def _run_ended(run: RunFacts, event: _Event) -> None:
 
 
 def cost_micros(cost: float) -> int:
-    """A cost in whole micro-units."""
-    return round(cost * 1_000_000)
+    """A cost in whole micro-units, within what a sum over millions of steps can hold."""
+    return max(-MOST_MICROS, min(MOST_MICROS, round(cost * 1_000_000)))
 
 
 _TAKE: Mapping[str, Callable[[RunFacts, _Event], None]] = {

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from engine.store import Change
-from projections import Batch, instant
+from projections import Batch, clean, instant
 from projections.facts import RunFacts
 
 BLOCK: Final = 64
@@ -53,13 +53,13 @@ def _beginning(run: RunFacts) -> tuple[Any, ...]:
     return (
         run.tenant,
         str(run.run_id),
-        event["workflow"],
+        clean(event["workflow"]),
         event["workflow_version"],
-        trigger.get("kind", ""),
+        clean(trigger.get("kind", "")),
         orjson.dumps(trigger).decode(),
-        event["initiator"],
-        event["correlation_id"],
-        event.get("causation_id"),
+        clean(event["initiator"]),
+        clean(event["correlation_id"]),
+        _clean(event.get("causation_id")),
         orjson.dumps(event.get("attributes") or {}).decode(),
         instant(event["at"]),
         instant(event["deadline"]) if event.get("deadline") else None,
@@ -69,14 +69,14 @@ def _beginning(run: RunFacts) -> tuple[Any, ...]:
 def _progress(run: RunFacts) -> tuple[Any, ...]:
     code = message = None
     if run.error is not None:
-        code = str(run.error.get("code", ""))[:_MESSAGE]
-        message = str(run.error.get("message", ""))[:_MESSAGE]
+        code = clean(str(run.error.get("code", ""))[:_MESSAGE])
+        message = clean(str(run.error.get("message", ""))[:_MESSAGE])
     return (
         run.version,
         run.position,
         run.status,
-        run.business_state,
-        run.parked[:_MESSAGE] if run.parked and run.ended is None else None,
+        _clean(run.business_state),
+        clean(run.parked[:_MESSAGE]) if run.parked and run.ended is None else None,
         code,
         message,
         run.steps,
@@ -86,6 +86,10 @@ def _progress(run: RunFacts) -> tuple[Any, ...]:
         instant(run.updated_at),
         instant(run.ended_at) if run.ended_at else None,
     )
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else clean(text)
 
 
 def _timeline(batch: Batch) -> list[tuple[Any, ...]]:
@@ -109,7 +113,7 @@ def _timeline(batch: Batch) -> list[tuple[Any, ...]]:
 
 def _attributes(batch: Batch) -> list[tuple[Any, ...]]:
     return [
-        (event.tenant, name, digest, str(event.run_id))
+        (event.tenant, clean(name), digest, str(event.run_id))
         for event in batch.of("run.started")
         for name, digest in event.hashes
     ]

@@ -11,7 +11,7 @@ from math import ceil, log2
 from typing import Any
 
 from engine.store import Change
-from projections import Batch, day, micros
+from projections import Batch, clean, day, micros
 
 
 class Stats:
@@ -23,13 +23,13 @@ class Stats:
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: dict[tuple[str, str, str], int] = {}
         for event in batch.of("run.started"):
-            begun = (event.tenant, event.event["workflow"], day(event.event["at"]))
+            begun = (event.tenant, clean(event.event["workflow"]), day(event.event["at"]))
             started[begun] = started.get(begun, 0) + 1
         ended: dict[tuple[str, str, str, str, int], list[int]] = {}
         for event in batch.of("run.ended"):
             run, at = batch.runs[event.run_id], event.event["at"]
             took = micros(run.started["at"], at)
-            key = (event.tenant, run.workflow, day(at), event.event["status"], bucket(took))
+            key = (event.tenant, clean(run.workflow), day(at), event.event["status"], bucket(took))
             row = ended.get(key)
             if row is None:
                 ended[key] = [1, took, took, run.cost_micros]

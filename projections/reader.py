@@ -1,0 +1,419 @@
+"""Reading the read models: rows become JSON-native records, a position goes with every answer. For the HTTP API and for
+the command line when it opens the store itself.
+
+`as_of` is an opaque token that says how far the view was when it was read, never later than the rows. The tenant is the
+first argument of every question; None is the platform's view over all tenants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from contracts.envelope import format_time
+from contracts.problems import PayloadInvalid
+from engine.store import Store
+from engine.store.keys import Vault
+from projections import audit as chain
+from projections import stats
+from projections.history import BLOCK
+from projections.steps import steps
+
+Record = dict[str, Any]
+
+ATTRIBUTE: Final = "attribute/"
+"""Begins the index name of a searchable run attribute; the projector hashes under the same."""
+
+PAGE: Final = 25
+MOST: Final = 200
+_LANES_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`next` continues after the last item; None: there is no more."""
+
+    items: list[Record]
+    as_of: str
+    next: str | None = None
+
+
+class Reader:
+    """One per process. It writes nothing."""
+
+    def __init__(self, store: Store, vault: Vault) -> None:
+        self._store = store
+        self._vault = vault
+        self._lanes: tuple[float, list[int]] = (0.0, [])
+
+    # ------------------------------------------------------------------------------------------------------- positions
+
+    async def as_of(self, view: str) -> str:
+        """How far the view was written."""
+        return _token({lane: await self._store.checkpoint(view, lane) for lane in await self._known_lanes()})
+
+    async def head(self) -> str:
+        """How far the log goes: whoever waits for this sees all that was committed before."""
+        return _token({lane: await self._store.head(lane) for lane in await self._known_lanes()})
+
+    async def reached(self, view: str, token: str, *, timeout_seconds: float) -> bool:
+        """Waits until the view was written up to the position; False at the timeout. Raises `PayloadInvalid`."""
+        wanted = parse_token(token)
+        deadline = time.monotonic() + timeout_seconds
+        pause = 0.01
+        for lane, position in wanted.items():
+            while await self._store.checkpoint(view, lane) < position:
+                if time.monotonic() + pause > deadline:
+                    return False
+                await asyncio.sleep(pause)
+                pause = min(0.1, pause * 1.5)
+        return True
+
+    async def _known_lanes(self) -> list[int]:
+        read_at, lanes = self._lanes
+        if not lanes or time.monotonic() - read_at > _LANES_SECONDS:
+            lanes = await self._store.lanes()
+            self._lanes = (time.monotonic(), lanes)
+        return lanes
+
+    # ------------------------------------------------------------------------------------------------------------ runs
+
+    async def runs(
+        self,
+        tenant: str | None,
+        *,
+        statuses: Sequence[str] = (),
+        workflow: str | None = None,
+        correlation_id: str | None = None,
+        business_state: str | None = None,
+        attribute: tuple[str, str] | None = None,
+        before: str | None = None,
+        limit: int = PAGE,
+    ) -> Page:
+        """Newest first. `before` is the `next` of the page before; runs that start meanwhile never shift a page."""
+        as_of = await self.as_of("history")
+        asked: Record = {
+            "statuses": ",".join(statuses) or None,
+            "workflow": workflow,
+            "correlation_id": correlation_id,
+            "business_state": business_state,
+            "before": before,
+            "limit": limit + 1,
+        }
+        statement = "history_list"
+        if attribute is not None:
+            if tenant is None:
+                raise PayloadInvalid("attributes are hashed per tenant; name the tenant", field="attribute")
+            name, value = attribute
+            hashes = (await self._vault.keys_for(tenant)).index_hashes(ATTRIBUTE + name, value)
+            statement = "history_list_by_attribute"
+            asked |= {"attribute": name, "hash": hashes[0], "old_hash": hashes[-1]}
+        rows = await self._store.fetch(statement, tenant=tenant, **asked)
+        items = [_run(row) for row in rows[:limit]]
+        return Page(items, as_of, items[-1]["run_id"] if len(rows) > limit else None)
+
+    async def run(self, tenant: str | None, run_id: UUID) -> Record | None:
+        """The run with its trigger's data, its output and its error, as its timeline has them."""
+        as_of = await self.as_of("history")
+        rows = await self._store.fetch("history_run", tenant=tenant, run_id=str(run_id))
+        if not rows:
+            return None
+        found = _run(rows[0])
+        first = await self._store.fetch("history_timeline", tenant=tenant, run_id=str(run_id), from_block=0, limit=1)
+        last_block = (rows[0]["version"] - 1) // BLOCK
+        last = first
+        if last_block:
+            last = await self._store.fetch(
+                "history_timeline", tenant=tenant, run_id=str(run_id), from_block=last_block, limit=1
+            )
+        begun = _entries(first)[0]["event"]
+        found |= {"data": begun.get("data"), "output": None, "error": None, "left": [], "as_of": as_of}
+        ending = _entries(last)[-1]
+        if ending["topic"] == "run.ended":
+            event = ending["event"]
+            found |= {"output": event.get("output"), "left": event.get("left") or [], "error": event.get("error")}
+        if found["error"] is None and found["error_code"] is not None:
+            found["error"] = {"code": found["error_code"], "message": found["error_message"]}
+        return found
+
+    async def timeline(
+        self, tenant: str | None, run_id: UUID, *, after: int = 0, limit: int = 100
+    ) -> Page | None:
+        """The run's events in order, redacted; `after` is a version. None when there is no such run."""
+        as_of = await self.as_of("history")
+        blocks = limit // BLOCK + 2
+        rows = await self._store.fetch(
+            "history_timeline", tenant=tenant, run_id=str(run_id), from_block=after // BLOCK, limit=blocks
+        )
+        if not rows and not await self._store.fetch("history_run", tenant=tenant, run_id=str(run_id)):
+            return None
+        entries = [entry for entry in _entries(rows) if entry["version"] > after]
+        more = len(entries) > limit
+        return Page(entries[:limit], as_of, str(entries[limit - 1]["version"]) if more else None)
+
+    async def entries(self, tenant: str | None, run_id: UUID) -> AsyncIterator[Record]:
+        """The whole timeline, read block by block."""
+        block = 0
+        while True:
+            rows = await self._store.fetch(
+                "history_timeline", tenant=tenant, run_id=str(run_id), from_block=block, limit=8
+            )
+            for entry in _entries(rows):
+                yield entry
+            if len(rows) < 8:
+                return
+            block = rows[-1]["block"] + 1
+
+    async def steps(self, tenant: str | None, run_id: UUID) -> Page | None:
+        as_of = await self.as_of("history")
+        entries = [entry async for entry in self.entries(tenant, run_id)]
+        return Page(list(steps(entries)), as_of) if entries else None
+
+    async def story(self, tenant: str | None, correlation_id: str, *, limit: int = MOST) -> Page:
+        """All runs of one correlation id, oldest first."""
+        as_of = await self.as_of("history")
+        rows = await self._store.fetch("history_caused", tenant=tenant, correlation_id=correlation_id, limit=limit)
+        return Page([_run(row) for row in rows], as_of)
+
+    async def counts(self, tenant: str | None) -> dict[str, int]:
+        """Open runs by status."""
+        return {row["status"]: row["runs"] for row in await self._store.fetch("history_counts", tenant=tenant)}
+
+    # ------------------------------------------------------------------------------------------------- the other views
+
+    async def approvals(
+        self,
+        tenant: str | None,
+        *,
+        state: str | None = "open",
+        run_id: UUID | None = None,
+        before: str | None = None,
+        limit: int = PAGE,
+    ) -> Page:
+        as_of = await self.as_of("approvals")
+        last: Sequence[Any] = orjson.loads(before) if before else (None, None, None)
+        rows = await self._store.fetch(
+            "approvals_list",
+            tenant=tenant,
+            state=state,
+            run_id=None if run_id is None else str(run_id),
+            before_run=last[0],
+            before_name=last[1],
+            before_visit=last[2],
+            limit=limit + 1,
+        )
+        items = [_approval(row) for row in rows[:limit]]
+        mark = None
+        if len(rows) > limit:
+            mark = orjson.dumps([items[-1]["run_id"], items[-1]["name"], items[-1]["visit"]]).decode()
+        return Page(items, as_of, mark)
+
+    async def usage(self, tenant: str | None, *, first: date, last: date, limit: int = 1000) -> Page:
+        """A record per tenant: now, and per day of the span, newest first."""
+        as_of = await self.as_of("usage")
+        span = {"from_day": first.isoformat(), "to_day": last.isoformat()}
+        now = await self._store.fetch("usage_now", tenant=tenant)
+        days = await self._store.fetch("usage_days", tenant=tenant, limit=limit, **span)
+        items = [
+            {
+                "tenant": row["tenant"],
+                "open_runs": row["open_runs"],
+                "total_runs": row["total_runs"],
+                "days": [_day(day) for day in days if day["tenant"] == row["tenant"]],
+            }
+            for row in now
+        ]
+        return Page(items, as_of)
+
+    async def stats(self, tenant: str | None, *, first: date, last: date, workflow: str | None = None) -> Page:
+        """A record per tenant and workflow over the span: runs by status, durations, cost, success rate."""
+        as_of = await self.as_of("stats")
+        span: Record = {"from_day": first.isoformat(), "to_day": last.isoformat(), "workflow": workflow}
+        started = await self._store.fetch("stats_started", tenant=tenant, **span)
+        ended = await self._store.fetch("stats_ended", tenant=tenant, **span)
+        keys = sorted({(row["tenant"], row["workflow"]) for row in (*started, *ended)})
+        return Page([_statistics(key, started, ended) for key in keys], as_of)
+
+    async def audit(
+        self,
+        tenant: str,
+        *,
+        stream: UUID | None = None,
+        topic: str | None = None,
+        actor: str | None = None,
+        before: str | None = None,
+        limit: int = PAGE,
+    ) -> Page:
+        as_of = await self.as_of("audit")
+        rows = await self._store.fetch(
+            "audit_list",
+            tenant=tenant,
+            before=None if before is None else int(before),
+            stream=None if stream is None else str(stream),
+            topic=topic,
+            actor=actor,
+            limit=limit + 1,
+        )
+        items = [_audit(row) for row in rows[:limit]]
+        return Page(items, as_of, str(items[-1]["number"]) if len(rows) > limit else None)
+
+    async def audit_head(self, tenant: str) -> Record:
+        """The end of the tenant's chain: keep it elsewhere, and a later cut shows."""
+        as_of = await self.as_of("audit")
+        rows = await self._store.fetch("audit_heads_of", tenant=tenant)
+        number, digest = (rows[0]["number"], bytes(rows[0]["hash"])) if rows else (0, chain.GENESIS)
+        return {"tenant": tenant, "number": number, "hash": digest.hex(), "as_of": as_of}
+
+    async def verify_audit(self, tenant: str, *, against_log: bool = False) -> chain.Verdict:
+        """Walks the tenant's whole chain; `against_log` also reads every event that it covers."""
+        verifier = chain.Verifier(tenant)
+        lane = await self._store.lane_of(tenant) if against_log else 0
+        after = 0
+        while True:
+            entries = await self._store.fetch("audit_chain", tenant=tenant, after=verifier.verdict.number, limit=500)
+            if not entries:
+                return verifier.verdict
+            for entry in entries:
+                leaves = verifier.take(entry)
+                if verifier.verdict.broken is not None:
+                    return verifier.verdict
+                if against_log:
+                    broken = await self._compare(tenant, lane, after, leaves)
+                    if broken is not None:
+                        was = verifier.verdict
+                        return chain.Verdict(was.number, was.head, was.position, broken)
+                    after = leaves[-1].position
+
+    async def _compare(self, tenant: str, lane: int, after: int, leaves: Sequence[chain.Leaf]) -> str | None:
+        end = leaves[-1].position
+        held = []
+        while after < end:
+            stored = await self._store.read(lane, after=after, limit=1000)
+            held += [one for one in stored if one.position <= end]
+            if not stored:
+                break
+            after = stored[-1].position
+        return chain.compare(tenant, leaves, held)
+
+
+def _token(positions: Mapping[int, int]) -> str:
+    return ".".join(f"{lane}-{position}" for lane, position in sorted(positions.items()))
+
+
+def parse_token(token: str) -> dict[int, int]:
+    """Lane to position. Raises `PayloadInvalid`."""
+    try:
+        parts = [part.split("-") for part in token.split(".")]
+        return {int(lane): int(position) for lane, position in parts}
+    except ValueError:
+        raise PayloadInvalid("as_of must be a token that this API gave, such as 0-42", field="as_of") from None
+
+
+def _entries(rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    return [orjson.loads(line) for row in rows for line in bytes(row["entries"]).splitlines()]
+
+
+def _time(value: Any) -> str | None:
+    if isinstance(value, datetime):
+        return format_time(value if value.tzinfo else value.replace(tzinfo=UTC))
+    return value if value is None else str(value)
+
+
+def _run(row: Mapping[str, Any]) -> Record:
+    return {
+        "run_id": str(row["run_id"]),
+        "tenant": row["tenant"],
+        "workflow": row["workflow"],
+        "workflow_version": row["workflow_version"],
+        "status": row["status"],
+        "business_state": row["business_state"],
+        "trigger": orjson.loads(row["trigger"]),
+        "initiator": row["initiator"],
+        "correlation_id": row["correlation_id"],
+        "causation_id": row["causation_id"],
+        "attributes": orjson.loads(row["attributes"]),
+        "started_at": _time(row["started_at"]),
+        "updated_at": _time(row["updated_at"]),
+        "ended_at": _time(row["ended_at"]),
+        "deadline": _time(row["deadline"]),
+        "parked": row["parked"],
+        "error_code": row["error_code"],
+        "error_message": row["error_message"],
+        "steps": row["steps"],
+        "attempts": row["attempts"],
+        "undone": row["undone"],
+        "cost": row["cost_micros"] / 1_000_000,
+        "version": row["version"],
+    }
+
+
+def _approval(row: Mapping[str, Any]) -> Record:
+    return {
+        "run_id": str(row["run_id"]),
+        "tenant": row["tenant"],
+        "name": row["name"],
+        "visit": row["visit"],
+        "workflow": row["workflow"],
+        "title": row["title"],
+        "role": row["role"],
+        "context": orjson.loads(row["context"]),
+        "requested_at": _time(row["requested_at"]),
+        "due": _time(row["due"]),
+        "state": row["state"],
+        "decided_by": row["decided_by"] or None,
+        "comment": row["comment"] or None,
+        "decided_at": _time(row["decided_at"]),
+    }
+
+
+def _day(row: Mapping[str, Any]) -> Record:
+    counters = ("runs_started", "runs_ended", "runs_failed", "steps", "attempts", "undos", "approvals")
+    return {"day": str(row["day"]), **{name: row[name] for name in counters}, "cost": row["cost_micros"] / 1_000_000}
+
+
+def _statistics(
+    key: tuple[str, str], started: Sequence[Mapping[str, Any]], ended: Sequence[Mapping[str, Any]]
+) -> Record:
+    mine = [row for row in ended if (row["tenant"], row["workflow"]) == key]
+    by_status: dict[str, int] = {}
+    for row in mine:
+        by_status[row["status"]] = by_status.get(row["status"], 0) + row["runs"]
+    total = sum(by_status.values())
+    counted = total - by_status.get("skipped", 0)
+    passed = sum(row["duration_micros"] for row in mine)
+    return {
+        "tenant": key[0],
+        "workflow": key[1],
+        "started": sum(row["runs"] for row in started if (row["tenant"], row["workflow"]) == key),
+        "ended": total,
+        "by_status": dict(sorted(by_status.items())),
+        "success_rate": by_status.get("succeeded", 0) / counted if counted else None,
+        "average_seconds": passed / total / 1_000_000 if total else None,
+        "p50_seconds": stats.percentile(mine, 0.5),
+        "p95_seconds": stats.percentile(mine, 0.95),
+        "longest_seconds": max((row["longest_micros"] for row in mine), default=0) / 1_000_000 if mine else None,
+        "cost": sum(row["cost_micros"] for row in mine) / 1_000_000,
+    }
+
+
+def _audit(row: Mapping[str, Any]) -> Record:
+    return {
+        "tenant": row["tenant"],
+        "number": row["number"],
+        "position": row["position"],
+        "stream": str(row["stream"]),
+        "kind": row["kind"],
+        "version": row["version"],
+        "topic": row["topic"],
+        "actor": row["actor"],
+        "details": orjson.loads(row["details"]),
+        "recorded_at": row["recorded_at"],
+        "hash": bytes(row["hash"]).hex(),
+    }
