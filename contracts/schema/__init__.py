@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import model_json_schema
 
 from contracts.envelope import CONTENT_TYPE, MAX_ID_LENGTH
-from contracts.manifest import Module
+from contracts.manifest import FailureModel, Module
 from contracts.registry import CommandEntry, EventEntry, QueryEntry, Registry
 from contracts.version import __version__
 
@@ -49,6 +49,8 @@ def schemas(registry: Registry) -> dict[str, Document]:
     for query in registry.queries.values():
         found[query.type] = _schema(query.type, query.query.model, _query_facts(query))
         found[query.answer.type] = _schema(query.answer.type, query.query.answer, {"role": "answer"})
+        refusal = _refusal(query.module)
+        found[refusal] = _schema(refusal, FailureModel, {"role": "answer"})
     return found
 
 
@@ -123,7 +125,7 @@ def _describe(module: Module, registry: Registry, channels: Document, operations
         channels[f"{module.name}.answers"] = {
             "address": None,
             "description": "The queue that the query's AMQP property reply_to names, through the default exchange.",
-            "messages": {name: _reference("messages", name) for name in answers},
+            "messages": {name: _reference("messages", name) for name in (*answers, _refusal(module))},
             "bindings": {
                 "amqp": {
                     "is": "queue",
@@ -152,9 +154,17 @@ def _describe(module: Module, registry: Registry, channels: Document, operations
             "reply": {
                 "address": {"location": "$message.header#/reply_to"},
                 "channel": {"$ref": f"#/channels/{module.name}.answers"},
-                "messages": [_in_channel(f"{module.name}.answers", module.type_of(query.answer))],
+                "messages": [
+                    _in_channel(f"{module.name}.answers", answer)
+                    for answer in (module.type_of(query.answer), _refusal(module))
+                ],
             },
         }
+
+
+def _refusal(module: Module) -> str:
+    """What a module answers when it cannot answer a question."""
+    return f"{module.name}.QueryRefusedV1"
 
 
 def _channel(module: Module, what: str, exchange: str, names: Iterable[str]) -> Document:

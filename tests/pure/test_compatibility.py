@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from pydantic import Field, create_model
@@ -62,8 +62,8 @@ def module(
 ) -> Module:
     """A small module with one of everything, changed in one place."""
     event = event or Event(PAID, keys={"invoice": "/invoice"}, subject="/invoice")
-    undo_model: Any = UndoModel
-    unpay: type[CommandModel] = create_model("UnpayV1", __base__=undo_model[pay, event.model])
+    make, undo_model = cast(Any, create_model), cast(Any, UndoModel)
+    unpay = make("UnpayV1", __base__=undo_model[pay, event.model])
     return Module(
         name="billing",
         version="1",
