@@ -85,10 +85,21 @@ class TenantProvisioningTimedOutV1(TenantFact):
     missing: list[str]
 
 
-class ProvisioningRevertedV1(TenantFact):
+class ProvisioningRevertedV1(EventModel):
     """The beginning of provisioning is undone. Each transition that took is a fact of its own before this one:
-    `TenantProvisioningFailedV1`, `TenantProvisioningTimedOutV1` or `TenantDecommissionedV1`.
+    `TenantProvisioningFailedV1`, `TenantProvisioningTimedOutV1` or `TenantDecommissionedV1`. `state` is None when there
+    is no such tenant.
     """
+
+    tenant: str
+    state: TenantState | None = None
+
+
+class SuspensionUndoneV1(EventModel):
+    """The suspension is undone. When that moved the tenant, `TenantReinstatedV1` said so before."""
+
+    tenant: str
+    state: TenantState | None = None
 
 
 class TenantSuspendedV1(TenantFact):
@@ -219,6 +230,7 @@ MODULE: Final = Module(
                 TenantProvisioningTimedOutV1,
                 ProvisioningRevertedV1,
                 TenantSuspendedV1,
+                SuspensionUndoneV1,
                 TenantReinstatedV1,
                 TenantDecommissionedV1,
             )
@@ -233,7 +245,7 @@ MODULE: Final = Module(
         _command(FailProvisioningV1, TenantProvisioningFailedV1),
         _command(TimeOutProvisioningV1, TenantProvisioningTimedOutV1),
         _command(SuspendTenantV1, TenantSuspendedV1, undo="UndoSuspensionV1"),
-        _command(UndoSuspensionV1, TenantReinstatedV1),
+        _command(UndoSuspensionV1, SuspensionUndoneV1),
         _command(ReinstateTenantV1, TenantReinstatedV1),
         _command(DecommissionTenantV1, TenantDecommissionedV1),
         rehearsal("tenancy"),

@@ -194,6 +194,10 @@ class Service:
             and all(consumer.alive for consumer in self._consumers.values())
         )
 
+    async def until_ready(self) -> None:
+        """Returns when the service takes deliveries for the first time."""
+        await self._ready.wait()
+
     @property
     def outbox(self) -> Outbox:
         return self._outbox

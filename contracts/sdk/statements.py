@@ -11,12 +11,12 @@ _MARK = "-- name:"
 
 
 @cache
-def statements(file_name: str) -> MappingProxyType[str, str]:
+def statements(file_name: str, package: str = "contracts.sdk") -> MappingProxyType[str, str]:
     """Statement text by name: each begins with a line `-- name: <name>` and runs to the next such line."""
     found: dict[str, str] = {}
     name = ""
     lines: list[str] = []
-    for line in files("contracts.sdk").joinpath("sql", file_name).read_text(encoding="utf-8").splitlines():
+    for line in files(package).joinpath("sql", file_name).read_text(encoding="utf-8").splitlines():
         if line.startswith(_MARK):
             if name:
                 found[name] = "\n".join(lines).strip()

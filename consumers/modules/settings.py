@@ -1,0 +1,42 @@
+"""What the shipped modules must be told, as plain values: the assembly fills it from the product's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from contracts.sdk.database import Database, open_database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailServer:
+    """Where notifications go. `password` never prints."""
+
+    host: str = "127.0.0.1"
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: Literal["none", "starttls", "tls"] = "none"
+    sender: str = "unwind@localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleSettings:
+    """`database_url` None: one SQLite file per module in `data_dir`; a postgresql:// URL: one schema per module.
+    `rehearsals` lets failures be scripted over the bus: demos and tests only. `link_base` heads the links in mails.
+    """
+
+    data_dir: Path
+    mail: MailServer
+    database_url: str | None = field(default=None, repr=False)
+    rehearsals: bool = False
+    link_base: str = "http://127.0.0.1:8080"
+    max_attempts: int = 5
+    relay_lease_seconds: float = 10.0
+
+    def database(self, module: str) -> Database:
+        """A database of the module's own, not yet opened."""
+        if self.database_url is None:
+            return open_database(f"sqlite://{(self.data_dir / 'modules' / f'{module}.sqlite').resolve()}")
+        return open_database(f"{self.database_url}?schema=module_{module}")

@@ -1,0 +1,48 @@
+-- The tenants, the same text for PostgreSQL and SQLite.
+
+-- name: schema
+CREATE TABLE IF NOT EXISTS tenants (
+  tenant text PRIMARY KEY,
+  name text NOT NULL,
+  edition text NOT NULL,
+  trial boolean NOT NULL,
+  owner_id text NOT NULL,
+  owner_email text NOT NULL,
+  owner_name text NOT NULL,
+  state text NOT NULL,
+  revision integer NOT NULL,
+  steps text NOT NULL,
+  provisioning_since timestamptz,
+  registered_at timestamptz NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tenant_transitions (
+  tenant text NOT NULL,
+  revision integer NOT NULL,
+  trigger_name text NOT NULL,
+  previous text,
+  state text NOT NULL,
+  caused_by text NOT NULL,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, revision)
+);
+
+-- name: register
+INSERT INTO tenants
+  (tenant, name, edition, trial, owner_id, owner_email, owner_name, state, revision, steps, registered_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 'Registered', 1, '[]', $8)
+ON CONFLICT (tenant) DO NOTHING;
+
+-- name: find
+SELECT name, edition, owner_id, state, revision, steps, provisioning_since FROM tenants WHERE tenant = $1;
+
+-- name: move
+-- Fails to find its row when another command moved the tenant meanwhile.
+UPDATE tenants SET state = $2, steps = $3, provisioning_since = $4, revision = revision + 1
+WHERE tenant = $1 AND revision = $5;
+
+-- name: note
+INSERT INTO tenant_transitions (tenant, revision, trigger_name, previous, state, caused_by, at)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: transitions
+SELECT revision, trigger_name, previous, state, caused_by, at FROM tenant_transitions WHERE tenant = $1 ORDER BY revision;

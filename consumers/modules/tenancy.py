@@ -1,0 +1,295 @@
+"""The tenancy module: owns every tenant's state and refuses what its table of transitions does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import orjson
+
+from consumers.modules.rehearsal import SQL as REHEARSAL
+from consumers.modules.rehearsal import Rehearsal
+from consumers.modules.settings import ModuleSettings
+from contracts.modules import tenancy as contract
+from contracts.modules.tenancy import PROVISIONING_STEPS, TenantState
+from contracts.sdk import Call, DatabaseUnavailable, Question, Refused, Service, Transport, Tx
+from contracts.sdk.statements import statements
+
+SQL = statements("tenancy.sql", "consumers.modules")
+
+TRANSITIONS: Final[Mapping[tuple[TenantState, str], TenantState]] = {
+    ("Registered", "begin"): "Provisioning",
+    ("Provisioning", "complete_step"): "Provisioning",
+    ("Provisioning", "activate"): "Active",
+    ("Provisioning", "fail"): "ProvisioningFailed",
+    ("ProvisioningFailed", "begin"): "Provisioning",
+    ("ProvisioningFailed", "decommission"): "Decommissioned",
+    ("Active", "suspend"): "Suspended",
+    ("Suspended", "reinstate"): "Active",
+    ("Active", "decommission"): "Decommissioned",
+    ("Suspended", "decommission"): "Decommissioned",
+}
+"""All there is. A registered tenant comes from nowhere, a decommissioned one goes nowhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant as it is before a transition."""
+
+    name: str
+    edition: contract.Edition
+    owner_id: str
+    state: TenantState
+    revision: int
+    steps: tuple[str, ...]
+    provisioning_since: datetime | None
+
+    def missing(self, also: tuple[str, ...] = ()) -> list[str]:
+        return [step for step in PROVISIONING_STEPS if step not in self.steps and step not in also]
+
+
+def make(transport: Transport, settings: ModuleSettings) -> Service:
+    service = Service(
+        contract.MODULE,
+        transport=transport,
+        database=settings.database("tenancy"),
+        schemas=(SQL["schema"], REHEARSAL["schema"]),
+        max_attempts=settings.max_attempts,
+        relay_lease_seconds=settings.relay_lease_seconds,
+    )
+    Rehearsal(service, allowed=settings.rehearsals)
+    service.handles(contract.RegisterTenantV1)(register)
+    service.handles(contract.BeginProvisioningV1)(begin)
+    service.handles(contract.RevertProvisioningV1)(revert)
+    service.handles(contract.CompleteProvisioningStepV1)(complete_step)
+    service.handles(contract.ActivateTenantV1)(activate)
+    service.handles(contract.FailProvisioningV1)(fail)
+    service.handles(contract.TimeOutProvisioningV1)(time_out)
+    service.handles(contract.SuspendTenantV1)(suspend)
+    service.handles(contract.UndoSuspensionV1)(undo_suspension)
+    service.handles(contract.ReinstateTenantV1)(reinstate)
+    service.handles(contract.DecommissionTenantV1)(decommission)
+    service.answers(contract.GetTenantV1)(get_tenant)
+    return service
+
+
+async def register(command: contract.RegisterTenantV1, call: Call, tx: Tx) -> contract.TenantRegisteredV1:
+    owner = call.new_id("usr")
+    made = await tx.run(
+        SQL["register"],
+        call.tenant,
+        command.name,
+        command.edition,
+        command.trial,
+        owner,
+        command.owner_email,
+        command.owner_name,
+        call.at,
+    )
+    if not made:
+        raise Refused("tenant_exists", f"tenant {call.tenant} is registered already; choose another name")
+    await tx.run(SQL["note"], call.tenant, 1, "register", None, "Registered", call.envelope.id, call.at)
+    return contract.TenantRegisteredV1(
+        tenant=call.tenant,
+        state="Registered",
+        name=command.name,
+        edition=command.edition,
+        trial=command.trial,
+        owner_id=owner,
+        owner_email=command.owner_email,
+        owner_name=command.owner_name,
+    )
+
+
+async def begin(command: contract.BeginProvisioningV1, call: Call, tx: Tx) -> contract.TenantProvisioningStartedV1:
+    before = await _find(call, tx)
+    state = await _move(before, "begin", call, tx, provisioning_since=call.at)
+    return contract.TenantProvisioningStartedV1(
+        tenant=call.tenant, state=state, previous=before.state, steps=list(PROVISIONING_STEPS)
+    )
+
+
+async def revert(command: contract.RevertProvisioningV1, call: Call, tx: Tx) -> contract.ProvisioningRevertedV1:
+    """The cause decides where the tenant goes. A tenant that is no longer being provisioned was moved by somebody who
+    knew more; only an onboarding that had ended well closes it.
+    """
+    if command.receipt is None:
+        return contract.ProvisioningRevertedV1(tenant=call.tenant, state=await _state(call, tx))
+    tenant = await _find(call, tx)
+    reason = f"provisioning {command.cause.replace('_', ' ')}"
+    if tenant.state == "Provisioning":
+        state = await _move(tenant, "fail", call, tx)
+        if command.cause == "timed_out":
+            call.publish(
+                contract.TenantProvisioningTimedOutV1(
+                    tenant=call.tenant,
+                    state=state,
+                    after_seconds=_elapsed(tenant, call),
+                    missing=tenant.missing(),
+                )
+            )
+        else:
+            call.publish(contract.TenantProvisioningFailedV1(tenant=call.tenant, state=state, reason=reason))
+        tenant = await _find(call, tx)
+    if tenant.state in ("Active", "Suspended") or (
+        tenant.state == "ProvisioningFailed" and command.cause == "abandoned"
+    ):
+        state = await _move(tenant, "decommission", call, tx)
+        call.publish(
+            contract.TenantDecommissionedV1(tenant=call.tenant, state=state, previous=tenant.state, reason=reason)
+        )
+        tenant = await _find(call, tx)
+    return contract.ProvisioningRevertedV1(tenant=call.tenant, state=tenant.state)
+
+
+async def complete_step(
+    command: contract.CompleteProvisioningStepV1, call: Call, tx: Tx
+) -> contract.ProvisioningStepCompletedV1:
+    before = await _find(call, tx)
+    if command.step not in PROVISIONING_STEPS:
+        raise _refused("unknown_step", f"step {command.step} is not one of {', '.join(PROVISIONING_STEPS)}", before)
+    steps = tuple(dict.fromkeys((*before.steps, command.step)))
+    state = await _move(before, "complete_step", call, tx, steps=steps)
+    return contract.ProvisioningStepCompletedV1(
+        tenant=call.tenant, state=state, step=command.step, remaining=before.missing((command.step,))
+    )
+
+
+async def activate(command: contract.ActivateTenantV1, call: Call, tx: Tx) -> contract.TenantProvisionedV1:
+    before = await _find(call, tx)
+    missing = before.missing(tuple(command.steps))
+    if before.state == "Provisioning" and missing:
+        raise _refused("steps_missing", f"report {', '.join(missing)} before the tenant is activated", before)
+    state = await _move(before, "activate", call, tx, steps=PROVISIONING_STEPS)
+    return contract.TenantProvisionedV1(
+        tenant=call.tenant,
+        state=state,
+        name=before.name,
+        edition=before.edition,
+        owner_id=before.owner_id,
+        steps=list(PROVISIONING_STEPS),
+    )
+
+
+async def fail(command: contract.FailProvisioningV1, call: Call, tx: Tx) -> contract.TenantProvisioningFailedV1:
+    state = await _move(await _find(call, tx), "fail", call, tx)
+    return contract.TenantProvisioningFailedV1(
+        tenant=call.tenant, state=state, step=command.step, reason=command.reason
+    )
+
+
+async def time_out(
+    command: contract.TimeOutProvisioningV1, call: Call, tx: Tx
+) -> contract.TenantProvisioningTimedOutV1:
+    before = await _find(call, tx)
+    state = await _move(before, "fail", call, tx)
+    return contract.TenantProvisioningTimedOutV1(
+        tenant=call.tenant, state=state, after_seconds=command.after_seconds, missing=before.missing()
+    )
+
+
+async def suspend(command: contract.SuspendTenantV1, call: Call, tx: Tx) -> contract.TenantSuspendedV1:
+    state = await _move(await _find(call, tx), "suspend", call, tx)
+    return contract.TenantSuspendedV1(tenant=call.tenant, state=state, reason=command.reason)
+
+
+async def undo_suspension(command: contract.UndoSuspensionV1, call: Call, tx: Tx) -> contract.SuspensionUndoneV1:
+    if command.receipt is not None:
+        tenant = await _find(call, tx)
+        if tenant.state == "Suspended":
+            state = await _move(tenant, "reinstate", call, tx)
+            call.publish(
+                contract.TenantReinstatedV1(
+                    tenant=call.tenant, state=state, reason=f"suspension undone: {command.cause}"
+                )
+            )
+    return contract.SuspensionUndoneV1(tenant=call.tenant, state=await _state(call, tx))
+
+
+async def reinstate(command: contract.ReinstateTenantV1, call: Call, tx: Tx) -> contract.TenantReinstatedV1:
+    state = await _move(await _find(call, tx), "reinstate", call, tx)
+    return contract.TenantReinstatedV1(tenant=call.tenant, state=state, reason=command.reason)
+
+
+async def decommission(command: contract.DecommissionTenantV1, call: Call, tx: Tx) -> contract.TenantDecommissionedV1:
+    before = await _find(call, tx)
+    state = await _move(before, "decommission", call, tx)
+    return contract.TenantDecommissionedV1(
+        tenant=call.tenant, state=state, previous=before.state, reason=command.reason
+    )
+
+
+async def get_tenant(query: contract.GetTenantV1, question: Question, tx: Tx) -> contract.TenantSnapshotV1:
+    row = await tx.row(SQL["find"], question.tenant)
+    if row is None:
+        return contract.TenantSnapshotV1(tenant=question.tenant)
+    return contract.TenantSnapshotV1(
+        tenant=question.tenant,
+        state=row["state"],
+        name=row["name"],
+        edition=row["edition"],
+        owner_id=row["owner_id"],
+        steps_completed=orjson.loads(row["steps"]),
+        revision=row["revision"],
+    )
+
+
+async def _find(call: Call, tx: Tx) -> Tenant:
+    row = await tx.row(SQL["find"], call.tenant)
+    if row is None:
+        raise _refused("tenant_unknown", f"register tenant {call.tenant} first", None)
+    return Tenant(
+        name=row["name"],
+        edition=row["edition"],
+        owner_id=row["owner_id"],
+        state=row["state"],
+        revision=row["revision"],
+        steps=tuple(orjson.loads(row["steps"])),
+        provisioning_since=row["provisioning_since"],
+    )
+
+
+async def _state(call: Call, tx: Tx) -> TenantState | None:
+    row = await tx.row(SQL["find"], call.tenant)
+    return None if row is None else row["state"]
+
+
+async def _move(
+    before: Tenant,
+    trigger: str,
+    call: Call,
+    tx: Tx,
+    *,
+    steps: tuple[str, ...] | None = None,
+    provisioning_since: datetime | None = None,
+) -> TenantState:
+    state = TRANSITIONS.get((before.state, trigger))
+    if state is None:
+        raise _refused(
+            "transition_refused", f"a tenant that is {before.state} cannot {trigger.replace('_', ' ')}", before
+        )
+    moved = await tx.run(
+        SQL["move"],
+        call.tenant,
+        state,
+        orjson.dumps(before.steps if steps is None else steps).decode(),
+        provisioning_since or before.provisioning_since,
+        before.revision,
+    )
+    if not moved:
+        raise DatabaseUnavailable(f"tenant {call.tenant} was moved by another command; look again")
+    await tx.run(SQL["note"], call.tenant, before.revision + 1, trigger, before.state, state, call.envelope.id, call.at)
+    return state
+
+
+def _elapsed(tenant: Tenant, call: Call) -> float:
+    return (call.at - tenant.provisioning_since).total_seconds() if tenant.provisioning_since is not None else 0.0
+
+
+def _refused(code: str, message: str, tenant: Tenant | None) -> Refused:
+    outcome = contract.TenantTransitionRefusedV1(
+        code=code, message=message, state=None if tenant is None else tenant.state
+    )
+    return Refused(code, message, outcome=outcome)
