@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -384,7 +384,7 @@ def _views() -> Path:
     return Path(projections.__file__).parent / "sql"
 
 
-def _actions(registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any]) -> dict[str, Any]:
+def _actions(registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any]) -> Mapping[str, Any]:
     from engine.actions.registry import ActionRegistry
 
     return ActionRegistry.assemble(registry, settings, metrics, local)
