@@ -54,6 +54,7 @@ __all__ = [
     "Personal",
     "Query",
     "QueryModel",
+    "QueryRefusedV1",
     "UndoModel",
     "action_name",
     "base_name",
@@ -129,6 +130,13 @@ class QueryModel(CommandModel):
 
 class AnswerModel(Message):
     """What a query answers. Unknown fields are ignored, as in events."""
+
+
+class QueryRefusedV1(AnswerModel):
+    """What any module answers when it cannot answer a question: it does not fit, or its handler failed."""
+
+    code: str
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +281,8 @@ def _claim(
     name = model.__name__
     if not MODEL_NAME.match(name):
         raise _refusal(module, f"{role} {name} must be named in CamelCase and end in its version, such as {name}V1")
+    if name == QueryRefusedV1.__name__:
+        raise _refusal(module, f"{name} is what every module answers when it cannot; call the {role} otherwise")
     known = roles.setdefault(name, (role, model))
     if known != (role, model):
         raise _refusal(module, f"{name} is declared as {known[0]} and as {role}; a type has one meaning, rename one")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import model_json_schema
 
 from contracts.envelope import CONTENT_TYPE, MAX_ID_LENGTH
-from contracts.manifest import FailureModel, Module
+from contracts.manifest import Module, QueryRefusedV1
 from contracts.registry import CommandEntry, EventEntry, QueryEntry, Registry
 from contracts.version import __version__
 
@@ -50,7 +50,7 @@ def schemas(registry: Registry) -> dict[str, Document]:
         found[query.type] = _schema(query.type, query.query.model, _query_facts(query))
         found[query.answer.type] = _schema(query.answer.type, query.query.answer, {"role": "answer"})
         refusal = _refusal(query.module)
-        found[refusal] = _schema(refusal, FailureModel, {"role": "answer"})
+        found[refusal] = _schema(refusal, QueryRefusedV1, {"role": "answer"})
     return found
 
 
@@ -164,7 +164,7 @@ def _describe(module: Module, registry: Registry, channels: Document, operations
 
 def _refusal(module: Module) -> str:
     """What a module answers when it cannot answer a question."""
-    return f"{module.name}.QueryRefusedV1"
+    return module.type_of(QueryRefusedV1)
 
 
 def _channel(module: Module, what: str, exchange: str, names: Iterable[str]) -> Document:
