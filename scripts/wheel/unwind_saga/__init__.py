@@ -1,6 +1,6 @@
-"""The one importable name of this distribution: it finds the floors (contracts, engine, projections, consumers, scripts),
-puts their folder first on the import path and hands over to the CLI. It is not the engine and holds no logic of its own.
-Called by the `unwind` command and by `python -m unwind_saga`."""
+"""The one importable name of this distribution: it finds the floors (contracts, engine, projections, consumers,
+scripts), puts their folder first on the import path and hands over to the CLI. It is not the engine and holds no
+logic of its own. Called by the `unwind` command and by `python -m unwind_saga`."""
 
 from __future__ import annotations
 

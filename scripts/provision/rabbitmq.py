@@ -1,0 +1,217 @@
+"""A private RabbitMQ: its own node name, cookie, epmd, ports, data and HOME, answering on the loopback only, with
+the management plugin for fast virtual hosts. Used by the test suites and by fault tests, which may stop, kill and
+start it again on the same ports. Its epmd is a child of ours, so nothing outlives the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.provision.places import Instance, free_port
+from scripts.provision.processes import ServerProcess, run_as
+
+_CONF = """
+listeners.tcp.1 = 127.0.0.1:{amqp}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {management}
+default_user = {user}
+default_pass = {password}
+loopback_users = none
+disk_free_limit.absolute = 50MB
+vm_memory_high_watermark.absolute = 1GB
+raft.wal_max_size_bytes = 33554432
+collect_statistics_interval = 1000
+log.console = true
+log.console.level = warning
+log.file = false
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitmqPrograms:
+    """The folder of rabbitmq-server and rabbitmqctl, the folders of erl and epmd, and extra environment."""
+
+    sbin: Path
+    erl: Path
+    epmd: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    origin: str = "installed"
+
+
+class RabbitmqServer:
+    """One broker of one node."""
+
+    def __init__(self, programs: RabbitmqPrograms, instance: Instance) -> None:
+        self._programs = programs
+        self._instance = instance
+        mark = secrets.token_hex(3)
+        self._user, self._password = "unwind", secrets.token_hex(12)
+        self._node = f"unwind-{mark}@localhost"
+        self._room = instance.room(f"rabbitmq-{mark}")
+        self._epmd = ServerProcess(instance, "epmd", instance.folder / f"epmd-{mark}.log")
+        self._broker = ServerProcess(instance, "RabbitMQ", instance.folder / f"rabbitmq-{mark}.log")
+        self.port, self.management_port = free_port(), free_port()
+        self._epmd_port, self._dist_port, self._tool_port = free_port(), free_port(), free_port()
+        self._write_files()
+        self.rabbitmqctl_path = self._write_tool("rabbitmqctl")
+        self._write_tool("rabbitmq-diagnostics")
+
+    @property
+    def url(self) -> str:
+        return f"amqp://{self._user}:{self._password}@127.0.0.1:{self.port}/"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{self._user}:{self._password}@127.0.0.1:{self.management_port}"
+
+    @property
+    def origin(self) -> str:
+        return self._programs.origin
+
+    @property
+    def running(self) -> bool:
+        return self._broker.alive
+
+    @property
+    def _env(self) -> dict[str, str]:
+        room = self._room
+        return {
+            "PATH": f"{self._programs.erl}:{self._programs.epmd}:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(room),
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP_BYTES": "0",
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_BASE": str(room),
+            "RABBITMQ_MNESIA_BASE": str(room / "data"),
+            "RABBITMQ_LOG_BASE": str(room / "log"),
+            "RABBITMQ_CONFIG_FILE": str(room / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(room / "advanced.config"),
+            "RABBITMQ_CONF_ENV_FILE": str(room / "no-environment-file"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(room / "generated"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(room / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(room / "pid"),
+            # Without these the schedulers spin while idle, which on two cores costs the tests a third of a core.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(self._tool_port),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(self._tool_port + 20),
+            "RUNNING_UNDER_SYSTEMD": "true",
+            **self._programs.env,
+        }
+
+    def _write_files(self) -> None:
+        texts = {
+            "rabbitmq.conf": _CONF.format(
+                amqp=self.port, management=self.management_port, user=self._user, password=self._password
+            ),
+            "advanced.config": "[].\n",
+            "enabled_plugins": "[rabbitmq_management].\n",
+            ".erlang.cookie": secrets.token_hex(16).upper(),
+        }
+        for name, text in texts.items():
+            path = self._room / name
+            path.write_text(text)
+            path.chmod(0o400 if name == ".erlang.cookie" else 0o600)
+            self._instance.account.own(path)
+
+    def _write_tool(self, name: str) -> Path:
+        """A script that runs a RabbitMQ tool with this node's environment, for tests in any language and for people."""
+        who = self._instance.account
+        lines = ["#!/bin/sh", "cd /"]
+        settings = " ".join(f"{key}={shlex.quote(value)}" for key, value in self._env.items())
+        drop = "" if who.uid is None else f"setpriv --reuid={who.uid} --regid={who.gid} --clear-groups "
+        lines.append(f'exec {drop}env -i {settings} {shlex.quote(str(self._programs.sbin / name))} "$@"')
+        path = self._instance.folder / f"{name}-{self._room.name}"
+        path.write_text("\n".join(lines) + "\n")
+        path.chmod(0o700)
+        return path
+
+    def start(self) -> None:
+        """Start, and return when AMQP and the management API answer."""
+        if not self._epmd.alive:
+            epmd = [str(self._programs.epmd / "epmd"), "-address", "127.0.0.1", "-port", str(self._epmd_port)]
+            self._epmd.start(epmd, self._env)
+            self._epmd.await_ready(lambda: _listens(self._epmd_port), within=20)
+        self._broker.start([str(self._programs.sbin / "rabbitmq-server")], self._env)
+        self._broker.await_ready(self._answers, within=90)
+
+    def stop(self) -> None:
+        """Orderly shutdown, epmd included."""
+        self._broker.end(signal.SIGTERM, within=40)
+        self._epmd.kill()
+
+    def kill(self) -> None:
+        """kill -9 of the broker and its port programs; epmd goes on, as on a machine that stays up."""
+        self._broker.kill()
+
+    def rabbitmqctl(self, *arguments: str, timeout: float = 60) -> str:
+        """Run rabbitmqctl against this node and return what it printed."""
+        argv = [str(self._programs.sbin / "rabbitmqctl"), *arguments]
+        return run_as(self._instance.account, argv, self._env, timeout)
+
+    def _answers(self) -> bool:
+        return _listens(self.port) and management_answers(self.management_url)
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def management_request(base_url: str, method: str, path: str, body: object = None, timeout: float = 10) -> object:
+    """One call of the management API; the URL carries user and password. Raises OSError when it fails."""
+    scheme, _, rest = base_url.partition("://")
+    credentials, _, place = rest.rpartition("@")
+    request = urllib.request.Request(f"{scheme}://{place.rstrip('/')}{path}", method=method)
+    request.add_header("Authorization", "Basic " + b64encode(credentials.encode()).decode())
+    request.add_header("Content-Type", "application/json")
+    payload = None if body is None else json.dumps(body).encode()
+    # Brokers answer on the loopback; a proxy named in the environment must not see these calls.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, data=payload, timeout=timeout) as reply:
+        text = reply.read()
+    return json.loads(text) if text else None
+
+
+def management_answers(base_url: str) -> bool:
+    """Does the management API answer us? It opens after the AMQP listener."""
+    try:
+        reply = management_request(base_url, "GET", "/api/overview")
+    except OSError:
+        return False
+    return isinstance(reply, dict) and "rabbitmq_version" in reply
+
+
+def installed_programs() -> RabbitmqPrograms | None:
+    """RabbitMQ as a package manager installed it; its wrappers that insist on root are stepped around."""
+    erl = shutil.which("erl")
+    if erl is None:
+        return None
+    erl_bin = Path(erl).resolve().parent
+    epmds = [Path(found).resolve() for found in (shutil.which("epmd"),) if found]
+    epmds += sorted(erl_bin.parent.glob("erts-*/bin/epmd")) + sorted(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))
+    folders = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"), reverse=True)
+    server = shutil.which("rabbitmq-server")
+    if server is not None:
+        folders.append(Path(server).resolve().parent)
+    for sbin in folders:
+        if epmds and all(os.access(sbin / tool, os.X_OK) for tool in ("rabbitmq-server", "rabbitmqctl")):
+            return RabbitmqPrograms(sbin, Path(erl).parent, epmds[0].parent)
+    return None
