@@ -31,13 +31,14 @@ DELIVERY_LIMIT: Final = 20
 
 
 def module_queue(module: str) -> str:
-    """Where a module's commands wait, and the facts it listens to."""
-    return f"module.{module}"
+    """Where a module's commands wait, and the facts it listens to. A queue's arguments never change: other ones need
+    the next version, or the broker refuses."""
+    return f"{module}.commands.v1"
 
 
 def query_queue(module: str) -> str:
     """Where questions to a module wait, until they expire. They are nobody's loss: the asker asks again."""
-    return f"module.{module}.queries"
+    return f"{module}.queries.v1"
 
 
 def module_topology(
