@@ -69,6 +69,25 @@ class _FilesAndPlainNames(PydanticBaseSettingsSource):
         return values
 
 
+class _WithoutFiles(PydanticBaseSettingsSource):
+    """The environment without `<NAME>_FILE`, which would otherwise read as unknown settings of a group."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environment: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._environment = environment
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._environment.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        values = self._environment()
+        for setting in describe():
+            group = values.get(setting.path[0])
+            if setting.secret and isinstance(group, dict):
+                group.pop(setting.path[-1] + "_file", None)
+        return values
+
+
 class _FileUnreadable(Exception):
     pass
 
@@ -194,6 +213,12 @@ class Settings(BaseSettings):
     modules: Literal["together", "separate", "none"] = Field(
         "together", description="Shipped modules as tasks of this process, as processes of their own, or not at all"
     )
+    modules_database_url: SecretStr | None = Field(
+        None,
+        description="postgresql:// URL under which each shipped module keeps a schema of its own; unset: a SQLite file "
+        "per module in the data folder",
+    )
+    rehearsals: bool = Field(False, description="Lets the shipped modules' failures be scripted; demos and tests only")
     http: HttpSettings = HttpSettings()
     lease: LeaseSettings = LeaseSettings()
     limits: LimitSettings = LimitSettings()
@@ -228,7 +253,7 @@ class Settings(BaseSettings):
             raise ValueError(f"name at least one of {', '.join(ROLES)}")
         return tuple(dict.fromkeys(value))
 
-    @field_validator("database_url", "database_owner_url")
+    @field_validator("database_url", "database_owner_url", "modules_database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         return _check_scheme(value, ("postgresql", "postgres"))
@@ -247,7 +272,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, _FilesAndPlainNames(settings_cls))
+        return (init_settings, _WithoutFiles(settings_cls, env_settings), _FilesAndPlainNames(settings_cls))
 
 
 def load(**overrides: Any) -> Settings:

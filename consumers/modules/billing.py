@@ -21,6 +21,7 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
         database=settings.database("billing"),
         schemas=(SQL["schema"], REHEARSAL["schema"]),
         max_attempts=settings.max_attempts,
+        drain_seconds=settings.drain_seconds,
         relay_lease_seconds=settings.relay_lease_seconds,
     )
     Rehearsal(service, allowed=settings.rehearsals)

@@ -33,6 +33,7 @@ class ModuleSettings:
     rehearsals: bool = False
     link_base: str = "http://127.0.0.1:8080"
     max_attempts: int = 5
+    drain_seconds: float = 15.0
     relay_lease_seconds: float = 10.0
 
     def database(self, module: str) -> Database:

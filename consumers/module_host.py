@@ -1,0 +1,233 @@
+"""Starts the shipped modules from the product's settings: as tasks of this process, or as processes of their own.
+
+It also starts the mail sink when no mail server is configured. Called by `unwind up` and `unwind serve-module NAME`;
+`python -m consumers.module_host NAME` is the process that `--modules separate` starts. The modules themselves
+(`consumers.modules`) know nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from consumers.modules import MAKERS, MailServer, ModuleSettings, make_module
+from consumers.modules.mailsink import MailSink
+from contracts.sdk import Service, open_transport
+from contracts.sdk.pacing import Pace
+from contracts.sdk.transport import Transport
+from engine.logs import configure, logger
+from engine.settings import Settings, load
+
+log = logger("modules")
+
+STOP_SECONDS: Final = 5.0
+"""How much longer than its drain a process may take to end before it is killed."""
+
+
+class ModuleHost:
+    """The shipped modules of one `up`. `start`, then `ready`, then `stop`; stop twice is fine."""
+
+    def __init__(self, settings: Settings, *, bus_url: str, names: Sequence[str] = tuple(MAKERS)) -> None:
+        self.sink: MailSink | None = None
+        """Where mails go when no mail server is configured."""
+        self.services: list[Service] = []
+        self._settings = settings
+        self._bus_url = bus_url
+        self._names = tuple(names)
+        self._transport: Transport | None = None
+        self._processes: list[_Process] = []
+
+    @property
+    def ready(self) -> bool:
+        return all(service.ready for service in self.services) and all(process.ready for process in self._processes)
+
+    async def start(self) -> None:
+        """Returns when every module takes deliveries."""
+        if self._settings.modules == "none":
+            return
+        mail_port = self._settings.smtp.port
+        if mail_port == 0:
+            self.sink = MailSink(folder=self._settings.data_dir / "mail")
+            mail_port = await self.sink.start()
+        if self._settings.modules == "separate":
+            environment = _environment(self._settings, self._bus_url, mail_port)
+            self._processes = [_Process(name, environment) for name in self._names]
+            await asyncio.gather(*(process.start() for process in self._processes))
+            return
+        self._transport = open_transport(self._bus_url, name="modules")
+        await self._transport.start()
+        settings = module_settings(self._settings, mail_port=mail_port)
+        self.services = [make_module(name, self._transport, settings) for name in self._names]
+        await asyncio.gather(*(service.start() for service in self.services))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(service.stop() for service in self.services))
+        drain = self._settings.timeouts.drain_seconds + STOP_SECONDS
+        await asyncio.gather(*(process.stop(drain) for process in self._processes))
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.stop()
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            await sink.stop()
+
+
+def module_settings(settings: Settings, *, mail_port: int) -> ModuleSettings:
+    """What the modules are told of the product's settings."""
+    smtp = settings.smtp
+    url = settings.modules_database_url
+    return ModuleSettings(
+        data_dir=settings.data_dir,
+        mail=MailServer(
+            host=smtp.host,
+            port=mail_port,
+            username=smtp.username,
+            password=None if smtp.password is None else smtp.password.get_secret_value(),
+            tls=smtp.tls,
+            sender=smtp.sender,
+        ),
+        database_url=None if url is None else url.get_secret_value(),
+        rehearsals=settings.rehearsals,
+        link_base=f"http://{settings.http.host}:{settings.http.port}",
+        drain_seconds=settings.timeouts.drain_seconds,
+    )
+
+
+async def run_module(name: str, settings: Settings, *, bus_url: str | None = None) -> None:
+    """One module as this process, until SIGTERM. A mail server must be configured for notifications."""
+    if bus_url is None:
+        from consumers.assembly import bus_url as configured  # loads the whole engine, which a child can do without
+
+        bus_url = configured(settings)
+    if name == "notifications" and settings.smtp.port == 0:
+        sink = MailSink(folder=settings.data_dir / "mail")
+        mail_port = await sink.start()
+    else:
+        sink, mail_port = None, settings.smtp.port
+    transport = open_transport(bus_url, name=f"module-{name}")
+    service = make_module(name, transport, module_settings(settings, mail_port=mail_port))
+    announcing = asyncio.create_task(_announce(service), name="announce")
+    try:
+        await service.run()
+    finally:
+        announcing.cancel()
+        if sink is not None:
+            await sink.stop()
+
+
+async def _announce(service: Service) -> None:
+    await service.until_ready()
+    print(READY, flush=True)
+
+
+READY: Final = "module ready"
+
+
+class _Process:
+    """One module in a process of its own, started again at a growing pace when it ends by itself."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        self._name = name
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervising: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._spawning = asyncio.Lock()
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.is_set()
+
+    async def start(self) -> None:
+        self._supervising = asyncio.create_task(self._supervise(), name=f"module-{self._name}")
+        waiting = asyncio.create_task(self._ready.wait())
+        await asyncio.wait((waiting, self._supervising), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+    async def _supervise(self) -> None:
+        pace = Pace(first_seconds=0.5, ceiling_seconds=30.0)
+        while True:
+            async with self._spawning:
+                self._process = process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "consumers.module_host",
+                    self._name,
+                    env=self._environment,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+            assert process.stdout is not None
+            async for line in process.stdout:
+                if line.strip() == READY.encode():
+                    self._ready.set()
+                    pace = Pace(first_seconds=0.5, ceiling_seconds=30.0)
+            code = await process.wait()
+            self._ready.clear()
+            log.error("module process ended", module=self._name, exit_code=code)
+            await pace.pause()
+
+    async def stop(self, seconds: float) -> None:
+        supervising, self._supervising = self._supervising, None
+        if supervising is None:
+            return
+        async with self._spawning:  # a process that is just being made must be known before it can be ended
+            supervising.cancel()
+        await asyncio.gather(supervising, return_exceptions=True)
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(seconds):
+                await process.wait()
+        except TimeoutError:
+            log.error("module process did not drain in time and is killed", module=self._name)
+            process.kill()
+            await process.wait()
+
+
+def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, str]:
+    """The parent's environment with what its command line changed, and with the floors importable."""
+    root = str(Path(__file__).resolve().parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    url = settings.modules_database_url
+    return {
+        **os.environ,
+        "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}",
+        "UNWIND_BUS_URL": bus_url,
+        "UNWIND_DATA_DIR": str(settings.data_dir.absolute()),
+        "UNWIND_REHEARSALS": "1" if settings.rehearsals else "0",
+        "UNWIND_SMTP__PORT": str(mail_port),
+        "UNWIND_LOG__FORMAT": settings.log.format,
+        "UNWIND_LOG__LEVEL": settings.log.level,
+        "UNWIND_HTTP__PORT": str(settings.http.port),
+        **({} if url is None else {"UNWIND_MODULES_DATABASE_URL": url.get_secret_value()}),
+    }
+
+
+def _end_with_parent() -> None:
+    """Standard input is the parent's; it closes when the parent is gone, however it went."""
+    # Not through sys.stdin: its buffer's lock, held by a daemon thread, would break the interpreter's shutdown.
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(name: str) -> None:
+    # The bus may be the parent's embedded file, which is no valid UNWIND_BUS_URL.
+    bus_url = os.environ.pop("UNWIND_BUS_URL")
+    settings = load()
+    configure(format=settings.log.format, level=settings.log.level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    asyncio.run(run_module(name, settings, bus_url=bus_url))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
