@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import unquote
 from uuid import UUID
 
 StreamKind = Literal["run", "workflow", "tenant", "schedule"]
@@ -551,5 +552,10 @@ def open_store(url: str, *, views: Path | None = None, patience_seconds: float =
         from engine.store.postgres import PostgresStore
 
         return PostgresStore(url, views=views or folder / "postgres", patience_seconds=patience_seconds)
+    if scheme == "sqlite":
+        from engine.store.sqlite import SqliteStore
+
+        path = Path("/" + unquote(url.removeprefix("sqlite:")).lstrip("/"))
+        return SqliteStore(path, views=views or folder / "sqlite", patience_seconds=patience_seconds)
     raise ValueError(f"store url scheme {scheme!r} is unknown; use postgresql://user@host/database or sqlite:///path")
 

@@ -49,6 +49,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The child tables of a batch: prefix and columns, in the order of the database type `batch`."""
 
 
+class Poisoned(Exception):
+    """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty commits stand alone."""
+
+
 class Batch:
     """Rows per group, each with the 1-based ordinal of its commit among those sent. `sent[n - 1]` is that commit's place in the caller's list."""
 
@@ -73,7 +77,9 @@ class Batch:
 
 
 def flatten(commits: Sequence[Commit], *, strict: bool = False) -> Batch:
-    """The batch of these commits. Two commits of one stream are a caller's error, except in strict mode, where the database refuses the batch."""
+    """The batch of these commits. Two commits of one stream are a caller's error, except in strict mode, where the
+    database refuses the batch.
+    """
     batch = Batch()
     rows = batch.rows
     sent = batch.sent
@@ -182,7 +188,7 @@ def _open_run(rows: dict[str, list[tuple[Any, ...]]], n: int, commit: Commit) ->
     change, start, tenant, run = commit.open_run, commit.start, commit.tenant, commit.stream
     if isinstance(change, Opened):
         if start is None:
-            raise ValueError(f"run {run} is opened without a start; give the commit its start key")
+            raise Poisoned(f"run {run} is opened without a start; give the commit its start key")
         rows["oo"].append(
             (n, tenant, run, start.workflow, start.workflow_version, change.status, change.slot, change.deadline)
         )
@@ -240,10 +246,6 @@ def refusal(code: int, num: int, run: UUID | None) -> Outcome:
     if code == LIMITED_TENANT:
         return Limited("tenant", num)
     return Fenced()
-
-
-class Poisoned(Exception):
-    """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty commits stand alone."""
 
 
 async def send_bisecting(

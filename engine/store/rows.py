@@ -38,6 +38,18 @@ def document(value: Any) -> Any:
     return orjson.loads(value) if isinstance(value, str | bytes) else value
 
 
+def wake(value: Any) -> dict[str, Any]:
+    """One reason to wake, JSON-native: instants as RFC 3339 texts."""
+    detail: dict[str, Any] = document(value)
+    for name in ("due", "available_at", "look_back"):
+        if name in detail:
+            moment = detail[name]
+            detail[name] = (instant(moment) if isinstance(moment, int) else datetime.fromisoformat(moment)).isoformat()
+    if isinstance(detail.get("types"), str):
+        detail["types"] = detail["types"].split(" ")
+    return detail
+
+
 def stored(row: Row) -> Stored:
     return Stored(row["version"], row["topic"], row["body"], instant(row["recorded_at"]))
 

@@ -85,7 +85,7 @@ class WorkVerbs(Caller):
             reason: [] for reason in ("timers", "subscriptions", "awaits", "inputs", "outbox")
         }
         for row in await self.call("wakes", tenant=tenant, run=run_id):
-            reasons[row["reason"]].append(read.document(row["detail"]))
+            reasons[row["reason"]].append(read.wake(row["detail"]))
         return reasons
 
     async def runs_without_wake(

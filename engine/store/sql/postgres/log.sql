@@ -1,10 +1,4 @@
--- Appending and reading streams. The functions live in migrations 0002 and 0003.
-
--- name: append
-SELECT * FROM append($1, $2, $3, $4, $5, $6, $7)
-
--- name: append_for
-SELECT * FROM append_for($1, $2, $3, $4, $5)
+-- Reading streams and lanes.
 
 -- name: load
 SELECT * FROM load(:tenant, :stream, :after)

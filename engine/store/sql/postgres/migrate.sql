@@ -1,7 +1,4 @@
--- What the migration runner itself needs. `prepare` runs before the first migration, under the runner's lock.
-
--- name: lock_migrations
-SELECT pg_advisory_xact_lock(1970169719, -1)
+-- What the migration runner needs. `prepare` runs before the first migration, under the runner's lock.
 
 -- name: prepare
 DO $$
@@ -42,9 +39,6 @@ BEGIN
     END IF;
 END $$
 
--- name: become_owner
-SELECT set_config('role', role, true) FROM unwind.roles WHERE name = 'owner'
-
 -- name: migrations_exist
 SELECT to_regclass('unwind.migrations') IS NOT NULL AS exist
 
@@ -53,42 +47,3 @@ SELECT name, checksum FROM unwind.migrations ORDER BY name
 
 -- name: record_migration
 INSERT INTO unwind.migrations (name, checksum) VALUES (:name, :checksum)
-
--- name: roles
-SELECT name, role FROM unwind.roles
-
--- name: guard_views
-DO $$
-DECLARE
-    v record;
-    r record;
-BEGIN
-    SELECT max(role) FILTER (WHERE name = 'owner') AS owner, max(role) FILTER (WHERE name = 'projector') AS projector,
-           max(role) FILTER (WHERE name = 'web') AS web, max(role) FILTER (WHERE name = 'operator') AS operator
-    INTO r FROM unwind.roles;
-    FOR v IN SELECT c.oid::regclass AS name, c.relname,
-                    EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped) AS by_tenant
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = 'views' AND c.relkind IN ('r', 'p')
-    LOOP
-        IF v.by_tenant THEN
-            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v.name);
-            EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', v.name);
-            EXECUTE format('DROP POLICY IF EXISTS by_tenant ON %s', v.name);
-            EXECUTE format('DROP POLICY IF EXISTS all_tenants ON %s', v.name);
-            IF r.web IS NULL THEN
-                EXECUTE format('CREATE POLICY by_tenant ON %s USING (current_setting(''app.tenant'', true) IN (tenant, ''*''))', v.name);
-            ELSE
-                EXECUTE format('CREATE POLICY by_tenant ON %s FOR SELECT TO %I USING (tenant = current_setting(''app.tenant'', true))', v.name, r.web);
-                EXECUTE format('CREATE POLICY all_tenants ON %s TO %I, %I, %I USING (true) WITH CHECK (true)', v.name, r.owner, r.projector, r.operator);
-            END IF;
-        END IF;
-        IF r.web IS NOT NULL THEN
-            EXECUTE format('GRANT SELECT ON %s TO %I, %I', v.name, r.web, r.operator);
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %s TO %I', v.name, r.projector);
-        END IF;
-    END LOOP;
-    IF r.projector IS NOT NULL THEN
-        EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA views TO %I', r.projector);
-    END IF;
-END $$

@@ -1,0 +1,47 @@
+-- Tenants and lanes, keys, tokens, settings.
+
+-- name: lane_of
+INSERT INTO tenants (tenant, created_at) VALUES (:tenant, :now) ON CONFLICT (tenant) DO NOTHING;
+SELECT lane FROM tenants WHERE tenant = :tenant
+
+-- name: lanes
+SELECT lane FROM tenants UNION SELECT 0 ORDER BY 1
+
+-- name: keys
+SELECT * FROM keys WHERE tenant = :tenant AND (:scopes IS NULL OR scope IN (SELECT value FROM json_each(:scopes))) ORDER BY scope, key_id
+
+-- name: keys_not_under
+SELECT * FROM keys WHERE root_id <> :root_id ORDER BY tenant, scope, key_id LIMIT :limit
+
+-- name: add_key
+INSERT INTO keys (tenant, scope, key_id, wrapped, root_id) VALUES (:tenant, :scope, :key_id, :wrapped, :root_id)
+ON CONFLICT (tenant, scope, key_id) DO NOTHING;
+SELECT * FROM keys WHERE tenant = :tenant AND scope = :scope AND key_id = :key_id
+
+-- name: rewrap_key
+UPDATE keys SET wrapped = :wrapped, root_id = :root_id WHERE tenant = :tenant AND scope = :scope AND key_id = :key_id
+
+-- name: drop_key
+DELETE FROM keys WHERE tenant = :tenant AND scope = :scope RETURNING key_id
+
+-- name: root_ids
+SELECT root_id, count(*) AS held FROM keys GROUP BY root_id
+
+-- name: add_token
+INSERT INTO tokens (prefix, digest, tenant, name, roles, created_at, expires_at, revoked_at, last_used_at)
+VALUES (:prefix, :digest, :tenant, :name, :roles, :created_at, :expires_at, :revoked_at, :last_used_at)
+
+-- name: token
+SELECT * FROM tokens WHERE prefix = :prefix
+
+-- name: tokens
+SELECT * FROM tokens WHERE :tenant IS NULL OR tenant = :tenant ORDER BY created_at, prefix
+
+-- name: revoke_token
+UPDATE tokens SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING prefix
+
+-- name: setting
+SELECT value FROM settings WHERE name = :name AND tenant IN (:tenant, '*') ORDER BY tenant = '*' LIMIT 1
+
+-- name: put_setting
+INSERT INTO settings (tenant, name, value) VALUES (:tenant, :name, :value) ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value

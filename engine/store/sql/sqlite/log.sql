@@ -1,0 +1,23 @@
+-- Reading streams and lanes.
+
+-- name: load
+SELECT originator_version AS version, topic, state AS body, recorded_at FROM log
+WHERE originator_id = :stream AND originator_version > :after AND tenant = :tenant ORDER BY originator_version
+
+-- name: load_many
+SELECT l.originator_id AS stream, l.originator_version AS version, l.topic, l.state AS body, l.recorded_at
+FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN log l ON l.originator_id = s.value AND l.tenant = t.value
+ORDER BY l.originator_id, l.originator_version
+
+-- name: snapshot
+SELECT version, body FROM snapshots WHERE stream = :stream AND tenant = :tenant
+
+-- name: read_log
+SELECT rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at FROM log
+WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
+
+-- name: head
+SELECT coalesce((SELECT rowid FROM log WHERE lane = :lane ORDER BY rowid DESC LIMIT 1), 0) AS head
+
+-- name: ping
+SELECT 1 AS alive

@@ -1,0 +1,136 @@
+-- What processes claim: leases by epoch, inputs, outbox rows, timers. `:lease` is when a claim made now ends.
+
+-- name: register
+INSERT INTO processes (name, roles, started_at, seen_at) VALUES (:name, :roles, :now, :now) RETURNING epoch
+
+-- name: heartbeat
+UPDATE processes SET seen_at = :now WHERE epoch = :epoch AND NOT dead RETURNING epoch
+
+-- name: declare_dead
+-- What a dead process held is free at once; its `seen_at` is how the last step knows those of this call.
+UPDATE inputs SET available_at = :now, owner = NULL
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+UPDATE outbox SET available_at = :now, owner = NULL
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+UPDATE timers SET available_at = due, owner = NULL
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+UPDATE open_runs SET deadline_lease = NULL
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+UPDATE processes SET dead = 1 WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 RETURNING epoch
+
+-- name: retire
+UPDATE processes SET dead = 1 WHERE epoch = :epoch;
+UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE owner = :epoch;
+UPDATE inputs SET available_at = created_at, owner = NULL WHERE owner = :epoch;
+UPDATE outbox SET available_at = created_at, owner = NULL WHERE owner = :epoch;
+UPDATE timers SET available_at = due, owner = NULL WHERE owner = :epoch
+
+-- name: processes
+SELECT * FROM processes ORDER BY epoch
+
+-- name: claim_runs
+UPDATE open_runs SET takeovers = takeovers + (owner IS NOT NULL), owner = :epoch
+WHERE run_id IN (
+    SELECT o.run_id FROM open_runs o
+    WHERE (o.owner IS NULL OR EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND p.dead))
+      AND EXISTS (SELECT 1 FROM json_each(:workflows) w JOIN json_each(:versions) v ON v.key = w.key
+                  WHERE w.value = o.workflow AND v.value = o.workflow_version)
+    ORDER BY o.started_at LIMIT :limit
+) AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
+RETURNING *
+
+-- name: claim_run
+UPDATE open_runs SET takeovers = takeovers + (owner IS NOT NULL AND owner <> :epoch), owner = :epoch
+WHERE run_id = :run AND tenant = :tenant
+  AND (owner IS NULL OR owner = :epoch OR NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = open_runs.owner AND NOT p.dead))
+  AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
+RETURNING *
+
+-- name: release_runs
+UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE run_id IN (SELECT value FROM json_each(:runs)) AND owner = :epoch
+
+-- name: open_run
+SELECT * FROM open_runs WHERE run_id = :run AND tenant = :tenant
+
+-- name: open_runs
+SELECT * FROM open_runs WHERE (:tenant IS NULL OR tenant = :tenant) AND (:after IS NULL OR run_id > :after) ORDER BY run_id LIMIT :limit
+
+-- name: queued_runs
+-- Fair between tenants: who holds few slots for his weight comes first; within a tenant woken runs before new ones, then by age.
+SELECT * FROM (
+    SELECT o.*, (
+               row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
+               + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
+           ) / max(coalesce((SELECT CAST(value AS REAL) FROM settings
+                             WHERE name = 'weight' AND tenant IN (o.tenant, '*') ORDER BY tenant = '*' LIMIT 1), 1.0), 0.001) AS turn
+    FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = :epoch)
+)
+ORDER BY turn, started_at, run_id LIMIT :limit
+
+-- name: claim_inputs
+UPDATE inputs SET available_at = :lease, owner = :epoch
+WHERE id IN (
+    SELECT i.id FROM inputs i
+    WHERE i.available_at <= :now
+      AND (i.run_id IS NULL OR NOT EXISTS (
+              SELECT 1 FROM open_runs o JOIN processes p ON p.epoch = o.owner
+              WHERE o.run_id = i.run_id AND p.epoch <> :epoch AND NOT p.dead))
+    ORDER BY i.available_at, i.id LIMIT :limit
+) AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
+RETURNING id, tenant, kind, run_id, workflow, name, visit, source, event_id,
+          coalesce(body, (SELECT a.body FROM arrivals a WHERE a.id = arrival)) AS body
+
+-- name: claim_outbox
+UPDATE outbox SET available_at = :lease, owner = :epoch
+WHERE id IN (SELECT o.id FROM outbox o WHERE o.available_at <= :now ORDER BY o.available_at, o.id LIMIT :limit)
+  AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
+RETURNING id, tenant, message_id, exchange, routing_key, body, created_at
+
+-- name: settle_outbox
+DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(:sent));
+UPDATE outbox SET available_at = coalesce(:retry_at, :now), owner = NULL WHERE id IN (SELECT value FROM json_each(:returned))
+
+-- name: due_timers
+-- Deadlines ride in the same answer: it has the rows of both steps.
+UPDATE timers SET available_at = :lease, owner = :epoch
+WHERE (run_id, key) IN (
+    SELECT t.run_id, t.key FROM timers t
+    WHERE t.available_at <= :now AND NOT EXISTS (
+        SELECT 1 FROM open_runs o JOIN processes p ON p.epoch = o.owner
+        WHERE o.run_id = t.run_id AND p.epoch <> :epoch AND NOT p.dead)
+    ORDER BY t.available_at LIMIT :limit
+) AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
+RETURNING tenant, run_id, key, due;
+UPDATE open_runs SET deadline_lease = :lease
+WHERE run_id IN (
+    SELECT o.run_id FROM open_runs o
+    WHERE o.deadline <= :now AND (o.deadline_lease IS NULL OR o.deadline_lease <= :now)
+      AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND p.epoch <> :epoch AND NOT p.dead)
+    ORDER BY o.deadline LIMIT :limit
+) AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
+RETURNING tenant, run_id, 'run/deadline' AS key, deadline AS due
+
+-- name: wakes
+SELECT 'timers' AS reason, json_object('key', key, 'due', due, 'available_at', available_at) AS detail
+FROM timers WHERE run_id = :run AND tenant = :tenant
+UNION ALL SELECT 'subscriptions', json_object('name', name, 'visit', visit, 'type', type, 'key_name', key_name, 'look_back', look_back)
+FROM subscriptions WHERE run_id = :run AND tenant = :tenant
+UNION ALL SELECT 'awaits', json_object('command_id', command_id, 'step', step, 'visit', visit, 'types', types)
+FROM awaits WHERE run_id = :run AND tenant = :tenant
+UNION ALL SELECT 'inputs', json_object('id', id, 'kind', kind, 'name', name, 'visit', visit, 'available_at', available_at)
+FROM inputs WHERE run_id = :run AND tenant = :tenant
+UNION ALL SELECT 'outbox', json_object('id', id, 'message_id', message_id, 'exchange', exchange, 'routing_key', routing_key,
+                                       'available_at', available_at)
+FROM outbox WHERE run_id = :run AND tenant = :tenant
+
+-- name: runs_without_wake
+SELECT o.* FROM open_runs o
+WHERE o.changed_at <= :now - :older_than_seconds * 1000000
+  AND o.status NOT IN ('queued', 'parked')
+  AND (NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND NOT p.dead)
+       OR NOT (EXISTS (SELECT 1 FROM timers t WHERE t.run_id = o.run_id)
+               OR EXISTS (SELECT 1 FROM subscriptions s WHERE s.run_id = o.run_id)
+               OR EXISTS (SELECT 1 FROM awaits w WHERE w.run_id = o.run_id)
+               OR EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = o.run_id)
+               OR EXISTS (SELECT 1 FROM outbox b WHERE b.run_id = o.run_id)))
+ORDER BY o.changed_at LIMIT :limit

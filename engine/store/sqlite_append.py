@@ -1,0 +1,318 @@
+"""One append on SQLite, step by step inside the writer's transaction: the same order and the same answers as PostgreSQL's function. It neither begins nor
+commits; `sqlite` calls it in the writer thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from engine.store import Commit, InputRow, Outcome
+from engine.store import rows as read
+from engine.store.batch import (
+    APPENDED,
+    DUPLICATE,
+    FENCED,
+    GROUPS,
+    LIMITED_TENANT,
+    LIMITED_WORKFLOW,
+    MISMATCH,
+    STALE,
+    Batch,
+    Poisoned,
+    assemble,
+    flatten,
+)
+from engine.store.errors import TenantRefused
+from engine.store.es import LogRecorder
+from engine.store.statements import Statement
+
+LEASE_MICROSECONDS = 30_000_000
+
+_TEXTS = {"stream", "run"}
+_NUMBERS = {"received", "due", "not_before", "look_back", "deadline"}
+_CONVERTED = {
+    prefix: [(n, name in _NUMBERS) for n, name in enumerate(names) if name in _TEXTS | _NUMBERS]
+    for prefix, names in GROUPS.items()
+}
+_PLAIN = (
+    # group, statement, what the statement binds after the row's own columns
+    ("s", "insert_start", ()),
+    ("oo", "insert_open_run", ("epoch", "now")),
+    ("oc", "change_open_run", ("epoch", "now")),
+    ("k", "insert_input_key", ()),
+    ("o", "insert_outbox", ("now",)),
+    ("tc", "clear_timer", ()),
+    ("t", "set_timer", ()),
+    ("ud", "drop_subscription", ()),
+    ("wd", "drop_await", ()),
+    ("n", "put_snapshot", ()),
+    ("x", "settle_input", ()),
+)
+_OWNERS = (
+    "start",
+    "input_keys",
+    "settled",
+    "timers",
+    "timers_cleared",
+    "subscriptions",
+    "subscriptions_dropped",
+    "awaits",
+    "awaits_dropped",
+    "open_run",
+)
+_CLOSING = ("close_run", "close_timers", "close_subscriptions", "close_awaits", "close_input_keys")
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every step of one append knows."""
+
+    cursor: sqlite3.Cursor
+    sql: Mapping[str, str]
+    lane: int
+    epoch: int
+    now: int
+
+
+class Appender:
+    """Holds the statements; one per store, used by its writer thread alone."""
+
+    def __init__(self, recorder: LogRecorder, statements: Mapping[str, Statement]) -> None:
+        self._recorder = recorder
+        self._sql = {name: statement.steps[0].sql for name, statement in statements.items()}
+
+    def check_tenant(self, cursor: sqlite3.Cursor, tenant: str, commits: Sequence[Commit]) -> None:
+        """What a caller bound to one tenant may record: arrivals, inputs, messages and events of that tenant."""
+        for commit in commits:
+            runs = [new.run_id.hex for new in commit.inputs if new.run_id is not None]
+            found = (cursor.execute(self._sql["find_run"], (run,)).fetchone() for run in runs)
+            others = {commit.tenant, *(row["tenant"] for row in found if row is not None)} - {tenant}
+            if others:
+                raise TenantRefused(f"append_for {tenant}: a commit of tenant {others.pop()} is refused")
+            if any(getattr(commit, name) not in (None, ()) for name in _OWNERS) or commit.snapshot is not None:
+                raise TenantRefused(f"append_for {tenant}: only arrivals, inputs, messages and events may be recorded")
+
+    def append(
+        self,
+        cursor: sqlite3.Cursor,
+        commits: Sequence[Commit],
+        *,
+        lane: int,
+        epoch: int,
+        now: datetime,
+        strict: bool = False,
+        view: tuple[str, int] | None = None,
+    ) -> list[Outcome]:
+        batch = flatten(commits, strict=strict)
+        context = Context(cursor, self._sql, lane, epoch, read.microseconds(now))
+        rows = _converted(batch)
+        codes: list[int] = [APPENDED] * len(batch.sent)
+        nums: list[int] = [0] * len(batch.sent)
+        runs: list[UUID | None] = [None] * len(batch.sent)
+        if cursor.execute(self._sql["living"], (epoch,)).fetchone() is None:
+            codes = [FENCED] * len(batch.sent)
+            return assemble(batch, commits, 0, codes, nums, runs, {})
+        for ordinal, (code, num, run) in refusals(context, rows).items():
+            codes[ordinal - 1], nums[ordinal - 1], runs[ordinal - 1] = code, num, run
+        for ordinal, code, num in over_caps(context, rows, codes):
+            codes[ordinal - 1], nums[ordinal - 1] = code, num
+        refused = {n for n, code in enumerate(codes, 1) if code != APPENDED}
+        if refused:
+            if strict:
+                raise Poisoned(f"strict append: {len(refused)} of {len(commits)} commits refused")
+            rows = {
+                prefix: [row for row in group if row[0] not in refused] if prefix != "a" else group
+                for prefix, group in rows.items()
+            }
+        if view is not None and not self._recorder.move_tracking(cursor, *view):
+            raise Poisoned(f"checkpoint of {view[0]} is at {view[1]} or past it")
+        first = self._recorder.insert_rows(cursor, [(*row, lane, context.now) for row in rows["e"]])
+        matched = _write(context, rows, refused)
+        return assemble(batch, commits, first, codes if refused else None, nums, runs, matched)
+
+
+def _converted(batch: Batch) -> Rows:
+    """The batch's rows as SQLite keeps them: uuids as hex, instants as microseconds."""
+    hexes: dict[UUID | None, str | None] = {None: None}
+    converted: Rows = {}
+    for prefix, group in batch.rows.items():
+        places = _CONVERTED[prefix]
+        if not group or not places:
+            converted[prefix] = group
+            continue
+        changed = []
+        for row in group:
+            values = list(row)
+            for place, is_instant in places:
+                value = values[place]
+                if is_instant:
+                    values[place] = None if value is None else read.microseconds(value)
+                else:
+                    text = hexes.get(value)
+                    if text is None and value is not None:
+                        text = hexes[value] = value.hex
+                    values[place] = text
+            changed.append(tuple(values))
+        converted[prefix] = changed
+    converted["c"] = [(n, *row) for n, row in enumerate(converted["c"], 1)]
+    return converted
+
+
+def refusals(context: Context, rows: Rows) -> dict[int, tuple[int, int, UUID | None]]:
+    """Fenced runs first, then known keys, then versions: a batch sent again is a duplicate and not a conflict."""
+    cursor, sql = context.cursor, context.sql
+    found: dict[int, tuple[int, int, UUID | None]] = {}
+    stale: dict[int, int] = {}
+    living: dict[int, bool] = {}
+    for ordinal, tenant, stream, _kind, expected in rows["c"]:
+        if stream is None:
+            continue
+        version, owner_tenant, owner = cursor.execute(sql["find_stream"], (stream,)).fetchone()
+        if owner_tenant is not None and owner_tenant != tenant:
+            raise Poisoned(f"stream {stream} belongs to another tenant than {tenant}")
+        if owner is not None and owner != context.epoch:
+            if owner not in living:
+                living[owner] = cursor.execute(sql["living"], (owner,)).fetchone() is not None
+            if living[owner]:
+                found[ordinal] = (FENCED, 0, None)
+                continue
+        if (version if version is not None else min(expected, 0)) != expected:
+            stale[ordinal] = version or 0
+    for row in rows["s"]:
+        known = cursor.execute(sql["find_start"], row[:3]).fetchone()
+        if known is not None:
+            found.setdefault(row[0], (DUPLICATE, 0, UUID(known[0])))
+    for row in rows["k"]:
+        if cursor.execute(sql["find_input_key"], row).fetchone() is not None:
+            found.setdefault(row[0], (DUPLICATE, 0, UUID(row[1])))
+    for row in rows["a"]:
+        known = cursor.execute(sql["find_arrival"], row[1:4]).fetchone()
+        if known is not None:
+            found.setdefault(row[0], (DUPLICATE if known[0] == row[5] else MISMATCH, 0, None))
+    for ordinal, version in stale.items():
+        found.setdefault(ordinal, (STALE, version, None))
+    return found
+
+
+def over_caps(context: Context, rows: Rows, codes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Commits that ask for a slot and get none: a bounded count per workflow and tenant, plus those granted in this batch."""
+    cursor, sql = context.cursor, context.sql
+    over: list[tuple[int, int, int]] = []
+    by_workflow: dict[tuple[str, str], int] = {}
+    by_tenant: dict[str, int] = {}
+    for ordinal, tenant, run, workflow, workflow_cap, tenant_cap in rows["q"]:
+        if codes[ordinal - 1] != APPENDED:
+            continue
+        if workflow is None:
+            known = cursor.execute(sql["find_run"], (run,)).fetchone()
+            if known is None or known[1]:
+                continue
+            workflow = known[0]
+        key = (tenant, workflow)
+        if workflow_cap is not None and key not in by_workflow:
+            by_workflow[key] = cursor.execute(sql["slots_of_workflow"], (*key, workflow_cap)).fetchone()[0]
+        if tenant_cap is not None and tenant not in by_tenant:
+            by_tenant[tenant] = cursor.execute(sql["slots_of_tenant"], (tenant, tenant_cap)).fetchone()[0]
+        if workflow_cap is not None and by_workflow[key] >= workflow_cap:
+            over.append((ordinal, LIMITED_WORKFLOW, workflow_cap))
+        elif tenant_cap is not None and by_tenant[tenant] >= tenant_cap:
+            over.append((ordinal, LIMITED_TENANT, tenant_cap))
+        else:
+            if key in by_workflow:
+                by_workflow[key] += 1
+            if tenant in by_tenant:
+                by_tenant[tenant] += 1
+    return over
+
+
+def _write(context: Context, rows: Rows, refused: set[int]) -> dict[int, list[InputRow]]:
+    cursor, sql, now = context.cursor, context.sql, context.now
+    extra = {"epoch": context.epoch, "now": now}
+    for prefix, statement, names in _PLAIN:
+        group = rows[prefix]
+        if group:
+            more = tuple(extra[name] for name in names)
+            cursor.executemany(sql[statement], [(*row, *more) for row in group] if more else group)
+    arrivals: list[int] = []
+    for row in rows["a"]:
+        if row[0] in refused:
+            arrivals.append(0)
+            continue
+        cursor.execute(sql["insert_arrival"], row)
+        arrivals.append(cursor.lastrowid or 0)
+        cursor.execute(sql["insert_inbox"], (*row, arrivals[-1]))
+    for row in rows["h"]:
+        cursor.execute(sql["insert_arrival_key"], (row[0], arrivals[row[1] - 1], *row[2:]))
+    for row in rows["i"]:
+        arrival = None
+        if row[7] is not None:
+            known = cursor.execute(sql["find_arrival"], (row[1], row[7], row[8])).fetchone()
+            arrival = known[1] if known is not None else None
+        cursor.execute(sql["insert_input"], (*row, arrival, now, now, None))
+    if rows["u"]:
+        cursor.executemany(sql["insert_subscription"], rows["u"])
+    if rows["w"]:
+        cursor.executemany(sql["insert_await"], rows["w"])
+    for row in rows["cl"]:
+        for statement in _CLOSING:
+            cursor.execute(sql[statement], row)
+        cursor.execute(sql["ignore_inputs"], (*row, now))
+        cursor.execute(sql["close_inputs"], row)
+    if rows["u"] or rows["w"] or any(arrivals):
+        return _match(context, rows, arrivals, refused)
+    return {}
+
+
+def _match(context: Context, rows: Rows, arrivals: list[int], refused: set[int]) -> dict[int, list[InputRow]]:
+    """Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found once."""
+    cursor, sql = context.cursor, context.sql
+    first_new = next((arrival for arrival in arrivals if arrival), 1 << 62)
+    found: list[tuple[int, str, str, str, str, int, int]] = []
+    subscriptions: set[int] = set()
+    for row in rows["h"]:
+        for known in cursor.execute(sql["match_arrival_key"], row).fetchall():
+            if known[0] not in subscriptions:
+                subscriptions.add(known[0])
+                found.append((row[0], known[1], "fact", known[2], known[3], known[4], arrivals[row[1] - 1]))
+    earliest: dict[tuple[str, str, int], tuple[int, int, tuple[Any, ...]]] = {}
+    for row in rows["u"]:
+        known = cursor.execute(sql["match_subscription"], (*row, first_new)).fetchone()
+        if known is not None:
+            wait = (row[2], row[3], row[4])
+            candidate = (known[1], known[0], row)
+            earliest[wait] = min(earliest.get(wait, candidate), candidate, key=lambda c: c[:2])
+    for (run, name, visit), (_received, arrival, row) in earliest.items():
+        found.append((row[0], row[1], "fact", run, name, visit, arrival))
+    for place, row in enumerate(rows["a"]):
+        if row[0] in refused or row[8] is None:
+            continue
+        known = cursor.execute(sql["match_arrival"], row).fetchone()
+        if known is not None and row[4] in known[4].split(" "):
+            found.append((row[0], known[0], "reply", known[1], known[2], known[3], arrivals[place]))
+    for row in rows["w"]:
+        types = row[6].split(" ")
+        for arrival, kind in cursor.execute(sql["match_await"], (*row, first_new)).fetchall():
+            if kind in types:
+                found.append((row[0], row[1], "reply", row[2], row[4], row[5], arrival))
+                break
+    matched: dict[int, list[InputRow]] = {}
+    for ordinal, tenant, kind, run, name, visit, arrival in found:
+        owner = cursor.execute(sql["find_run"], (run,)).fetchone()
+        owned = owner is not None and owner[2] == context.epoch
+        source, event_id, body = cursor.execute(sql["arrival_by_id"], (arrival,)).fetchone()
+        until = context.now + LEASE_MICROSECONDS if owned else context.now
+        lease = (until, context.epoch if owned else None)
+        values = (ordinal, tenant, kind, run, None, name, visit, source, event_id, None, arrival, context.now, *lease)
+        cursor.execute(sql["insert_input"], values)
+        if owned:
+            row_id = cursor.lastrowid or 0
+            matched.setdefault(ordinal, []).append(
+                InputRow(row_id, tenant, kind, UUID(run), None, name, visit, (source, event_id), body)
+            )
+    return matched
