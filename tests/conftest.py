@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import NoReturn, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -18,6 +19,8 @@ from scripts.provision.places import Instance
 from scripts.provision.rabbitmq import management_request
 
 pytest_plugins = ["tests.acceptance_plugin"]
+
+Programs = TypeVar("Programs")
 
 SERVER_FIXTURES = {
     "postgres_server_url": "postgres",
@@ -52,16 +55,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{len(left_out)} tests had no PostgreSQL or RabbitMQ: {', '.join(files)}")
 
 
-def _without(server: str, remedy: str) -> str:
+def _without(server: str, remedy: str) -> NoReturn:
     reason = f"no server: {server}. {remedy}"
     if os.environ.get("UNWIND_TEST_REQUIRE_SERVERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
+def _own(server: str, programs: Callable[[], Programs]) -> Programs:
+    if os.environ.get("UNWIND_TEST_EMBEDDED") == "1":
+        _without(server, "This run is embedded only")
+    try:
+        return programs()
+    except NoServers as why:
+        _without(server, str(why))
+
+
 def _address(variable: str, server: str) -> str:
-    url = os.environ.get(variable)
-    return url or _without(server, f"Run scripts/test, or set {variable}")
+    return os.environ.get(variable) or _without(server, f"Run scripts/test, or set {variable}")
 
 
 @pytest.fixture(scope="session")
@@ -140,12 +151,7 @@ def own_instance() -> Iterator[Instance]:
 def own_postgres(own_instance: Instance) -> Iterator[PostgresServer]:
     """A PostgreSQL of this test alone, running; the test may stop, kill and start it. Calls block: use
     asyncio.to_thread."""
-    try:
-        programs = sources.postgres_programs()
-    except NoServers as why:
-        _without("PostgreSQL of the test's own", str(why))
-        return
-    server = PostgresServer(programs, own_instance)
+    server = PostgresServer(_own("PostgreSQL of the test's own", sources.postgres_programs), own_instance)
     try:
         server.start()
         yield server
@@ -157,12 +163,7 @@ def own_postgres(own_instance: Instance) -> Iterator[PostgresServer]:
 def own_rabbitmq(own_instance: Instance) -> Iterator[RabbitmqServer]:
     """A RabbitMQ of this test alone, running; the test may stop, kill and start it. Calls block: use
     asyncio.to_thread."""
-    try:
-        programs = sources.rabbitmq_programs()
-    except NoServers as why:
-        _without("RabbitMQ of the test's own", str(why))
-        return
-    server = RabbitmqServer(programs, own_instance)
+    server = RabbitmqServer(_own("RabbitMQ of the test's own", sources.rabbitmq_programs), own_instance)
     try:
         server.start()
         yield server
