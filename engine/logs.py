@@ -143,7 +143,7 @@ def _exception(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMappin
         trace = error.__traceback__
         while trace is not None:
             code = trace.tb_frame.f_code
-            frames.append(f"{code.co_filename.rsplit('/', 2)[-1]}:{trace.tb_lineno} {code.co_name}")
+            frames.append(f"{'/'.join(code.co_filename.split('/')[-2:])}:{trace.tb_lineno} {code.co_name}")
             trace = trace.tb_next
         line["stack"] = frames[-20:]
     return line

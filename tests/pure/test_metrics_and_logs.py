@@ -1,0 +1,135 @@
+"""Metrics come from one table and cannot explode; log lines are JSON and hold no payload."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+import structlog
+
+from engine import logs
+from engine.metrics import METRICS, Metrics, table
+
+
+def rendered(metrics: Metrics) -> str:
+    return metrics.render()[0].decode()
+
+
+def test_every_row_of_the_table_is_an_attribute_and_every_attribute_a_row() -> None:
+    assert set(Metrics.__annotations__) == {row.name for row in METRICS}
+    assert len({name for name, *_ in table()}) == len(METRICS)
+
+
+def test_every_row_is_served_under_its_full_name() -> None:
+    metrics = Metrics()
+    for row in METRICS:
+        child = getattr(metrics, row.name).of(*("x" for _ in row.labels))
+        {"counter": lambda c: c.inc(), "gauge": lambda c: c.set(1), "histogram": lambda c: c.observe(0.5)}[row.kind](
+            child
+        )
+    text = rendered(metrics)
+    for row in METRICS:
+        sample = row.full_name + ("_count" if row.kind == "histogram" else "")
+        assert any(line.startswith((sample + "{", sample + " ")) for line in text.splitlines()), row.full_name
+
+
+def test_a_label_past_its_limit_counts_as_other() -> None:
+    metrics = Metrics(values_per_label=2)
+    for workflow in ("a", "b", "c", "d", "a"):
+        metrics.runs_started.of(workflow).inc()
+    text = rendered(metrics)
+    assert 'unwind_runs_started_total{workflow="a"} 2.0' in text
+    assert 'unwind_runs_started_total{workflow="other"} 2.0' in text
+    assert 'workflow="c"' not in text
+
+
+def test_a_wrong_number_of_labels_is_a_mistake_at_once() -> None:
+    with pytest.raises(ValueError, match="2 declared"):
+        Metrics().steps.of("only one")
+
+
+def test_two_engines_in_one_process_count_apart() -> None:
+    one, two = Metrics(), Metrics()
+    one.events.inc(5)
+    assert "unwind_events_total 5.0" in rendered(one)
+    assert "unwind_events_total 0.0" in rendered(two)
+
+
+@pytest.fixture
+def out() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logs.configure(stream=stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_line_is_one_json_object_with_its_places(out: io.StringIO) -> None:
+    run = UUID("01932847-1234-7123-8123-123456789012")
+    with logs.bind(tenant_id="acme", run_id=run):
+        logs.logger("relay").info("published", count=12)
+    logs.logger("relay").info("idle")
+    first, second = lines(out)
+    assert {key: first[key] for key in ("event", "part", "level", "tenant_id", "run_id", "count")} == {
+        "event": "published", "part": "relay", "level": "info", "tenant_id": "acme", "run_id": str(run), "count": 12,
+    }  # fmt: skip
+    assert first["at"].endswith("Z")
+    assert "run_id" not in second
+
+
+def test_payloads_and_secrets_never_reach_a_line(out: io.StringIO) -> None:
+    logs.logger("intake").info(
+        "taken for ada@example.org",
+        data={"x": "canary"},
+        body=b"canary",
+        api_key="canary",
+        nested={"list": [{"password": "canary", "payload": "canary"}], "to": "ada@example.org"},
+        deep=[[[[[[[[[["canary"]]]]]]]]]],
+        error=ValueError("Bearer canary1234"),
+        max_tokens=3,
+    )
+    written = out.getvalue()
+    assert "canary" not in written
+    assert "ada@" not in written
+    assert lines(out)[0]["max_tokens"] == 3
+
+
+def test_an_exception_is_logged_with_places_and_without_locals(out: io.StringIO) -> None:
+    secret = "canary"
+    try:
+        raise ValueError(f"wrong address ada@example.org, {len(secret)}")
+    except ValueError:
+        logs.logger("worker").exception("failed")
+    line = lines(out)[0]
+    assert line["error"] == "ValueError: wrong address [redacted], 6"
+    assert line["stack"][-1].startswith("pure/test_metrics_and_logs.py:")
+    assert "canary" not in out.getvalue()
+
+
+def test_a_line_that_cannot_be_redacted_is_reduced_to_that_fact(out: io.StringIO) -> None:
+    class Hostile:
+        def __str__(self) -> str:
+            raise RuntimeError("canary")
+
+    logs.logger("worker").info("canary", thing=Hostile())
+    assert lines(out)[0]["event"] == "log line could not be redacted"
+    assert "canary" not in out.getvalue()
+
+
+def test_libraries_speak_the_same_form(out: io.StringIO) -> None:
+    logging.getLogger("aio_pika").warning("lost %s", "ada@example.org")
+    logging.getLogger("aio_pika").info("chatter")
+    (line,) = lines(out)
+    assert (line["event"], line["logger"], line["level"]) == ("lost [redacted]", "aio_pika", "warning")
