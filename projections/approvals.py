@@ -70,4 +70,5 @@ def _decision(event: Decoded) -> tuple[Any, ...]:
 
 def _timeout(event: Decoded) -> tuple[Any, ...]:
     ended = event.event
-    return (event.tenant, str(event.run_id), clean(ended["name"]), ended["visit"], "timed_out", "", "", instant(ended["at"]))
+    name, at = clean(ended["name"]), instant(ended["at"])
+    return (event.tenant, str(event.run_id), name, ended["visit"], "timed_out", "", "", at)

@@ -7,9 +7,10 @@ import importlib
 from contracts.problems import Problem
 from engine.plan.code import Saga
 from engine.sagas.customer_onboarding import customer_onboarding
+from engine.sagas.direct_command import direct_command
 from engine.sagas.tenant_onboarding import tenant_onboarding
 
-SHIPPED: tuple[Saga, ...] = (tenant_onboarding, customer_onboarding)
+SHIPPED: tuple[Saga, ...] = (tenant_onboarding, customer_onboarding, direct_command)
 
 
 class SagaModuleInvalid(Problem):

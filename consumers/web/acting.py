@@ -1,0 +1,201 @@
+"""Handlers that ask something of the engine: publish, start, cancel, retry, decide, register. Each goes through the
+door and answers 202: it is recorded, and the run's owner acts on it.
+"""
+
+from __future__ import annotations
+
+import uuid_utils
+
+from consumers.web import models
+from consumers.web.dispatch import RequestInvalid
+from consumers.web.routes import Answer, Call
+from consumers.web.runs import tenant_of_run
+from contracts.envelope import Envelope, format_time, from_document
+from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+TENANT_ONBOARDING = "tenant-onboarding"
+DIRECT_COMMAND = "direct-command"
+_ALL_TENANTS = "tenancy."
+
+
+async def publish_event(call: Call) -> Answer:
+    asked: models.PublishEvent = call.body
+    tenant = call.tenant if call.tenant is not None else asked.tenantid
+    if tenant is None:
+        tenant = call.named_tenant
+    call.principal.require_tenant(asked.tenantid or tenant)
+    if asked.tenantid is not None and asked.tenantid != tenant:
+        raise PayloadInvalid("tenantid and the tenant of the request differ; name one", field="tenantid")
+    document = asked.model_dump(exclude_none=True)
+    document |= {
+        "specversion": "1.0",
+        "tenantid": tenant,
+        "id": asked.id or idempotency_key(call) or str(uuid_utils.uuid7()),
+        "source": asked.source or f"/modules/{asked.type.partition('.')[0]}",
+        "time": asked.time or format_time(call.deps.clock.now()),
+    }
+    envelope: Envelope = from_document(document)
+    await call.deps.door.publish(envelope)
+    return Answer(
+        status=202,
+        content={
+            "id": envelope.id,
+            "source": envelope.source,
+            "type": envelope.type,
+            "tenant": tenant,
+            "correlation_id": envelope.correlationid,
+            "as_of": await call.deps.reader.head(),
+        },
+    )
+
+
+async def start_run(call: Call) -> Answer:
+    asked: models.StartRun = call.body
+    return await begin(
+        call, call.named_tenant, call.path("workflow"), asked.input, correlation_id=asked.correlation_id
+    )
+
+
+async def order_command(call: Call) -> Answer:
+    """A direct command is a run of one step: the same record, the same audit, the same undo on cancel."""
+    asked: models.OrderCommand = call.body
+    deps = call.deps
+    if asked.type is not None:
+        command = deps.registry.command(asked.type)
+        kind = asked.type
+        found = [name for name, spec in deps.plans.actions.items() if spec.command == kind]
+        action = min(found, key=len) if found else ""
+    else:
+        action = asked.action or ""
+        spec = deps.plans.actions.get(action)
+        if spec is None or spec.command is None:
+            raise NotFound(f"there is no command {action!r}; its module is not installed", field="action")
+        kind = spec.command
+        command = deps.registry.command(kind)
+    permission = command.command.permission
+    if permission is not None and not call.principal.may(permission):
+        # Module permissions are not in the engine's roles: an admin holds them, tenancy's only the platform's admin.
+        wide = kind.startswith(_ALL_TENANTS) and call.principal.tenant is not None
+        if "admin" not in call.principal.roles or wide:
+            raise Forbidden(f"this needs the permission {permission}; ask an admin for a role that holds it")
+    data = deps.registry.check_command(kind, asked.data)
+    return await begin(
+        call,
+        call.named_tenant,
+        DIRECT_COMMAND,
+        {"action": action, "input": data},
+        correlation_id=asked.correlation_id,
+    )
+
+
+async def register_tenant(call: Call) -> Answer:
+    """Starts the tenant's onboarding, under the new tenant. The tenant's id is the key: registering it again answers
+    with the run that is doing it.
+    """
+    asked: models.RegisterTenant = call.body
+    data = asked.model_dump(exclude={"tenant"})
+    return await begin(call, asked.tenant, TENANT_ONBOARDING, data, key=f"register-{asked.tenant}")
+
+
+async def begin(
+    call: Call,
+    tenant: str,
+    workflow: str,
+    data: dict[str, object],
+    *,
+    key: str | None = None,
+    kind: str = "manual",
+    initiator: str | None = None,
+    correlation_id: str | None = None,
+) -> Answer:
+    """202 with the new run, 200 with the original one for a known key."""
+    begun = await call.deps.door.start_run(
+        tenant,
+        workflow,
+        data,
+        key=key or idempotency_key(call) or str(uuid_utils.uuid7()),
+        kind=kind,
+        initiator=initiator or call.principal.name,
+        correlation_id=correlation_id,
+    )
+    return Answer(
+        status=200 if begun.duplicate else 202,
+        headers={"Location": f"/v1/runs/{begun.run_id}"},
+        content={
+            "run_id": str(begun.run_id),
+            "tenant": tenant,
+            "workflow": workflow,
+            "duplicate": begun.duplicate,
+            "correlation_id": correlation_id,
+            "as_of": await call.deps.reader.head(),
+        },
+    )
+
+
+async def cancel_run(call: Call) -> Answer:
+    asked: models.Reason = call.body
+    tenant = await tenant_of_run(call)
+    await call.deps.door.cancel(tenant, call.run_id, by=call.principal.name, reason=asked.reason)
+    return await _accepted(call)
+
+
+async def terminate_run(call: Call) -> Answer:
+    asked: models.Reason = call.body
+    tenant = await tenant_of_run(call)
+    await call.deps.door.terminate(tenant, call.run_id, by=call.principal.name, reason=asked.reason)
+    return await _accepted(call)
+
+
+async def abandon_run(call: Call) -> Answer:
+    asked: models.Reason = call.body
+    tenant = await tenant_of_run(call)
+    await call.deps.door.abandon(tenant, call.run_id, by=call.principal.name, reason=asked.reason)
+    return await _accepted(call)
+
+
+async def retry_run(call: Call) -> Answer:
+    asked: models.RetryRun = call.body
+    tenant = await tenant_of_run(call)
+    await call.deps.door.retry(tenant, call.run_id, by=call.principal.name, step=asked.step)
+    return await _accepted(call)
+
+
+async def skip_step(call: Call) -> Answer:
+    asked: models.SkipStep = call.body
+    tenant = await tenant_of_run(call)
+    await call.deps.door.skip(
+        tenant, call.run_id, asked.step, asked.output, by=call.principal.name, reason=asked.reason
+    )
+    return await _accepted(call)
+
+
+async def decide_approval(call: Call) -> Answer:
+    """Only who holds the role that the approval asks for, or an admin, may decide."""
+    asked: models.Decide = call.body
+    tenant, name = await tenant_of_run(call), call.path("name")
+    state = await call.deps.door.state(tenant, call.run_id)
+    wait = next((wait for wait in state.open_waits() if wait.kind == "approval" and wait.name == name), None)
+    if wait is None:
+        raise Conflict(f"no approval called {name!r} is open on this run", status_of_run=state.status)
+    role = wait.asked["role"]
+    if role not in call.principal.roles and "admin" not in call.principal.roles:
+        raise Forbidden(f"this approval asks for the role {role}")
+    await call.deps.door.decide_approval(
+        tenant, call.run_id, name, approved=asked.approved, by=call.principal.name, comment=asked.comment
+    )
+    return await _accepted(call)
+
+
+async def _accepted(call: Call) -> Answer:
+    return Answer(status=202, content={"run_id": str(call.run_id), "as_of": await call.deps.reader.head()})
+
+
+def idempotency_key(call: Call) -> str | None:
+    """The header, when it was sent. Raises `RequestInvalid` for a text that cannot be a key."""
+    key = call.request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not 0 < len(key) <= 180 or not key.isascii() or not key.isprintable():
+        raise RequestInvalid("Idempotency-Key must be 1 to 180 printable ASCII characters", field=IDEMPOTENCY_KEY)
+    return key

@@ -1,0 +1,272 @@
+"""From a request to a handler and back: who is calling, for which tenant, with what; every refusal as problem+json.
+
+The order is fixed: shape of the request line, identity, tenant, permission, query, body. So nothing of a body is read
+for a caller who may not send one, and what belongs to another tenant looks like what is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import uuid_utils
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, Answer, Call, Deps, Route
+from contracts.envelope import check_depth
+from contracts.problems import EnvelopeInvalid, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
+from engine.guards.permissions import Principal, verify_authorization
+from engine.logs import logger
+from engine.metrics import Metrics
+
+PROBLEM_TYPE: Final = "application/problem+json"
+REQUEST_ID: Final = "X-Request-Id"
+VIEW_SECONDS: Final = 5.0
+"""How long a reader waits for a read model to reach `as_of`."""
+
+MAX_LINE: Final = 4_000
+NOBODY: Final = Principal("", None, (), frozenset())
+
+_log = logger("web")
+
+
+class MethodRefused(Problem):
+    code = "method_not_allowed"
+    title = "This resource does not know that method"
+    status = 405
+    exit_code = 2
+
+
+class RequestInvalid(Problem):
+    code = "request_invalid"
+    title = "The request cannot be understood"
+    status = 400
+    exit_code = 2
+
+
+class ViewBehind(Unavailable):
+    code = "view_behind"
+    title = "The read model has not seen this position yet"
+
+
+class Internal(Problem):
+    code = "internal"
+    title = "The engine made a mistake"
+
+
+async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response:
+    """One call of one route."""
+    _check_line(request)
+    principal = NOBODY
+    if route.permission is not None:
+        principal = await verify_authorization(deps.store, request.headers.get("Authorization"), now=deps.clock.now())
+    tenant = _tenant(route, request, principal)
+    if route.permission is not None:
+        principal.require(route.permission)
+    query = _query(route, request)
+    raw = b""
+    body: Any = None
+    if route.body is not None or route.signed:
+        raw = await _read(request, deps.max_body_bytes)
+        if not route.signed:
+            body = _body(route, raw)
+    as_of = getattr(query, "as_of", None)
+    if (
+        route.view is not None
+        and as_of is not None
+        and not await deps.reader.reached(route.view, as_of, timeout_seconds=VIEW_SECONDS)
+    ):
+        raise ViewBehind("the read model is still behind this position; ask again, or leave as_of out")
+    call = Call(deps=deps, request=request, principal=principal, tenant=tenant, body=body, query=query, raw=raw)
+    return render(route, await route.handler(call))
+
+
+def render(route: Route, given: Answer) -> web.Response:
+    """Only what the route declares leaves the house."""
+    content = given.content if isinstance(given.content, BaseModel) else route.answer.model_validate(given.content)
+    text = content.model_dump_json(by_alias=True).encode()
+    headers = dict(given.headers)
+    as_of = getattr(content, "as_of", None)
+    if as_of:
+        headers[AS_OF_HEADER] = as_of
+    return web.Response(body=text, status=given.status, content_type="application/json", headers=headers)
+
+
+def problem_response(problem: Problem) -> web.Response:
+    """RFC 9457. The document has nothing of the request in it: equal refusals are equal bytes."""
+    headers = {}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if problem.retryable:
+        headers["Retry-After"] = "1"
+    document = orjson.dumps(problem.to_document(), default=str)
+    return web.Response(body=document, status=problem.status, content_type=PROBLEM_TYPE, headers=headers)
+
+
+def middleware(metrics: Metrics) -> Any:
+    """The outermost layer: request id, caching and sniffing headers, one metric, and no error without an answer."""
+
+    @web.middleware
+    async def around(request: web.Request, handler: Any) -> web.StreamResponse:
+        began = time.perf_counter()
+        request_id = _request_id(request)
+        try:
+            response: web.StreamResponse = await handler(request)
+        except asyncio.CancelledError:
+            raise
+        except Problem as problem:
+            response = problem_response(problem)
+        except web.HTTPException as refused:
+            response = problem_response(_from_http(refused))
+            if isinstance(refused, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
+        except Exception as error:
+            _log.error(
+                "request failed",
+                method=request.method,
+                route=_route_of(request),
+                request_id=request_id,
+                exc_info=error,
+            )
+            response = problem_response(Internal("this was not your mistake; give the request id to the operator"))
+        response.headers[REQUEST_ID] = request_id
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        route = _route_of(request)
+        metrics.http_requests.of(request.method, route, f"{response.status // 100}xx").inc()
+        metrics.http_request_duration.of(route).observe(time.perf_counter() - began)
+        return response
+
+    return around
+
+
+def _check_line(request: web.Request) -> None:
+    if len(request.raw_path) > MAX_LINE:
+        raise RequestInvalid(f"the address is longer than {MAX_LINE} characters", field="path")
+    if "\x00" in request.path or any("\x00" in name + value for name, value in request.query.items()):
+        raise RequestInvalid("the address holds a NUL character", field="path")
+
+
+def _tenant(route: Route, request: web.Request, principal: Principal) -> str | None:
+    """The tenant this call is about. A tenant's token cannot name another one, existing or not."""
+    if route.permission is None:
+        return request.match_info.get("tenant")
+    named = request.headers.get(TENANT_HEADER) or request.query.get("tenant")
+    if principal.tenant is None:
+        return named
+    if named is not None:
+        principal.require_tenant(named)
+    return principal.tenant
+
+
+def _query(route: Route, request: web.Request) -> BaseModel:
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in given:
+            raise RequestInvalid(f"query parameter {name} is given twice", field=name)
+        given[name] = value
+    if "tenant" not in route.query.model_fields:
+        given.pop("tenant", None)
+    if route.permission is None:
+        return route.query()
+    try:
+        return route.query.model_validate({name: value for name, value in given.items() if value != ""})
+    except ValidationError as invalid:
+        raise _from_validation(invalid, RequestInvalid) from None
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    if request.content_length is not None and request.content_length > limit:
+        raise TooLarge(f"the body is {request.content_length} bytes; send at most {limit}", field="body")
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"send at most {limit} bytes", field="body") from None
+    except (ValueError, web.RequestPayloadError, web.HTTPBadRequest):
+        raise RequestInvalid("the body does not arrive as its headers say", field="body") from None
+
+
+def parse_json(raw: bytes) -> Any:
+    """Raises `EnvelopeInvalid` for what is not JSON, or nested too deeply."""
+    check_depth(raw)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise EnvelopeInvalid("body", f"is not JSON: {error.msg}") from None
+
+
+def _body(route: Route, raw: bytes) -> BaseModel:
+    assert route.body is not None
+    document = parse_json(raw) if raw.strip() else {}
+    if not isinstance(document, dict):
+        raise PayloadInvalid("the body must be a JSON object", field="body")
+    try:
+        return route.body.model_validate(document)
+    except ValidationError as invalid:
+        raise _from_validation(invalid, PayloadInvalid) from None
+
+
+def _from_validation(invalid: ValidationError, kind: type[Problem]) -> Problem:
+    errors = [
+        {"field": ".".join(str(part) for part in error["loc"]) or "body", "message": _plain(error["msg"])}
+        for error in invalid.errors(include_url=False, include_input=False, include_context=False)[:20]
+    ]
+    first = errors[0]
+    return kind(f"{first['field']}: {first['message']}", field=first["field"], errors=errors)
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _from_http(refused: web.HTTPException) -> Problem:
+    match refused.status:
+        case 404:
+            return NotFound("there is no such address; /openapi.json lists them")
+        case 405:
+            return MethodRefused("use one of the methods in Allow")
+        case 413:
+            return TooLarge("the body is too large", field="body")
+        case status if 400 <= status < 500:
+            return RequestInvalid(f"the request was refused: {refused.reason}")
+        case _:
+            return Internal("the request could not be answered")
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get(REQUEST_ID, "")
+    if 0 < len(given) <= 100 and given.isascii() and given.isprintable():
+        return given
+    return str(uuid_utils.uuid7())
+
+
+def _route_of(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"
+
+
+def uuid_text(text: str | None, field: str) -> UUID | None:
+    """An id from a query parameter. Raises `RequestInvalid`."""
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise RequestInvalid(f"{field} must be a run id as this API gives it", field=field) from None
+
+
+__all__ = [
+    "Internal",
+    "RequestInvalid",
+    "ViewBehind",
+    "answer",
+    "middleware",
+    "parse_json",
+    "problem_response",
+    "render",
+    "uuid_text",
+]

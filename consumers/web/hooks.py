@@ -1,0 +1,164 @@
+"""Webhook starts: a third party's signed POST begins a run of the saga that declares the path.
+
+Proof of origin is an API token with `runs.start`, or a signature over the body as received (plain
+`X-Hub-Signature-256`, or Standard Webhooks). Every failure of proof is the same 401, and nothing is recorded of the
+request but a count: one `SignatureRefusedV1` per endpoint and minute. The body is parsed only after it is proven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from typing import Final
+from uuid import UUID, uuid5
+
+from aiohttp import web
+
+from consumers.web.acting import IDEMPOTENCY_KEY, begin
+from consumers.web.dispatch import parse_json
+from consumers.web.routes import TENANT_HEADER, Answer, Call, Deps
+from contracts.envelope import Envelope, is_tenant
+from contracts.notices import UNWIND, SignatureRefusedV1
+from contracts.problems import Forbidden, NotFound, PayloadInvalid, Unauthenticated, Unavailable
+from contracts.sdk.transport import EVENTS_EXCHANGE
+from engine.guards.permissions import unauthenticated, verify_authorization
+from engine.guards.signatures import verify_webhook
+from engine.store import Commit, OutboxMessage
+from engine.store.mapper import seal_blob
+
+FLUSH_SECONDS: Final = 60.0
+MOST_ENDPOINTS: Final = 1_000
+_NOTICES: Final = UUID("0b7c6a0e-5f0c-4f5f-9f0d-0d4a4c1b5b1e")
+
+
+async def start_by_hook(call: Call) -> Answer:
+    """POST /hooks/{tenant}/{path}, and POST /signup."""
+    return await _start(call, "/" + call.path("path"), call.path("tenant"))
+
+
+async def start_by_signup(call: Call) -> Answer:
+    """POST /signup: the tenant is the token's, or named by X-Tenant under a signature."""
+    return await _start(call, "/signup", call.request.headers.get(TENANT_HEADER))
+
+
+async def _start(call: Call, path: str, tenant: str | None) -> Answer:
+    refusals: Refusals = call.request.app[REFUSALS]
+    try:
+        tenant, initiator, message_id = await _prove(call, path, tenant)
+    except Unauthenticated:
+        refusals.count(tenant, path)
+        raise
+    saga = call.deps.plans.hook(path)
+    if saga is None:
+        raise NotFound("no workflow is started by this path", field="path")
+    document = parse_json(call.raw)
+    if not isinstance(document, dict):
+        raise PayloadInvalid("the body must be a JSON object", field="body")
+    key = f"{path.strip('/')}/{message_id or hashlib.sha256(call.raw).hexdigest()}"
+    return await begin(call, tenant, saga.name, document, key=key[:180], kind="hook", initiator=initiator)
+
+
+async def _prove(call: Call, path: str, tenant: str | None) -> tuple[str, str, str | None]:
+    """The tenant, the initiator and the sender's message id. Raises the one `Unauthenticated`."""
+    headers = call.request.headers
+    if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise unauthenticated()
+    if "Authorization" in headers:
+        principal = await verify_authorization(
+            call.deps.store, headers["Authorization"], now=call.deps.clock.now()
+        )
+        tenant = tenant or principal.tenant
+        try:
+            principal.require("runs.start")
+            if tenant is None:
+                raise unauthenticated()
+            principal.require_tenant(tenant)
+        except (Forbidden, NotFound):
+            raise unauthenticated() from None
+        given = headers.get("webhook-id") or headers.get(IDEMPOTENCY_KEY)
+        return _named(tenant), principal.name, _printable(given)
+    message_id = verify_webhook(headers, call.raw, call.deps.signup_secrets, now=call.deps.clock.now())
+    return _named(tenant), f"hook:{path}", message_id or _printable(headers.get(IDEMPOTENCY_KEY))
+
+
+def _named(tenant: str | None) -> str:
+    if tenant is None or not is_tenant(tenant):
+        raise PayloadInvalid(f"name the tenant: /hooks/<tenant>/<path>, or header {TENANT_HEADER}", field="tenant")
+    return tenant
+
+
+def _printable(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not 0 < len(text) <= 120 or not text.isascii() or not text.isprintable():
+        raise PayloadInvalid("the message id must be 1 to 120 printable ASCII characters", field="webhook-id")
+    return text
+
+
+class Refusals:
+    """Counts refused requests by tenant and endpoint and tells the bus once a minute. Tenants that do not exist are
+    not counted: an unknown name in an address must leave nothing behind.
+    """
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._counts: dict[tuple[str, str], int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def count(self, tenant: str | None, path: str) -> None:
+        key = (tenant or "", path[:100])
+        if key in self._counts or len(self._counts) < MOST_ENDPOINTS:
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="refusals")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        with suppress(Unavailable):
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Tells what was counted since the last time."""
+        counts, self._counts = self._counts, {}
+        for (tenant, path), n in counts.items():
+            if tenant and await self._deps.store.tokens(tenant):
+                await self._tell(tenant, path, n)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            with suppress(Unavailable):
+                await self.flush()
+
+    async def _tell(self, tenant: str, path: str, count: int) -> None:
+        deps = self._deps
+        now = deps.clock.now()
+        ident = str(uuid5(_NOTICES, f"{tenant}{path}{now.isoformat()}"))
+        notice = SignatureRefusedV1(endpoint=path, count=count)
+        envelope = Envelope(
+            id=ident,
+            source=UNWIND.source,
+            type=UNWIND.type_of(SignatureRefusedV1),
+            tenantid=tenant,
+            time=now,
+            data=notice.model_dump(mode="json"),
+        )
+        keys = await deps.vault.keys_for(tenant)
+        message = OutboxMessage(
+            message_id=ident,
+            exchange=EVENTS_EXCHANGE,
+            routing_key=envelope.type,
+            body=seal_blob(keys, "outbox", ident, envelope.to_json()),
+        )
+        commit = Commit(tenant=tenant, stream=None, outbox=(message,))
+        await deps.store.append([commit], epoch=deps.door.epoch, now=deps.clock.database_now())
+        deps.door.on_outbox()
+
+
+REFUSALS: Final = web.AppKey("refusals", Refusals)

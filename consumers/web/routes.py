@@ -1,0 +1,151 @@
+"""What a route is, as data: method, path, who may call it, what goes in and out. The table is `consumers.web.table`.
+
+The dispatcher (`consumers.web.dispatch`) reads a route to check a call before its handler sees it; the OpenAPI document
+(`consumers.web.openapi`) is written from the same fields, so neither can say what the other does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from contracts.problems import NotFound, PayloadInvalid
+from contracts.registry import Registry
+from engine.clock import Clock
+from engine.door import Door
+from engine.guards.permissions import Principal
+from engine.metrics import Metrics
+from engine.settings import Settings
+from engine.store import Store
+from engine.store.keys import Vault
+from engine.triggers import Plans
+from projections.reader import Reader
+
+AS_OF_HEADER: Final = "Unwind-As-Of"
+TENANT_HEADER: Final = "X-Tenant"
+
+Checks = Mapping[str, Mapping[str, Any]]
+
+
+class Process(Protocol):
+    """What the web needs of the process it runs in (`consumers.assembly.Assembly`)."""
+
+    settings: Settings
+    roles: Sequence[str]
+    store: Store
+    vault: Vault
+    door: Door
+    registry: Registry
+    plans: Plans
+    clock: Clock
+    metrics: Metrics
+
+    async def checks(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """Everything handlers use."""
+
+    store: Store
+    vault: Vault
+    door: Door
+    reader: Reader
+    registry: Registry
+    plans: Plans
+    clock: Clock
+    metrics: Metrics
+    checks: Callable[[], Awaitable[Checks]]
+    signup_secrets: Sequence[str] = ()
+    max_body_bytes: int = 262_144
+
+
+class Empty(BaseModel):
+    """No fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One checked request. `tenant` None: the platform asks over all tenants. `body` and `query` are of the route's
+    models; `raw` is the body as received, for routes that verify it.
+    """
+
+    deps: Deps
+    request: web.Request
+    principal: Principal
+    tenant: str | None
+    body: Any
+    query: Any
+    raw: bytes = b""
+
+    @property
+    def named_tenant(self) -> str:
+        """The tenant. Raises `PayloadInvalid` when a platform token did not name one."""
+        if self.tenant is None:
+            raise PayloadInvalid(f"name the tenant: header {TENANT_HEADER}, or query parameter tenant", field="tenant")
+        return self.tenant
+
+    @property
+    def run_id(self) -> UUID:
+        """The run of the path. Raises the `NotFound` of a run that does not exist when it is no id."""
+        return self.identifier("run_id", "run")
+
+    def identifier(self, name: str, word: str) -> UUID:
+        try:
+            return UUID(self.request.match_info[name])
+        except ValueError:
+            raise NotFound(f"there is no such {word}", field=name) from None
+
+    def path(self, name: str) -> str:
+        return self.request.match_info[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`content` is JSON-native or a pydantic model."""
+
+    content: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table. `permission` None: the handler itself proves who is calling (webhooks). `key`: it takes
+    an Idempotency-Key header. `view`: the read model it answers from, which a caller may wait for with `as_of`.
+    `signed`: the handler gets the body as received.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    permission: str | None
+    answer: type[BaseModel]
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] = Empty
+    status: int = 200
+    key: bool = False
+    view: str | None = None
+    signed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The operation's id in the OpenAPI document."""
+        return self.handler.__name__
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names in the path, in order."""
+        return tuple(part[1:].split("}")[0].split(":")[0] for part in self.path.split("/") if part.startswith("{"))

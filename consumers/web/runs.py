@@ -1,0 +1,155 @@
+"""Handlers that read runs: list, one, timeline, steps, why it stands still, and the story it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from consumers.web import models
+from consumers.web.dispatch import RequestInvalid, uuid_text
+from consumers.web.routes import Answer, Call
+from contracts.envelope import format_time
+from contracts.problems import NotFound
+from engine.store.keys import Erased
+from engine.store.mapper import arrival_ident, open_blob
+from projections.causation import tree
+
+STORY_RUNS = 200
+
+
+async def list_runs(call: Call) -> Answer:
+    query: models.RunsQuery = call.query
+    attribute = None
+    if query.attribute is not None:
+        name, _, value = query.attribute.partition(":")
+        attribute = (name, value)
+    page = await call.deps.reader.runs(
+        call.tenant if attribute is None else call.named_tenant,
+        statuses=query.statuses,
+        workflow=query.workflow,
+        correlation_id=query.correlation_id,
+        business_state=query.business_state,
+        attribute=attribute,
+        before=_run_cursor(query.cursor),
+        limit=query.limit,
+    )
+    return Answer(content={"items": page.items, "next": page.next, "as_of": page.as_of})
+
+
+async def get_run(call: Call) -> Answer:
+    found = await call.deps.reader.run(call.tenant, call.run_id)
+    if found is None:
+        raise no_run()
+    return Answer(content=found)
+
+
+async def get_timeline(call: Call) -> Answer:
+    query: models.TimelineQuery = call.query
+    page = await call.deps.reader.timeline(
+        call.tenant, call.run_id, after=_number(query.cursor) or 0, limit=query.limit
+    )
+    if page is None:
+        raise no_run()
+    return Answer(content={"items": page.items, "next": page.next, "as_of": page.as_of})
+
+
+async def get_steps(call: Call) -> Answer:
+    page = await call.deps.reader.steps(call.tenant, call.run_id)
+    if page is None:
+        raise no_run()
+    return Answer(content={"items": page.items, "as_of": page.as_of})
+
+
+async def explain_run(call: Call) -> Answer:
+    said = await call.deps.door.explain(await tenant_of_run(call), call.run_id)
+    wakes = {reason: [_shown(row) for row in rows] for reason, rows in said.wakes.items()}
+    return Answer(
+        content={
+            "run_id": str(call.run_id),
+            "status": said.status,
+            "sentence": said.sentence,
+            "branches": list(said.branches),
+            "wakes": wakes,
+        }
+    )
+
+
+async def get_story(call: Call) -> Answer:
+    correlation_id = call.path("correlation_id")
+    page = await call.deps.reader.story(call.tenant, correlation_id, limit=STORY_RUNS)
+    if not page.items:
+        raise NotFound("there is no such story", field="correlation_id")
+    runs = []
+    causes: dict[str, str | None] = {}
+    for run in page.items:
+        entries = [entry async for entry in call.deps.reader.entries(run["tenant"], UUID(run["run_id"]))]
+        runs.append((run, entries))
+        trigger = run["trigger"]
+        if trigger.get("kind") == "event" and trigger.get("id") not in causes:
+            causes[trigger["id"]] = await _cause(call, run["tenant"], trigger)
+    return Answer(
+        content={
+            "correlation_id": correlation_id,
+            "roots": tree(runs, causes),
+            "runs": len(runs),
+            "as_of": page.as_of,
+        }
+    )
+
+
+async def tenant_of_run(call: Call) -> str:
+    """The run's tenant, also for a platform token that named none."""
+    if call.tenant is not None:
+        return call.tenant
+    rows = await call.deps.store.fetch("history_run", tenant=None, run_id=str(call.run_id))
+    if not rows:
+        raise no_run()
+    return str(rows[0]["tenant"])
+
+
+def no_run() -> NotFound:
+    """The one answer for a run of another tenant and for none."""
+    return NotFound("there is no such run", field="run_id")
+
+
+async def _cause(call: Call, tenant: str, trigger: dict[str, Any]) -> str | None:
+    """What caused the event that started a run: its envelope's `causationid`, from the journal while it is kept."""
+    source, event_id = str(trigger.get("source")), str(trigger.get("id"))
+    body = await call.deps.store.arrival(tenant, source, event_id)
+    if body is None:
+        return None
+    keys = await call.deps.vault.ready(tenant, [body])
+    content = open_blob(keys, "arrival", arrival_ident(source, event_id), body)
+    if isinstance(content, Erased):
+        return None
+    cause = orjson.loads(content).get("causationid")
+    return cause if isinstance(cause, str) else None
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    """A reason to wake without its hashes and sealed bytes."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, bytes | memoryview):
+            continue
+        shown[name] = format_time(value) if hasattr(value, "astimezone") else _json(value)
+    return shown
+
+
+def _json(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)
+
+
+def _run_cursor(cursor: str | None) -> str | None:
+    found = uuid_text(cursor, "cursor")
+    return None if found is None else str(found)
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 9:
+        raise RequestInvalid("cursor must be the `next` of the page before", field="cursor")
+    return int(cursor)
