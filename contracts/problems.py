@@ -36,7 +36,9 @@ class Problem(Exception):
 
     def to_document(self) -> dict[str, Any]:
         """The RFC 9457 members, plus `code`, `field` when one is to blame, and the context."""
+        # The context goes first: a name in it may never stand in for a member that readers decide by.
         document: dict[str, Any] = {
+            **self.context,
             "type": f"urn:unwind:problem:{self.code}",
             "title": self.title,
             "status": self.status,
@@ -45,7 +47,6 @@ class Problem(Exception):
         }
         if self.field is not None:
             document["field"] = self.field
-        document.update(self.context)
         return document
 
 
