@@ -12,7 +12,7 @@ from typer import TyperException
 
 from contracts.version import __version__
 from scripts.border import tell_line
-from scripts.verbs import configuration, contracts, proofs
+from scripts.verbs import configuration, contracts, deadletters, engine, keys, platform, proofs, runs, tokens
 
 app = typer.Typer(
     name="unwind",
@@ -22,9 +22,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-proofs.register(app)
+engine.register(app)
+app.add_typer(runs.app, name="runs")
+app.add_typer(deadletters.app, name="deadletters")
+platform.register(app)
+app.add_typer(keys.app, name="keys")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(configuration.app, name="config")
+proofs.register(app)
 
 
 @app.callback()

@@ -29,10 +29,14 @@ class AcceptanceRecorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Before anything is deselected: what is not collected at all is gone, what is deselected is not."""
+        if self._whole_files:
+            self._collected = {item.nodeid for item in items}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """After every other plug-in has given its marks."""
         known = {row.id for row in read_rows()}
-        for item in items:
-            if self._whole_files:
-                self._collected.add(item.nodeid)
+        for item in session.items:
             named = rows_of(item)
             unknown = sorted(set(named) - known)
             if unknown:

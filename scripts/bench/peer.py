@@ -13,6 +13,7 @@ from typing import Final, Literal
 import orjson
 
 from contracts.problems import Unavailable
+from scripts.provision.places import cache_folder
 
 REQUIREMENTS: Final = ("dbos==3.4.0", "psycopg[binary]==3.3.9")
 INSTALL_SECONDS: Final = 600
@@ -27,16 +28,6 @@ class PeerRun:
     steps_per_second: float
     p50_ms: float
     p99_ms: float
-
-
-def cache_folder() -> Path:
-    """Where tools are kept between runs: UNWIND_CACHE, else /var/cache/unwind as root, else the user's cache."""
-    named = os.environ.get("UNWIND_CACHE")
-    if named:
-        return Path(named)
-    if os.geteuid() == 0:
-        return Path("/var/cache/unwind")
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unwind"
 
 
 def environment() -> Path:

@@ -122,10 +122,10 @@ def _servers(figures: Sequence[Figure], postgres_url: str, rabbitmq_url: str) ->
     if postgres_url and rabbitmq_url:
         yield Servers(postgres_url, rabbitmq_url)
         return
-    from scripts.provision import provision
+    from scripts.provision import servers
 
-    with provision() as given:
-        yield Servers(postgres_url or given.postgres_url, rabbitmq_url or given.rabbitmq_url)
+    with servers(postgres=not postgres_url, rabbitmq=not rabbitmq_url, durable=True, given=False) as private:
+        yield Servers(postgres_url or private.postgres_url, rabbitmq_url or private.rabbitmq_url)
 
 
 def _tell(number: int, what: str) -> None:

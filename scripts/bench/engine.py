@@ -1,0 +1,54 @@
+"""The measured engine: the product's own assembly with all roles, plus workload A's contract and saga. It prints one
+JSON line (`scripts.bench.measure.Engine`) when it is ready and serves until SIGTERM. Settings come from the
+environment as for `unwind serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+import orjson
+
+from consumers.assembly import Assembly, bus_url, database_url, first_run
+from engine.logs import configure
+from engine.settings import Settings, load
+from scripts.bench.workload import MODULE, SAGAS
+
+
+async def serve(settings: Settings, appends_at_once: int) -> None:
+    async def started(assembly: Assembly) -> None:
+        await assembly.ready()
+        store = database_url(settings).removeprefix("sqlite:///" if settings.database_url is None else "")
+        ready = {"bus_url": bus_url(settings), "store": store, "metrics_url": f"{assembly.url}/metrics"}
+        sys.stdout.write(orjson.dumps(ready).decode() + "\n")
+        sys.stdout.flush()
+
+    await first_run(settings)
+    await Assembly(settings, sagas=SAGAS, modules=(MODULE,), appends_at_once=appends_at_once).run_until_signal(
+        started=started
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commits-per-append", type=int, default=0)
+    parser.add_argument("--appends-at-once", type=int, default=1)
+    given = parser.parse_args()
+    settings = load()
+    limits = settings.limits.model_copy(
+        update={"pool_size": max(settings.limits.pool_size, given.appends_at_once + 5)}
+        | ({"batch_commits": given.commits_per_append} if given.commits_per_append else {})
+    )
+    configure(settings.log)
+    try:
+        import uvloop
+    except ImportError:
+        runner = asyncio.run
+    else:
+        runner = uvloop.run
+    runner(serve(settings.model_copy(update={"limits": limits}), given.appends_at_once))
+
+
+if __name__ == "__main__":
+    main()

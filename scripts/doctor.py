@@ -1,0 +1,136 @@
+"""`unwind doctor`: looks at everything an engine needs, one thing after the other, and names the remedy of what is
+wrong. It changes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from contracts.problems import Problem
+from contracts.version import __version__
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
+
+STUCK_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`wrong` must be mended before an engine runs well; `note` is worth knowing."""
+
+    check: str
+    state: Literal["ok", "note", "wrong"]
+    detail: str
+
+
+async def examine() -> list[Finding]:
+    """Every check, in the order in which a start would meet them."""
+    from engine.settings import load
+
+    try:
+        settings = load()
+    except Problem as problem:
+        return [Finding("settings", "wrong", problem.detail)]
+    found = [Finding("version", "ok", __version__), Finding("settings", "ok", "all understood")]
+    found.append(_folder(settings))
+    found.append(_engine(settings))
+    found.append(_key_file(settings))
+    found.extend([finding async for finding in _store(settings)])
+    found.append(await _bus(settings))
+    return found
+
+
+def _folder(settings: Settings) -> Finding:
+    folder = settings.data_dir.absolute()
+    if not folder.exists():
+        return Finding("data folder", "note", f"{folder} does not exist yet; the first `unwind up` makes it")
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        return Finding(
+            "data folder", "wrong", f"{folder} has mode {mode:04o}, others may look into it: chmod 700 {folder}"
+        )
+    if not os.access(folder, os.W_OK):
+        return Finding("data folder", "wrong", f"{folder} cannot be written by this user")
+    return Finding("data folder", "ok", str(folder))
+
+
+def _engine(settings: Settings) -> Finding:
+    from scripts.residence import resident
+
+    holder = resident(settings.data_dir)
+    if holder is None:
+        return Finding("engine", "note", "no `unwind up` runs in the data folder")
+    return Finding("engine", "ok", f"process {holder.pid} at {holder.url or 'an address it has not told yet'}")
+
+
+def _key_file(settings: Settings) -> Finding:
+    from engine.store.key_ring import KeyRing, KeyRingMissing
+
+    try:
+        ring = KeyRing.load(settings.key_path)
+    except KeyRingMissing as problem:
+        return Finding("key file", "note", problem.detail)
+    except Problem as problem:
+        return Finding("key file", "wrong", problem.detail)
+    return Finding(
+        "key file",
+        "ok",
+        f"{settings.key_path}, current root key {ring.current}; is it backed up apart from the database?",
+    )
+
+
+async def _store(settings: Settings) -> AsyncIterator[Finding]:
+    from consumers.assembly import database_url
+    from engine.store import open_store
+    from engine.store.key_ring import KeyRing
+    from engine.store.keys import Vault
+
+    if settings.database_url is None and not (settings.data_dir / "unwind.db").exists():
+        yield Finding("database", "note", "there is none yet; the first `unwind up` makes it")
+        return
+    store = open_store(database_url(settings))
+    try:
+        await store.start()
+        await store.ping()
+        yield Finding("database", "ok", "answers, and its schema fits this program")
+        if settings.key_path.exists():
+            try:
+                await Vault(store, KeyRing.load(settings.key_path)).start()
+            except Problem as problem:
+                yield Finding("keys", "wrong", problem.detail)
+            else:
+                yield Finding("keys", "ok", "the key file belongs to this database")
+        stuck = await store.runs_without_wake(older_than_seconds=STUCK_SECONDS, limit=100)
+        detail = f"{len(stuck)} open runs have no reason to wake; an engine with the janitor's role repairs them"
+        yield (
+            Finding("runs", "wrong", detail) if stuck else Finding("runs", "ok", "every open run has a reason to wake")
+        )
+        letters = await store.dead_letters(tenant=None, limit=100)
+        if letters:
+            yield Finding("dead letters", "note", f"{len(letters)} wait for an operator; `unwind deadletters list`")
+    except Problem as problem:
+        yield Finding("database", "wrong", problem.detail)
+    finally:
+        await store.stop()
+
+
+async def _bus(settings: Settings) -> Finding:
+    from consumers.assembly import bus_url
+    from contracts.sdk.transport import open_transport
+
+    if settings.bus_url is None and not (settings.data_dir / "bus.db").exists():
+        return Finding("bus", "note", "there is none yet; the first `unwind up` makes it")
+    transport = open_transport(bus_url(settings), name="unwind-doctor")
+    try:
+        await transport.start()
+    except Problem as problem:
+        return Finding("bus", "wrong", problem.detail)
+    else:
+        blocked = "it asks publishers to pause: look for a memory or disk alarm"
+        return Finding("bus", "wrong", blocked) if transport.blocked else Finding("bus", "ok", "answers")
+    finally:
+        await transport.stop()

@@ -1,0 +1,41 @@
+"""Opens the store itself, for the few verbs that must work where no engine runs and no API could be asked:
+migrations, keys, the first token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from scripts.residence import resident
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
+    from engine.store import Store
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Store]:
+    """The store of these settings, started; with `migrate`, its missing migrations are applied first."""
+    from consumers.assembly import database_url
+    from engine.store import open_store
+
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = open_store(database_url(settings))
+    if migrate:
+        await store.migrate()
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+def must_be_alone(settings: Settings, what: str) -> None:
+    """Raises `Conflict` while an `up` lives in the data folder: it keeps in memory what `what` changes."""
+    from contracts.problems import Conflict
+
+    holder = resident(settings.data_dir)
+    if holder is not None:
+        raise Conflict(f"{what} needs the engine to stand still; stop process {holder.pid} first", field="data_dir")

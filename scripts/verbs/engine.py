@@ -1,0 +1,88 @@
+"""Verbs that run the engine: `up` for everything in one process, `serve` for chosen roles, `serve-module` for one
+shipped module, `migrate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from scripts.answer import Answer
+from scripts.border import verb
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    verb(app, "up")(up)
+    verb(app, "serve")(serve)
+    verb(app, "serve-module")(serve_module)
+    verb(app, "migrate")(migrate)
+
+
+def up(
+    demo: bool = typer.Option(False, "--demo", help="Run the demonstration against the API once the engine is ready."),
+    once: bool = typer.Option(False, "--once", help="Stop once ready, or once the demo has ended, with exit code 0."),
+    modules: str = typer.Option(
+        "", "--modules", help="Shipped modules: together (tasks), separate (processes) or none."
+    ),
+    port: int = typer.Option(-1, "--port", help="Port of the API; 0 takes a free one. Default: UNWIND_HTTP__PORT."),
+) -> Answer | None:
+    """Run the engine with all roles and the shipped modules in one process; make keys and a first token if needed."""
+    from scripts.up import run
+
+    return run(demo=demo, once=once, modules=modules, port=port)
+
+
+async def serve(
+    roles: str = typer.Option("", "--roles", help="Comma-separated roles; default: UNWIND_ROLES, else all."),
+) -> None:
+    """Run one process of the engine with the given roles until SIGTERM."""
+    from consumers.assembly import Assembly
+
+    settings = _settings(**({"roles": roles} if roles else {}))
+    _log(settings)
+    await Assembly(settings).run_until_signal()
+
+
+async def serve_module(
+    name: str = typer.Argument(help="Name of a shipped module, such as billing."),
+) -> None:
+    """Run one shipped module as a process of its own until SIGTERM."""
+    from consumers.module_host import run_module
+
+    settings = _settings()
+    _log(settings)
+    await run_module(name, settings)
+
+
+async def migrate() -> Answer:
+    """Apply missing migrations to the database."""
+    from engine.settings import load
+    from engine.store import open_store
+
+    settings = load()
+    from consumers.assembly import database_url
+
+    owner = settings.database_owner_url
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = open_store(owner.get_secret_value() if owner is not None else database_url(settings))
+    try:
+        applied = await store.migrate()
+    finally:
+        await store.stop()
+    return Answer({"applied": applied}, "\n".join(f"applied {name}" for name in applied) or "Nothing to apply.")
+
+
+def _settings(**overrides: object) -> Settings:
+    from engine.settings import load
+
+    return load(**overrides)
+
+
+def _log(settings: Settings) -> None:
+    from engine.logs import configure
+
+    configure(format=settings.log.format, level=settings.log.level)

@@ -1,0 +1,104 @@
+"""Verbs about the platform as a whole: `publish` an event, `rebuild` a read model, `doctor`, `openapi`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from scripts.answer import Answer, progress, table
+from scripts.border import verb
+from scripts.verbs.runs import Tenant
+
+
+def register(app: typer.Typer) -> None:
+    verb(app, "publish")(publish)
+    verb(app, "rebuild")(rebuild)
+    verb(app, "doctor")(doctor)
+    verb(app, "openapi")(openapi)
+
+
+async def publish(
+    kind: Annotated[str, typer.Argument(help="The event's type, such as crm.SignupRequestedV1.", metavar="TYPE")],
+    data: Annotated[
+        str, typer.Option(help="The event's data as a JSON object; - reads it from standard input.")
+    ] = "{}",
+    tenant: Tenant = None,
+    key: Annotated[str | None, typer.Option("--id", help="The event's id: the same id again changes nothing.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="The story it belongs to; default: a new one.")] = None,
+) -> Answer:
+    """Publish an event on the bus, as the module that declares it would."""
+    from scripts.documents import json_object
+    from scripts.reach import reach
+
+    body: dict[str, Any] = {"type": kind, "data": json_object(data, "data")}
+    if correlation_id:
+        body["correlationid"] = correlation_id
+    async with reach() as api:
+        published = await api.post("/v1/events", body, key=key, tenant=tenant)
+    follow = published["correlation_id"] or published["id"]
+    return Answer(published, f"published {published['id']}; see `unwind runs list --correlation-id {follow}`")
+
+
+async def rebuild(
+    view: Annotated[
+        str, typer.Argument(help="history, usage, audit, stats or approvals; all: one after the other.")
+    ] = "all",
+) -> Answer:
+    """Empty a read model, write it again from the log, compare checksums. The engine may keep running."""
+    from consumers.projector import VIEWS
+    from consumers.rebuild import Rebuild
+    from contracts.problems import NotFound
+    from engine.clock import SystemClock
+    from engine.metrics import Metrics
+    from engine.settings import load
+    from engine.store.key_ring import KeyRing
+    from engine.store.keys import Vault
+    from engine.store.mapper import Mapper
+    from scripts.opening import opened_store
+
+    chosen = [one for one in VIEWS if view in ("all", one.name)]
+    if not chosen:
+        raise NotFound(
+            f"no read model is called {view!r}; choose one of {', '.join(one.name for one in VIEWS)}", field="VIEW"
+        )
+    settings = load()
+    rebuilt = []
+    async with opened_store(settings) as store:
+        vault = Vault(store, KeyRing.load(settings.key_path))
+        await vault.start()
+        builder = Rebuild(store, vault, Mapper(), SystemClock(), Metrics())
+        for one in chosen:
+            with progress(one.name) as tell:
+                rebuilt.append(await builder.run(one, progress=lambda done, total, tell=tell: tell(done)))  # type: ignore[misc]
+    document = [
+        {"view": one.view, "events": one.events, "before": one.before, "after": one.after, "equal": one.equal}
+        for one in rebuilt
+    ]
+    rows = [(one.view, one.events, "equal" if one.equal else "DIFFERENT", one.after[:16]) for one in rebuilt]
+    return Answer(
+        document, table(("VIEW", "EVENTS", "CHECKSUM", "SHA-256"), rows), 0 if all(one.equal for one in rebuilt) else 1
+    )
+
+
+async def doctor() -> Answer:
+    """Check settings, files, database, bus and engine, and say what to do about what is wrong."""
+    from scripts.doctor import examine
+
+    findings = await examine()
+    document = [{"check": one.check, "state": one.state, "detail": one.detail} for one in findings]
+    rows = [(one.state, one.check, one.detail) for one in findings]
+    return Answer(
+        document, table(("", "CHECK", "FOUND"), rows), 1 if any(one.state == "wrong" for one in findings) else 0
+    )
+
+
+def openapi() -> Answer:
+    """The OpenAPI 3.1 document of the HTTP API."""
+    import orjson
+
+    from consumers.web.openapi import document
+    from consumers.web.table import ROUTES
+
+    described = document(ROUTES)
+    return Answer(described, orjson.dumps(described, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,243 @@
+"""`unwind runs ...`: look at runs and say a word to one. Every word is a durable input that the run's owner acts on;
+nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scripts.answer import Answer, pairs, stacked, table
+from scripts.border import verb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import RenderableType
+
+app = typer.Typer(no_args_is_help=True, help="Look at runs, and move those that wait for an operator.")
+
+RunId = Annotated[str, typer.Argument(help="The run's id.", metavar="RUN")]
+Tenant = Annotated[str | None, typer.Option("--tenant", "-t", envvar="UNWIND_TENANT", help="Act for this tenant.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
+
+
+@verb(app, "list")
+async def list_runs(
+    tenant: Tenant = None,
+    status: Annotated[str | None, typer.Option(help="Only runs in this status; several with commas.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+    attribute: Annotated[
+        str | None, typer.Option(help="Only runs with this declared attribute, as name:value.")
+    ] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Only runs of this story.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Most runs shown.")] = 25,
+    cursor: Annotated[str | None, typer.Option(help="Continue after the page before: its `next`.")] = None,
+) -> Answer:
+    """Runs, newest first."""
+    from scripts.reach import reach
+
+    async with reach() as api:
+        page = await api.get(
+            "/v1/runs",
+            tenant=tenant,
+            status=status,
+            workflow=workflow,
+            attribute=attribute,
+            correlation_id=correlation_id,
+            limit=limit,
+            cursor=cursor,
+        )
+    rows = [
+        (
+            run["run_id"],
+            run["tenant"],
+            run["workflow"],
+            run["status"],
+            run["business_state"],
+            run["started_at"],
+            run["error_code"],
+        )
+        for run in page["items"]
+    ]
+    shown = table(("RUN", "TENANT", "WORKFLOW", "STATUS", "STATE", "STARTED", "ERROR"), rows, empty="No runs.")
+    return Answer(page, stacked(shown, f"\nMore: --cursor {page['next']}") if page.get("next") else shown)
+
+
+@verb(app, "start")
+async def start(
+    workflow: Annotated[str, typer.Argument(help="The workflow to run now.")],
+    tenant: Tenant = None,
+    given: Annotated[
+        str, typer.Option("--input", help="The run's data as a JSON object; - reads it from standard input.")
+    ] = "{}",
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same key again answers with the original run.")
+    ] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Ties the run to a story that began elsewhere.")] = None,
+) -> Answer:
+    """Run a workflow now; you are its initiator."""
+    from scripts.documents import json_object
+    from scripts.reach import reach, segment
+
+    body: dict[str, Any] = {"input": json_object(given, "input")}
+    if correlation_id:
+        body["correlation_id"] = correlation_id
+    async with reach() as api:
+        begun = await api.post(f"/v1/workflows/{segment(workflow)}/runs", body, key=key, tenant=tenant)
+    known = " (this key is known: the original run)" if begun["duplicate"] else ""
+    return Answer(begun, f"{begun['run_id']}{known}")
+
+
+@verb(app, "show")
+async def show(run: RunId, tenant: Tenant = None) -> Answer:
+    """A run with its steps: input, output, error, duration, cost, attempts and undos."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        detail = await api.get(f"/v1/runs/{segment(run)}", tenant=tenant)
+        steps = await api.get(f"/v1/runs/{segment(run)}/steps", tenant=tenant)
+    return Answer({**detail, "steps": steps["items"]}, shown_run(detail, steps["items"]))
+
+
+@verb(app, "timeline")
+async def timeline(run: RunId, tenant: Tenant = None) -> Answer:
+    """Every event of a run, in order."""
+    from scripts.reach import reach, segment
+
+    entries: list[dict[str, Any]] = []
+    cursor = None
+    async with reach() as api:
+        while True:
+            page = await api.get(f"/v1/runs/{segment(run)}/timeline", tenant=tenant, limit=1000, cursor=cursor)
+            entries += page["items"]
+            cursor = page.get("next")
+            if not cursor:
+                break
+    rows = [
+        (
+            entry["version"],
+            entry["event"].get("at"),
+            entry["topic"],
+            entry["event"].get("step") or entry["event"].get("name"),
+        )
+        for entry in entries
+    ]
+    return Answer(entries, table(("N", "AT", "EVENT", "STEP"), rows))
+
+
+@verb(app, "explain")
+async def explain(run: RunId, tenant: Tenant = None) -> Answer:
+    """Why a run is where it is, and every recorded reason that will move it."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        found = await api.get(f"/v1/runs/{segment(run)}/explain", tenant=tenant)
+    lines = [found["sentence"]]
+    if len(found["branches"]) > 1:
+        lines += [f"  - {branch}" for branch in found["branches"]]
+    wakes = [f"  {kind}: {spell(row)}" for kind, rows in found["wakes"].items() for row in rows]
+    if wakes:
+        lines += ["It will be moved by:", *wakes]
+    return Answer(found, "\n".join(lines))
+
+
+@verb(app, "cancel")
+async def cancel(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
+    """Stop a run and undo what it did."""
+    return await _tell(run, "cancel", tenant, {"reason": reason})
+
+
+@verb(app, "terminate")
+async def terminate(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
+    """Close a run at once and undo nothing; the run lists what is left."""
+    return await _tell(run, "terminate", tenant, {"reason": reason})
+
+
+@verb(app, "abandon")
+async def abandon(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
+    """Give a parked run up and undo what it did."""
+    return await _tell(run, "abandon", tenant, {"reason": reason})
+
+
+@verb(app, "retry")
+async def retry(
+    run: RunId,
+    tenant: Tenant = None,
+    step: Annotated[
+        str | None, typer.Option(help="Only this parked step; otherwise everything that is parked.")
+    ] = None,
+) -> Answer:
+    """Try what is parked again, after its cause was mended."""
+    return await _tell(run, "retry", tenant, {"step": step} if step else {})
+
+
+@verb(app, "skip")
+async def skip(
+    run: RunId,
+    step: Annotated[str, typer.Argument(help="The parked step.")],
+    output: Annotated[
+        str, typer.Option(help="What the run goes on with, as JSON; - reads it from standard input.")
+    ] = "null",
+    tenant: Tenant = None,
+    reason: Reason = "",
+) -> Answer:
+    """Go on as if a parked step had answered this output; it has no undo."""
+    from scripts.documents import json_value
+
+    return await _tell(run, "skip", tenant, {"step": step, "output": json_value(output, "output"), "reason": reason})
+
+
+async def _tell(run: str, word: str, tenant: str | None, body: dict[str, Any]) -> Answer:
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        accepted = await api.post(f"/v1/runs/{segment(run)}/{word}", body, tenant=tenant)
+    return Answer(accepted, f"{word} of run {run} is recorded; its owner acts on it (`unwind runs show {run}`)")
+
+
+def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], RenderableType]:
+    """A run as a person reads it."""
+    error = f"{run['error_code']}: {run['error_message']}" if run.get("error_code") else None
+    head = pairs(
+        {
+            "run": run["run_id"],
+            "tenant": run["tenant"],
+            "workflow": f"{run['workflow']} version {run['workflow_version']}",
+            "status": run["status"],
+            "state": run["business_state"],
+            "trigger": " ".join(str(run["trigger"].get(part) or "") for part in ("kind", "type", "id")),
+            "initiator": run["initiator"],
+            "correlation id": run["correlation_id"],
+            "attributes": spell(run["attributes"]),
+            "started": run["started_at"],
+            "ended": run["ended_at"],
+            "parked": run["parked"],
+            "error": error,
+            "output": None if run.get("output") is None else spell(run["output"]),
+            "not undone": ", ".join(run["left"]) or None,
+        }
+    )
+    rows = [
+        (
+            step["step"] if step["visit"] == 1 else f"{step['step']} #{step['visit']}",
+            step["action"],
+            step["status"],
+            len(step["attempts"]),
+            None if step["duration_seconds"] is None else f"{step['duration_seconds']:.3f} s",
+            step["undo"]["status"] if step["undo"] else None,
+            spell(step["error"] if step["error"] is not None else step["output"]),
+        )
+        for step in steps
+    ]
+    return stacked(
+        head,
+        "",
+        table(("STEP", "ACTION", "STATUS", "ATTEMPTS", "TOOK", "UNDO", "OUTPUT OR ERROR"), rows, empty="No steps."),
+    )
+
+
+def spell(value: Any) -> str:
+    import orjson
+
+    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
