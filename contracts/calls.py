@@ -87,7 +87,9 @@ class ActionFailed(Exception):
     `ambiguous`: it may have happened.
     """
 
-    def __init__(self, code: str, message: str, *, retryable: bool = True, ambiguous: bool = False, irrecoverable: bool = False) -> None:
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = True, ambiguous: bool = False, irrecoverable: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
