@@ -1,8 +1,9 @@
 """The events of a run, the only truth about it: frozen facts with fixed topics, folded by `engine.run.evolve`.
 
-Every class has a `TOPIC` that never changes and a `VERSION` of its shape; an older stored shape is lifted by `upcast_v<n>_v<n+1>` before it is built,
-a newer one is refused. Fields are JSON-native or `datetime`. `marks` are JSON pointers, from the event's root (such as `/data/email`), to personal
-values; sealing puts those in the data subject's own frame and every read model shows them redacted.
+Every class has a `TOPIC` that never changes and a `VERSION` of its shape; an older stored shape is lifted by
+`upcast_v<n>_v<n+1>` before it is built, a newer one is refused. Fields are JSON-native or `datetime`. `marks` are JSON
+pointers, from the event's root (such as `/data/email`), to personal values; sealing puts those in the data subject's
+own frame and every read model shows them redacted.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(RunEvent):
-    """The run exists. `trigger` is {kind: event|manual|hook|schedule|rerun|unwind, id, type, source}; `data` its payload; `scope` heads every idempotency key."""
+    """The run exists. `trigger` is {kind: event|manual|hook|schedule|rerun|unwind, id, type, source}; `data` its
+    payload; `scope` heads every idempotency key.
+    """
 
     TOPIC: ClassVar[str] = "run.started"
 
@@ -95,7 +98,9 @@ class RunAdmitted(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepScheduled(RunEvent):
-    """Intent, recorded before the effect. `key` is the idempotency key `<scope>/<step>/<visit>`, the same for every attempt."""
+    """Intent, recorded before the effect. `key` is the idempotency key `<scope>/<step>/<visit>`, the same for every
+    attempt.
+    """
 
     TOPIC: ClassVar[str] = "step.scheduled"
 
@@ -143,7 +148,9 @@ class StepSucceeded(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed(RunEvent):
-    """One attempt failed. `retry_at` is set when another follows; `final` when retries are over; `ambiguous` when the effect may have happened."""
+    """One attempt failed. `retry_at` is set when another follows; `final` when retries are over; `ambiguous` when the
+    effect may have happened.
+    """
 
     TOPIC: ClassVar[str] = "step.failed"
 
@@ -173,7 +180,9 @@ class StepSkipped(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCancelled(RunEvent):
-    """A sibling that was still open when unwinding began was told to stop and is settled; `ambiguous` says its effect may have happened."""
+    """A sibling that was still open when unwinding began was told to stop and is settled; `ambiguous` says its effect
+    may have happened.
+    """
 
     TOPIC: ClassVar[str] = "step.cancelled"
 
@@ -201,7 +210,9 @@ class SleepEnded(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitStarted(RunEvent):
-    """Waits for a fact: `event` type whose correlation key named `key_name` equals `key_value`. `look_back` bounds how early the fact may have come."""
+    """Waits for a fact: `event` type whose correlation key named `key_name` equals `key_value`. `look_back` bounds how
+    early the fact may have come.
+    """
 
     TOPIC: ClassVar[str] = "wait.started"
 
@@ -287,7 +298,9 @@ class ValueRecorded(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentOpened(RunEvent):
-    """A branch stopped and waits for an operator. `step` is None when the saga itself is to blame (it raised, changed, or did not yield)."""
+    """A branch stopped and waits for an operator. `step` is None when the saga itself is to blame (it raised, changed,
+    or did not yield).
+    """
 
     TOPIC: ClassVar[str] = "incident.opened"
 
@@ -309,7 +322,9 @@ class IncidentResolved(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompensationStarted(RunEvent):
-    """From here on only undos happen. `cause` decides the terminal status: failed -> compensated, cancelled -> cancelled, timed_out -> timed_out."""
+    """From here on only undos happen. `cause` decides the terminal status: failed -> compensated, cancelled ->
+    cancelled, timed_out -> timed_out.
+    """
 
     TOPIC: ClassVar[str] = "compensation.started"
 
@@ -320,7 +335,9 @@ class CompensationStarted(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndoScheduled(RunEvent):
-    """Intent of one undo attempt. `receipt` is what do left behind, None when do was ambiguous. `key` is the step's key plus `/undo`."""
+    """Intent of one undo attempt. `receipt` is what do left behind, None when do was ambiguous. `key` is the step's
+    key plus `/undo`.
+    """
 
     TOPIC: ClassVar[str] = "undo.scheduled"
 
