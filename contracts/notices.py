@@ -25,16 +25,6 @@ class RunNotice(EventModel):
     workflow_version: int
 
 
-class RunStartedV1(RunNotice):
-    """A run exists. `queued`: it waits for a free slot before its first step. `origin` is the run that this one
-    reruns, unwinds or belongs to.
-    """
-
-    trigger: Literal["event", "manual", "hook", "schedule", "rerun", "unwind", "child"]
-    queued: bool = False
-    origin: str | None = None
-
-
 class RunStateEnteredV1(RunNotice):
     """A run entered a named business state, such as Active."""
 
@@ -85,15 +75,15 @@ class CompensationStartedV1(RunNotice):
 
 
 class RunEndedV1(RunNotice):
-    """The last word about a run. `left` names steps whose effects were not undone; `attributes` are its declared ones
-    that are not personal.
+    """The last word about a run that someone may have to act on; plain success is told by the read models alone.
+
+    `left` names steps whose effects were not undone; `attributes` are the run's declared ones that are not personal.
     """
 
     status: Literal["succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"]
     code: str | None = None
     left: list[str] = Field(default_factory=list)
     attributes: dict[str, str] = Field(default_factory=dict)
-    duration_seconds: float | None = None
 
 
 class WorkflowPublishedV1(EventModel):
@@ -151,7 +141,6 @@ UNWIND = Module(
     name="unwind",
     version=__version__,
     events=(
-        Event(RunStartedV1, keys=_RUN_KEYS),
         Event(RunStateEnteredV1, keys={**_RUN_KEYS, "state": "/state"}),
         Event(RunParkedV1, keys={**_RUN_KEYS, "incident": "/incident"}),
         Event(RunResumedV1, keys={**_RUN_KEYS, "incident": "/incident"}),
