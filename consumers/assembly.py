@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from consumers.inputs import Inputs
@@ -91,7 +90,7 @@ class Assembly:
             sagas if sagas is not None else load_sagas(settings.sagas),
             _actions(self.registry, settings, self.metrics, local_actions),
         )
-        self.store: Store = open_store(database_url(settings), views=_views())
+        self.store: Store = open_store(database_url(settings))
         self.transport: Transport = open_transport(bus_url(settings), name=settings.process_name)
         self.epoch = 0
         self.url: str | None = None
@@ -376,12 +375,6 @@ def bus_url(settings: Settings) -> str:
     if settings.bus_url is not None:
         return settings.bus_url.get_secret_value()
     return f"embedded://{(settings.data_dir / 'bus.db').absolute()}"
-
-
-def _views() -> Path:
-    import projections
-
-    return Path(projections.__file__).parent / "sql"
 
 
 def _actions(registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any]) -> Mapping[str, Any]:
