@@ -4,6 +4,7 @@ What repeats a key of an earlier commit of the same batch is kept out of the cal
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -49,6 +50,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The child tables of a batch: prefix and columns, in the order of the database type `batch`."""
 
 
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
 class Poisoned(Exception):
     """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty commits stand alone."""
 
@@ -59,43 +63,45 @@ class Batch:
     __slots__ = ("copies", "rows", "sent")
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[tuple[Any, ...]]] = {prefix: [] for prefix in GROUPS}
+        self.rows: Rows = {prefix: [] for prefix in GROUPS}
         self.sent: list[int] = []
         self.copies: dict[int, tuple[int, bool]] = {}
         """Place of a commit kept out -> (place of the commit it repeats, whether its body differs)."""
 
-    def columns(self) -> tuple[list[Any], ...]:
-        """Everything in the field order of the database type `batch`."""
-        columns: list[list[Any]] = []
-        for prefix, names in GROUPS.items():
-            rows = self.rows[prefix]
-            if rows:
-                columns.extend(map(list, zip(*rows, strict=True)))
-            else:
-                columns.extend([] for _ in names)
-        return tuple(columns)
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
-def flatten(commits: Sequence[Commit], *, strict: bool = False) -> Batch:
-    """The batch of these commits. Two commits of one stream are a caller's error, except in strict mode, where the
-    database refuses the batch.
+def flatten(
+    commits: Sequence[Commit],
+    *,
+    strict: bool = False,
+    uuids: Callable[[UUID], Any] = _as_it_is,
+    instants: Callable[[datetime], Any] = _as_it_is,
+) -> Batch:
+    """The batch of these commits; `uuids` and `instants` turn values into what the database keeps. Two commits of one
+    stream are a caller's error, except in strict mode, where the database refuses the batch.
     """
     batch = Batch()
     rows = batch.rows
     sent = batch.sent
     add_commit = rows["c"].append
     add_event = rows["e"].append
-    streams: set[UUID] = set()
+    streams: set[Any] = set()
     starts: dict[tuple[str, str], int] = {}
     arrivals: dict[tuple[str, str, str], tuple[int, bytes]] = {}
     for place, commit in enumerate(commits):
         tenant = commit.tenant
-        stream = commit.stream
+        stream: Any = commit.stream
         start = commit.start
         arrival = commit.arrival
         if stream is not None:
+            stream = uuids(stream)
             if stream in streams and not strict:
-                raise ValueError(f"stream {stream} occurs twice in one batch; let its mailbox join the two commits")
+                raise ValueError(
+                    f"stream {commit.stream} occurs twice in one batch; let its mailbox join the two commits"
+                )
             streams.add(stream)
         if start is not None:
             first = starts.setdefault((tenant, start.key), place)
@@ -117,85 +123,81 @@ def flatten(commits: Sequence[Commit], *, strict: bool = False) -> Batch:
             add_event((n, tenant, stream, kind, version, event.topic, event.body))
         if start is not None:
             rows["s"].append((n, tenant, start.key, stream))
+        if arrival is not None:
+            _arrival(rows, n, commit, instants)
         if commit.input_keys:
             rows["k"].extend((n, stream, key) for key in dict.fromkeys(commit.input_keys))
-        if arrival is not None:
-            _arrival(rows, n, commit)
-        if commit.inputs:
-            for new in commit.inputs:
-                source, event_id = new.arrival if new.arrival is not None else (None, None)
-                rows["i"].append(
-                    (n, tenant, new.kind, new.run_id, new.workflow, new.name, new.visit, source, event_id, new.body)
-                )
         if commit.settled:
             rows["x"].extend((n, row) for row in commit.settled)
         if commit.outbox:
             rows["o"].extend(
-                (n, tenant, stream, m.message_id, m.exchange, m.routing_key, m.body, m.not_before)
+                (
+                    *(n, tenant, stream, m.message_id, m.exchange, m.routing_key, m.body),
+                    None if m.not_before is None else instants(m.not_before),
+                )
                 for m in commit.outbox
             )
-        if commit.timers:
-            rows["t"].extend(
-                (n, tenant, stream, timer.key, timer.due) for timer in {t.key: t for t in commit.timers}.values()
-            )
-        if commit.timers_cleared:
-            rows["tc"].extend((n, stream, key) for key in commit.timers_cleared)
-        if commit.subscriptions:
-            rows["u"].extend(
-                (n, tenant, stream, s.name, s.visit, s.type, s.key_name, s.key_hash, s.look_back)
-                for s in commit.subscriptions
-            )
-        if commit.subscriptions_dropped:
-            rows["ud"].extend((n, stream, name, visit) for name, visit in commit.subscriptions_dropped)
-        if commit.awaits:
-            rows["w"].extend(
-                (n, tenant, stream, w.command_id, w.step, w.visit, " ".join(w.types)) for w in commit.awaits
-            )
-        if commit.awaits_dropped:
-            rows["wd"].extend((n, tenant, command) for command in commit.awaits_dropped)
         if commit.open_run is not None:
-            _open_run(rows, n, commit)
+            _open_run(rows, n, commit, stream, instants)
         if commit.snapshot is not None:
             rows["n"].append((n, tenant, stream, version, commit.snapshot))
+        if commit.inputs:
+            for new in commit.inputs:
+                source, event_id = new.arrival if new.arrival is not None else (None, None)
+                run = None if new.run_id is None else uuids(new.run_id)
+                rows["i"].append(
+                    (n, tenant, new.kind, run, new.workflow, new.name, new.visit, source, event_id, new.body)
+                )
+        _reasons(rows, n, commit, stream, instants)
     return batch
 
 
-def _arrival(rows: dict[str, list[tuple[Any, ...]]], n: int, commit: Commit) -> None:
+def _reasons(rows: Rows, n: int, commit: Commit, stream: Any, instants: Callable[[datetime], Any]) -> None:
+    tenant = commit.tenant
+    if commit.timers:
+        last = {timer.key: timer for timer in commit.timers}
+        rows["t"].extend((n, tenant, stream, timer.key, instants(timer.due)) for timer in last.values())
+    if commit.timers_cleared:
+        rows["tc"].extend((n, stream, key) for key in commit.timers_cleared)
+    if commit.subscriptions:
+        rows["u"].extend(
+            (n, tenant, stream, s.name, s.visit, s.type, s.key_name, s.key_hash, instants(s.look_back))
+            for s in commit.subscriptions
+        )
+    if commit.subscriptions_dropped:
+        rows["ud"].extend((n, stream, name, visit) for name, visit in commit.subscriptions_dropped)
+    if commit.awaits:
+        rows["w"].extend((n, tenant, stream, w.command_id, w.step, w.visit, " ".join(w.types)) for w in commit.awaits)
+    if commit.awaits_dropped:
+        rows["wd"].extend((n, tenant, command) for command in commit.awaits_dropped)
+
+
+def _arrival(rows: Rows, n: int, commit: Commit, instants: Callable[[datetime], Any]) -> None:
     arrival = commit.arrival
     assert arrival is not None
-    tenant, received = commit.tenant, arrival.received_at
-    rows["a"].append(
-        (
-            n,
-            tenant,
-            arrival.source,
-            arrival.event_id,
-            arrival.type,
-            arrival.body_hash,
-            arrival.body,
-            received,
-            arrival.causation_id,
-        )
-    )
+    tenant, kind, received = commit.tenant, arrival.type, instants(arrival.received_at)
+    identity = (n, tenant, arrival.source, arrival.event_id, kind)
+    rows["a"].append((*identity, arrival.body_hash, arrival.body, received, arrival.causation_id))
     if arrival.keys:
         place = len(rows["a"])
         rows["h"].extend(
-            (n, place, tenant, arrival.type, name, hashed, received) for name, hashed in dict.fromkeys(arrival.keys)
+            (n, place, tenant, kind, name, hashed, received) for name, hashed in dict.fromkeys(arrival.keys)
         )
 
 
-def _open_run(rows: dict[str, list[tuple[Any, ...]]], n: int, commit: Commit) -> None:
-    change, start, tenant, run = commit.open_run, commit.start, commit.tenant, commit.stream
+def _open_run(rows: Rows, n: int, commit: Commit, run: Any, instants: Callable[[datetime], Any]) -> None:
+    change, start, tenant = commit.open_run, commit.start, commit.tenant
     if isinstance(change, Opened):
         if start is None:
-            raise Poisoned(f"run {run} is opened without a start; give the commit its start key")
-        rows["oo"].append(
-            (n, tenant, run, start.workflow, start.workflow_version, change.status, change.slot, change.deadline)
-        )
+            raise Poisoned(f"run {commit.stream} is opened without a start; give the commit its start key")
+        deadline = None if change.deadline is None else instants(change.deadline)
+        plan = (start.workflow, start.workflow_version)
+        rows["oo"].append((n, tenant, run, *plan, change.status, change.slot, deadline))
         if change.slot and (start.workflow_cap is not None or start.tenant_cap is not None):
             rows["q"].append((n, tenant, run, start.workflow, start.workflow_cap, start.tenant_cap))
     elif isinstance(change, Changed):
-        rows["oc"].append((n, run, change.status, change.slot, change.deadline))
+        deadline = None if change.deadline is None else instants(change.deadline)
+        rows["oc"].append((n, run, change.status, change.slot, deadline))
         if change.takes_slot and (change.workflow_cap is not None or change.tenant_cap is not None):
             rows["q"].append((n, tenant, run, None, change.workflow_cap, change.tenant_cap))
     elif isinstance(change, Closed):

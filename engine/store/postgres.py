@@ -20,6 +20,7 @@ from engine.store.listening import Listening
 from engine.store.migrate import FOLDER, check, migrations, missing
 from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
+from engine.store.postgres_wire import packed_instant, packed_uuid
 from engine.store.statements import Statement, bind, load
 from engine.store.work import WorkVerbs
 
@@ -117,9 +118,9 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         self, lane: int, commits: Sequence[Commit], epoch: int, now: datetime | None
     ) -> list[Outcome]:
         async def send(part: Sequence[Commit]) -> list[Outcome]:
-            batch = flatten(part)
-            values = (lane, epoch, now, False, None, None, batch.columns())
-            row = await self._sessions.on_lane("engine", lane, self._append, values)
+            batch = flatten(part, uuids=packed_uuid, instants=packed_instant)
+            values = (lane, epoch, now, False, None, None)
+            row = await self._sessions.on_lane("engine", lane, self._append, values, batch)
             return self._outcomes(lane, batch, part, row)
 
         return await send_bisecting(commits, send)
@@ -134,10 +135,9 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         lane = int(found[0]["lane"])
 
         async def send(part: Sequence[Commit]) -> list[Outcome]:
-            batch = flatten(part)
-            row = await self._sessions.on_lane(
-                "web", lane, self._append_for, (tenant, lane, epoch, now, batch.columns())
-            )
+            batch = flatten(part, uuids=packed_uuid, instants=packed_instant)
+            values = (tenant, lane, epoch, now)
+            row = await self._sessions.on_lane("web", lane, self._append_for, values, batch)
             return self._outcomes(lane, batch, part, row)
 
         return await send_bisecting(commits, send)
@@ -146,10 +146,10 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         self, commits: Sequence[Commit], *, epoch: int, view: tuple[str, int] | None = None, lane: int = 0
     ) -> list[Outcome]:
         """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same transaction."""
-        batch = flatten(commits, strict=True)
+        batch = flatten(commits, strict=True, uuids=packed_uuid, instants=packed_instant)
         name, position = view if view is not None else (None, None)
-        values = (lane, epoch, None, True, name, position, batch.columns())
-        row = await self._sessions.on_lane("engine", lane, self._append, values)
+        values = (lane, epoch, None, True, name, position)
+        row = await self._sessions.on_lane("engine", lane, self._append, values, batch)
         return self._outcomes(lane, batch, commits, row)
 
     def _outcomes(self, lane: int, batch: Batch, commits: Sequence[Commit], row: Mapping[str, Any]) -> list[Outcome]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import asyncpg
 
-from engine.store.batch import Poisoned
+from engine.store.batch import Batch, Poisoned
 from engine.store.errors import TenantRefused, Unavailable
+from engine.store.postgres_wire import columns, install
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -79,6 +80,17 @@ async def patiently(attempt: Callable[[], Awaitable[T]], *, seconds: float) -> T
         pause = min(pause * 2, 0.5)
 
 
+class Held:
+    """A lane's connection, and whether it sends a batch in binary form."""
+
+    __slots__ = ("connection", "lock", "taught")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.connection: Connection | None = None
+        self.taught = False
+
+
 class Sessions:
     """Connections that have taken a role on. Pools open their connections when first needed."""
 
@@ -87,7 +99,7 @@ class Sessions:
         self._patience = patience_seconds
         self._pool_size = pool_size
         self._pools: dict[str, Pool] = {}
-        self._lanes: dict[tuple[str, int], tuple[asyncio.Lock, list[Connection]]] = {}
+        self._lanes: dict[tuple[str, int], Held] = {}
         self._opening = asyncio.Lock()
         self.roles: dict[str, str] = {}
         """Role by purpose (engine, projector, web, operator); empty when one database user does all."""
@@ -146,24 +158,30 @@ class Sessions:
 
         return await patiently(attempt, seconds=self._patience)
 
-    async def on_lane(self, role: str, lane: int, sql: str, values: Sequence[Any]) -> Mapping[str, Any]:
-        """One statement on the lane's own connection, one at a time; not to be cancelled half-way, since a COMMIT under way cannot be called back."""
-        lock, kept = self._lanes.setdefault((role, lane), (asyncio.Lock(), []))
+    async def on_lane(self, role: str, lane: int, sql: str, values: Sequence[Any], batch: Batch) -> Mapping[str, Any]:
+        """One statement on the lane's own connection, one at a time; the batch is its last argument. It is not cancelled
+        half-way, since a COMMIT under way cannot be called back.
+        """
+        held = self._lanes.get((role, lane))
+        if held is None:
+            held = self._lanes[role, lane] = Held()
 
         async def attempt() -> Mapping[str, Any]:
-            if not kept or kept[0].is_closed():
-                kept[:] = [await self.connect(role)]
-            connection = kept[0]
+            if held.connection is None or held.connection.is_closed():
+                held.connection = await self.connect(role)
+                held.taught = await install(held.connection)
             try:
-                row = await connection.fetchrow(sql, *values)
+                value = batch if held.taught else columns(batch)
+                row = await held.connection.fetchrow(sql, *values, value)
             except BaseException as error:
-                if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) or connection.is_closed():
-                    kept.clear()
-                    connection.terminate()
+                known = isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError)
+                if not known or held.connection.is_closed():
+                    held.connection.terminate()
+                    held.connection = None
                 raise
             return cast(Mapping[str, Any], row)
 
-        async with lock:
+        async with held.lock:
             task = asyncio.ensure_future(patiently(attempt, seconds=self._patience))
             try:
                 return await asyncio.shield(task)
@@ -174,7 +192,7 @@ class Sessions:
     async def close(self) -> None:
         """Closes everything; what does not answer within two seconds is cut off."""
         pools, self._pools = list(self._pools.values()), {}
-        kept, self._lanes = [c for _, held in self._lanes.values() for c in held], {}
+        kept, self._lanes = [held.connection for held in self._lanes.values() if held.connection is not None], {}
         for pool in pools:
             try:
                 async with asyncio.timeout(2):

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -16,13 +17,12 @@ from engine.store.batch import (
     APPENDED,
     DUPLICATE,
     FENCED,
-    GROUPS,
     LIMITED_TENANT,
     LIMITED_WORKFLOW,
     MISMATCH,
     STALE,
-    Batch,
     Poisoned,
+    Rows,
     assemble,
     flatten,
 )
@@ -32,12 +32,6 @@ from engine.store.statements import Statement
 
 LEASE_MICROSECONDS = 30_000_000
 
-_TEXTS = {"stream", "run"}
-_NUMBERS = {"received", "due", "not_before", "look_back", "deadline"}
-_CONVERTED = {
-    prefix: [(n, name in _NUMBERS) for n, name in enumerate(names) if name in _TEXTS | _NUMBERS]
-    for prefix, names in GROUPS.items()
-}
 _PLAIN = (
     # group, statement, what the statement binds after the row's own columns
     ("s", "insert_start", ()),
@@ -66,7 +60,7 @@ _OWNERS = (
 )
 _CLOSING = ("close_run", "close_timers", "close_subscriptions", "close_awaits", "close_input_keys")
 
-Rows = dict[str, list[tuple[Any, ...]]]
+_hex = attrgetter("hex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +103,9 @@ class Appender:
         strict: bool = False,
         view: tuple[str, int] | None = None,
     ) -> list[Outcome]:
-        batch = flatten(commits, strict=strict)
+        batch = flatten(commits, strict=strict, uuids=_hex, instants=read.microseconds)
         context = Context(cursor, self._sql, lane, epoch, read.microseconds(now))
-        rows = _converted(batch)
+        rows = batch.rows
         codes: list[int] = [APPENDED] * len(batch.sent)
         nums: list[int] = [0] * len(batch.sent)
         runs: list[UUID | None] = [None] * len(batch.sent)
@@ -127,7 +121,7 @@ class Appender:
             if strict:
                 raise Poisoned(f"strict append: {len(refused)} of {len(commits)} commits refused")
             rows = {
-                prefix: [row for row in group if row[0] not in refused] if prefix != "a" else group
+                prefix: [row for row in group if row[0] not in refused] if prefix not in "ca" else group
                 for prefix, group in rows.items()
             }
         if view is not None and not self._recorder.move_tracking(cursor, *view):
@@ -137,40 +131,13 @@ class Appender:
         return assemble(batch, commits, first, codes if refused else None, nums, runs, matched)
 
 
-def _converted(batch: Batch) -> Rows:
-    """The batch's rows as SQLite keeps them: uuids as hex, instants as microseconds."""
-    hexes: dict[UUID | None, str | None] = {None: None}
-    converted: Rows = {}
-    for prefix, group in batch.rows.items():
-        places = _CONVERTED[prefix]
-        if not group or not places:
-            converted[prefix] = group
-            continue
-        changed = []
-        for row in group:
-            values = list(row)
-            for place, is_instant in places:
-                value = values[place]
-                if is_instant:
-                    values[place] = None if value is None else read.microseconds(value)
-                else:
-                    text = hexes.get(value)
-                    if text is None and value is not None:
-                        text = hexes[value] = value.hex
-                    values[place] = text
-            changed.append(tuple(values))
-        converted[prefix] = changed
-    converted["c"] = [(n, *row) for n, row in enumerate(converted["c"], 1)]
-    return converted
-
-
 def refusals(context: Context, rows: Rows) -> dict[int, tuple[int, int, UUID | None]]:
     """Fenced runs first, then known keys, then versions: a batch sent again is a duplicate and not a conflict."""
     cursor, sql = context.cursor, context.sql
     found: dict[int, tuple[int, int, UUID | None]] = {}
     stale: dict[int, int] = {}
     living: dict[int, bool] = {}
-    for ordinal, tenant, stream, _kind, expected in rows["c"]:
+    for ordinal, (tenant, stream, _kind, expected) in enumerate(rows["c"], 1):
         if stream is None:
             continue
         version, owner_tenant, owner = cursor.execute(sql["find_stream"], (stream,)).fetchone()
