@@ -31,6 +31,7 @@ _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _SCOPE_BYTES: Final = 16
 _TENANT_HEAD: Final = 1 + 4 + _NONCE_BYTES
+_SHORTEST: Final = _TENANT_HEAD + _TAG_BYTES
 _SUBJECT_HEAD: Final = 1 + _SCOPE_BYTES + 4 + _NONCE_BYTES
 
 
@@ -113,7 +114,7 @@ class TenantKeys:
         "_aead",
         "_head",
         "_index",
-        "_index_ids",
+        "_open",
         "_seal",
         "_subject_index",
         "_subjects",
@@ -130,9 +131,9 @@ class TenantKeys:
         self._aead = {key_id.to_bytes(4, "big"): AESGCM(key) for key_id, key in keys.items()}
         current = max(keys)
         self._seal = self._aead[current.to_bytes(4, "big")].encrypt
+        self._open = self._aead[current.to_bytes(4, "big")].decrypt
         self._head = bytes((FRAME_TENANT,)) + current.to_bytes(4, "big")
-        self._index_ids = sorted(index)
-        self._index = [_IndexKey(index[index_id]) for index_id in reversed(self._index_ids)]
+        self._index = [_IndexKey(index[index_id]) for index_id in sorted(index, reverse=True)]
         # The oldest, so that replacing the index key leaves the scopes of data subjects where they are.
         self._subject_index = self._index[-1]
         self._subjects: dict[str, SubjectKeys | Erased] = {}
@@ -152,7 +153,12 @@ class TenantKeys:
     def open(self, aad: bytes, frame: bytes) -> bytes:
         """The plain bytes of a tenant frame. Raises `SealBroken`, or `KeysNotLoaded` for a key made elsewhere since.
         """
-        if len(frame) < _TENANT_HEAD + _TAG_BYTES or frame[0] != FRAME_TENANT:
+        if frame[:5] == self._head and len(frame) >= _SHORTEST:
+            try:
+                return self._open(frame[5:_TENANT_HEAD], frame[_TENANT_HEAD:], aad)
+            except InvalidTag:
+                raise self._broken() from None
+        if len(frame) < _SHORTEST or frame[0] != FRAME_TENANT:
             raise SealBroken(
                 "the frame is cut short or has an unknown scheme; restore the row from a backup", tenant=self.tenant
             )
@@ -165,9 +171,12 @@ class TenantKeys:
         try:
             return aead.decrypt(frame[5:_TENANT_HEAD], frame[_TENANT_HEAD:], aad)
         except InvalidTag:
-            raise SealBroken(
-                "the frame was changed, or belongs to another place; restore the row from a backup", tenant=self.tenant
-            ) from None
+            raise self._broken() from None
+
+    def _broken(self) -> SealBroken:
+        return SealBroken(
+            "the frame was changed, or belongs to another place; restore the row from a backup", tenant=self.tenant
+        )
 
     def open_subject(self, aad: bytes, frame: bytes) -> bytes | Erased:
         """The plain bytes of a data subject's frame, or `Erased` when its key was dropped."""
