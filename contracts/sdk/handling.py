@@ -176,12 +176,19 @@ class Handling:
                     return await self._answer_known(tx, entry, call, known)
                 if isinstance(command, UndoModel):
                     command = await self._with_receipt(tx, command, call)
-                event = await handler(command, call, tx)
+                await tx.run("SAVEPOINT handler")
+                try:
+                    event = await handler(command, call, tx)
+                except Refused as failure:
+                    # The refusal is remembered in the transaction that claimed the key: copies wait for it and agree.
+                    await tx.run("ROLLBACK TO SAVEPOINT handler")
+                    call.facts.clear()
+                    event = _outcome(entry, failure)
                 if type(event) in entry.command.failures:
                     assert isinstance(event, FailureModel)
                     raise Retryable(event.code, event.message, outcome=event)
                 return await self._remember(tx, entry, call, event)
-        except (Retryable, Refused) as failure:
+        except Retryable as failure:
             return await self._fail(entry, call, failure)
 
     async def perform(
@@ -347,16 +354,9 @@ class Handling:
     async def _fail(self, entry: CommandEntry, call: Call, failure: Retryable | Refused) -> list[Stored]:
         """In a transaction of its own: the one that failed is rolled back, effects, facts and all."""
         call.facts.clear()
-        final = isinstance(failure, Refused)
-        declared = entry.command.irrecoverable if final else entry.command.failures
-        event = failure.outcome
-        if event is None:
-            if not declared:
-                kind = "irrecoverable failure" if final else "failure"
-                raise HandlerBroken(f"{entry.type} declares no {kind} to answer {failure}") from failure
-            event = _failure(declared[0], failure.code, failure.message)
+        event = _outcome(entry, failure)
         async with self._database.transaction() as tx:
-            if final:
+            if isinstance(failure, Refused):
                 known = await self._claim(tx, entry, call)
                 if known is not None:
                     return await self._answer_known(tx, entry, call, known)
@@ -395,6 +395,18 @@ class Handling:
             lock, users = self._locks.pop(name)
             if users > 1:
                 self._locks[name] = (lock, users - 1)
+
+
+def _outcome(entry: CommandEntry, failure: Retryable | Refused) -> FailureModel:
+    """What the failure is answered with: the outcome it brings, or the first that the command declares for its kind."""
+    if failure.outcome is not None:
+        return failure.outcome
+    final = isinstance(failure, Refused)
+    declared = entry.command.irrecoverable if final else entry.command.failures
+    if not declared:
+        kind = "irrecoverable failure" if final else "failure"
+        raise HandlerBroken(f"{entry.type} declares no {kind} to answer {failure}") from failure
+    return _failure(declared[0], failure.code, failure.message)
 
 
 def _failure(model: type[FailureModel], code: str, message: str) -> FailureModel:

@@ -137,6 +137,8 @@ def _translated(work: Callable[..., T], *values: Any) -> T:
 def _as_unavailable() -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        raise DatabaseUnavailable(f"SQLite: {error}; check the folder and its rights") from error
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
         # "no such table" and "syntax error" are OperationalErrors too; they are bugs and must not be tried for ever.
         code = getattr(error, "sqlite_errorcode", None)
