@@ -9,6 +9,7 @@ handed on as it came, without being built anew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 import orjson
@@ -99,7 +100,7 @@ _REMEDIES: Final = {
 
 def marks_of(model: type[BaseModel]) -> tuple[str, ...]:
     """Patterns of every place in the model that is marked personal; a marked object or list is personal as a whole."""
-    schema = model.model_json_schema(mode="serialization")
+    schema = _schema_of(model)
     found: dict[str, None] = {}
     for path in _marked(schema, schema, (), ()):
         found[pointer_of(path)] = None
@@ -110,7 +111,7 @@ def kind_at(model: type[BaseModel], parts: Segments) -> str | None:
     """The JSON type declared at that place (`string`, `integer`, ...); None when there is no such place or it has
     several.
     """
-    schema = model.model_json_schema(mode="serialization")
+    schema = _schema_of(model)
     place: Schema | None = schema
     for part in parts:
         place = None if place is None else _solid(schema, place).get("properties", {}).get(part)
@@ -122,6 +123,12 @@ def kind_at(model: type[BaseModel], parts: Segments) -> str | None:
         values = [solid["const"]] if "const" in solid else solid.get("enum", ())
         return "string" if values and all(isinstance(value, str) for value in values) else None
     return str(kind)
+
+
+@lru_cache(maxsize=1024)
+def _schema_of(model: type[BaseModel]) -> Schema:
+    """Asked several times per event while a registry is made; each is a millisecond."""
+    return model.model_json_schema(mode="serialization")
 
 
 def _solid(root: Schema, schema: Schema) -> Schema:
