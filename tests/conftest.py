@@ -94,6 +94,13 @@ async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
     await _statement(postgres_server_url, f'CREATE DATABASE "{name}"')
     yield urlunsplit(urlsplit(postgres_server_url)._replace(path=f"/{name}"))
     await _statement(postgres_server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    # The engine's roles belong to the whole server and carry the database's name; nothing else would drop them.
+    await _statement(
+        postgres_server_url,
+        "DO $$ DECLARE r text; BEGIN "
+        f"FOR r IN SELECT rolname FROM pg_roles WHERE starts_with(rolname, 'unwind_{name}_') "
+        "LOOP EXECUTE format('DROP ROLE %I', r); END LOOP; END $$",
+    )
 
 
 async def _statement(url: str, statement: str) -> None:

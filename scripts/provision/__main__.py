@@ -24,6 +24,9 @@ class _Ended(Exception):
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    # Taking the servers down must not be interrupted half-way by a second signal.
+    for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     raise _Ended(signal.Signals(number).name)
 
 
@@ -45,7 +48,7 @@ def _run(command: list[str], durable: bool) -> int:
         child = subprocess.Popen(command, env={**os.environ, **pair.environment()})
         try:
             return child.wait()
-        except (_Ended, KeyboardInterrupt):
+        except _Ended:
             child.terminate()
             try:
                 child.wait(20)
@@ -69,7 +72,7 @@ def _up(env_file: Path | None, durable: bool) -> int:
         try:
             while True:
                 signal.pause()
-        except (_Ended, KeyboardInterrupt):
+        except _Ended:
             return 0
         finally:
             if env_file is not None:
@@ -86,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     up = verbs.add_parser("up", help="keep a pair until ended")
     up.add_argument("--env-file", type=Path)
     asked = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _end)
     try:
         if asked.verb == "up":
