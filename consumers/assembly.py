@@ -81,7 +81,7 @@ class Assembly:
         commit's order of one append after the other; it exists to be measured against."""
         self.settings = settings
         self._appends_at_once = appends_at_once
-        self.roles = tuple(roles if roles is not None else settings.roles)
+        self.roles: Sequence[str] = tuple(roles if roles is not None else settings.roles)
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
         self.log = logger("assembly")
@@ -184,11 +184,11 @@ class Assembly:
                     self.clock,
                     self.metrics,
                     prefetch=limits.prefetch,
-                    runs_in_decision=limits.runs_in_decision if starts else 0,
+                    runs_in_decision=limits.runs_in_decision if may_wait else None,
                 )
-                for queue, starts in queues.taken
+                for queue, may_wait in queues.taken
             ]
-            coordinator.on_room = lambda: [intake.pump() for intake in intakes]  # type: ignore[func-returns-value]
+            coordinator.on_room = lambda: _pump(intakes)
             for intake in intakes:
                 await intake.start()
                 self._parts.append(intake)
@@ -302,9 +302,9 @@ class Assembly:
         if self._draining:
             return
         self._draining = True
-        intakes = [part for part in self._parts if isinstance(part, Intake | Inputs | TimerLoop | Unreadable)]
-        for part in intakes:
-            await part.stop()
+        taking = [part for part in self._parts if isinstance(part, Intake | Inputs | TimerLoop | Unreadable)]
+        for taker in taking:
+            await taker.stop()
         if OWNING & set(self.roles) and self.epoch:
             try:
                 async with asyncio.timeout(self.settings.timeouts.drain_seconds):
@@ -312,7 +312,7 @@ class Assembly:
             except TimeoutError:
                 self.log.warning("drain_incomplete", active=self.coordinator.active)
         for part in reversed(self._parts):
-            if part not in intakes:
+            if part not in taking:
                 await part.stop()
         if self.epoch:
             if OWNING & set(self.roles):
@@ -363,6 +363,11 @@ class Watchdog:
             if stood > self._limit and not self._stopping.wait(1.0) and time.monotonic() - self._seen > self._limit:
                 faulthandler.dump_traceback(file=sys.stderr)
                 os._exit(70)
+
+
+def _pump(intakes: Sequence[Intake]) -> None:
+    for intake in intakes:
+        intake.pump()
 
 
 def database_url(settings: Settings) -> str:

@@ -34,7 +34,7 @@ RUNS_IN_DECISION: Final = 200
 
 
 class Intake:
-    """One consumer of one queue. `prefetch` bounds what is unacknowledged."""
+    """One consumer of one queue. `prefetch` bounds what is unacknowledged; `runs_in_decision` None takes at once: replies must never wait behind starts."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Intake:
         metrics: Metrics,
         *,
         prefetch: int = 500,
-        runs_in_decision: int = RUNS_IN_DECISION,
+        runs_in_decision: int | None = RUNS_IN_DECISION,
     ) -> None:
         self._transport, self._queue, self._store, self._vault = transport, queue, store, vault
         self._registry, self._plans, self._door, self._clock, self._metrics = (
@@ -84,11 +84,14 @@ class Intake:
 
     def pump(self) -> None:
         """Takes waiting deliveries while there is room for runs in decision."""
-        while self._waiting and self._door.active < self._limit:
+        while self._waiting and self._has_room():
             self._take(self._waiting.popleft())
 
+    def _has_room(self) -> bool:
+        return self._limit is None or self._door.active < self._limit
+
     def _deliver(self, delivery: Delivery) -> None:
-        if self._waiting or self._door.active >= self._limit:
+        if self._waiting or not self._has_room():
             self._waiting.append(delivery)
         else:
             self._take(delivery)

@@ -39,6 +39,9 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(POOL))
 
+    async def start(self) -> None:
+        """Nothing to begin: it is called."""
+
     def perform(self, state: RunState, plan: Plan, attempt: Perform) -> None:
         """Makes one attempt; its outcome is submitted, never raised."""
         step = state.step(attempt.step, attempt.visit)

@@ -173,7 +173,7 @@ class Coordinator:
 
     async def drain(self) -> None:
         """Waits until nothing is queued, being appended or being performed."""
-        while self._active or self._queue or self._appending or self._loads:
+        while (self._active or self._queue or self._appending or self._loads) and self.failed() is None:
             self._idle.clear()
             await self._idle.wait()
 
@@ -412,6 +412,12 @@ class Coordinator:
         self._queued.set()
 
     async def _commit_forever(self) -> None:
+        try:
+            await self._commit_batches()
+        finally:
+            self._idle.set()  # whoever drains must not wait for a committer that has died
+
+    async def _commit_batches(self) -> None:
         while True:
             await self._queued.wait()
             if not self._queue:

@@ -112,7 +112,7 @@ def _step_scheduled(state: RunState, event: ev.StepScheduled) -> None:
 def _change(state: RunState, name: str, visit: int) -> Step:
     """This step, as a copy already put in place of the shared one."""
     assert state.steps is not None
-    step = copy(state.steps[name, visit])
+    step = state.steps[name, visit].copy()
     state.steps[name, visit] = step
     return step
 

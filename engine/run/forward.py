@@ -195,7 +195,7 @@ def park(run: Draft, reason: IncidentReason, detail: str, *, step: Step | None =
             at=run.at,
             incident=f"{run.state.run_id}/{run.state.version + 1}",
             reason=reason,
-            detail=detail[:4000],  
+            detail=detail[:4000],
             step=step.name if step else None,
             visit=step.visit if step else None,
         )

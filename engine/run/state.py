@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -48,6 +49,9 @@ class Step:
     undo_attempt: int = 0
     undo_deadline: datetime | None = None
     undo_error: Mapping[str, Any] | None = None
+
+    def copy(self) -> Step:
+        return Step(*_values_of_step(self))
 
 
 @dataclass(slots=True)
@@ -127,18 +131,14 @@ class RunState:
             return self.ended  # type: ignore[return-value]
         if self.queued:
             return "queued"
-        assert self.steps is not None and self.incidents is not None
+        assert self.steps is not None
         if self.cause is not None:
-            return (
-                "parked"
-                if self.incidents and not any(s.undo_status == "open" for s in self.steps.values())
-                else "compensating"
-            )
-        if any(step.status == "open" for step in self.steps.values()):
-            return "running"
-        if self.incidents:
-            return "parked"
-        return "waiting"
+            undoing = any(step.undo_status == "open" for step in self.steps.values())
+            return "parked" if self.incidents and not undoing else "compensating"
+        for step in self.steps.values():
+            if step.status == "open":
+                return "running"
+        return "parked" if self.incidents else "waiting"
 
     @property
     def is_open(self) -> bool:
@@ -147,13 +147,11 @@ class RunState:
     @property
     def holds_slot(self) -> bool:
         """One slot per run while any branch is active; waiting, backoff, park and compensation hold none."""
-        return self.status == "running"
+        return self.version > 0 and self.status == "running"
 
     def copy(self) -> RunState:
         """A copy that may be evolved without the original seeing it. Steps and waits are copied when they change (`evolve`), not here."""
-        new = object.__new__(RunState)
-        for name in _FIELDS:
-            setattr(new, name, getattr(self, name))
+        new = RunState(*_values_of_run(self))
         if self.version:
             new.steps = dict(self.steps or {})
             new.waits = dict(self.waits or {})
@@ -172,4 +170,6 @@ class RunState:
         return [wait for wait in (self.waits or {}).values() if wait.open]
 
 
-_FIELDS = tuple(RunState.__dataclass_fields__)
+# Positional rebuilding is several times cheaper than `dataclasses.replace` or `copy.copy`; both run for every decision.
+_values_of_run = attrgetter(*RunState.__dataclass_fields__)
+_values_of_step = attrgetter(*Step.__dataclass_fields__)
