@@ -40,6 +40,7 @@ class EmbeddedConsumer:
         self._on_delivery = on_delivery
         self._subscriber = Subscriber(asyncio.get_running_loop(), queue, prefetch, self._deliver)
         self._unsettled: dict[int, int] = {}
+        self._early: list[Delivery] | None = []
         self._number = 0
         self._tag = 0
         self._open = False
@@ -55,6 +56,14 @@ class EmbeddedConsumer:
         except BaseException:
             self._open = False
             raise
+        # Handlers settle through the consumer that this call returns: they must not be called before it has.
+        self._subscriber.loop.call_soon(self._open_gate)
+
+    def _open_gate(self) -> None:
+        early, self._early = self._early or [], None
+        for delivery in early:
+            if delivery.tag in self._unsettled:
+                self._hand(delivery)
 
     def _open_row(self, file: BusFile, session: int) -> int:
         stored = file.queues.get(self._subscriber.queue)
@@ -75,11 +84,17 @@ class EmbeddedConsumer:
             self._tag += 1
             self._unsettled[self._tag] = message.id
             delivery = _delivery(self._tag, message)
-            try:
-                self._on_delivery(delivery)
-            except Exception:
-                log.exception("the handler of queue %s raised; its message goes back", self._subscriber.queue)
-                self.reject(delivery, requeue=True)
+            if self._early is not None:
+                self._early.append(delivery)
+            else:
+                self._hand(delivery)
+
+    def _hand(self, delivery: Delivery) -> None:
+        try:
+            self._on_delivery(delivery)
+        except Exception:
+            log.exception("the handler of queue %s raised; its message goes back", self._subscriber.queue)
+            self.reject(delivery, requeue=True)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._settle(deliveries, "done")

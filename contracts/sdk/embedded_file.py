@@ -42,6 +42,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnState:
+    foreign: bool
+    """Another connection has written since the last turn."""
+    session_lives: bool
+    last_message: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredQueue:
     id: int
     queue: Queue
@@ -67,6 +75,8 @@ class BusFile:
         self._create()
         self._data_version = -1
         self._topology_version = -1
+        self.copied = False
+        """Dead letters took ids of their own since the last `refresh`."""
         self.queues: dict[str, StoredQueue] = {}
         self.by_id: dict[int, StoredQueue] = {}
         self.routes = Routes({}, {}, {})
@@ -113,17 +123,17 @@ class BusFile:
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
         return bool(version != self._data_version)
 
-    def refresh(self) -> bool:
-        """Reads the topology again if it moved. True when another connection has written anything since the last
-        call."""
+    def refresh(self, session: int) -> TurnState:
+        """Reads the topology again if it moved, and what else a turn has to know before it begins."""
         (data_version,) = self._db.execute("PRAGMA data_version").fetchone()
         foreign = data_version != self._data_version
         self._data_version = data_version
-        (version,) = self._run("topology_version").fetchone()
+        self.copied = False
+        version, lives, last = self._run("turn_state", session=session).fetchone()
         if version != self._topology_version:
             self._read_topology()
             self._topology_version = version
-        return bool(foreign)
+        return TurnState(bool(foreign), bool(lives), int(last))
 
     def forget(self) -> None:
         """Drops what is remembered, after a rollback."""
@@ -182,8 +192,8 @@ class BusFile:
             _check_queue(queue, queues[queue.name])
             if queue.dead_letter_exchange is not None and queue.dead_letter_exchange not in exchanges:
                 raise TopologyMismatch(
-                    f"queue {queue.name} names the dead-letter exchange {queue.dead_letter_exchange}, which does not exist; "
-                    "declare it in the same topology",
+                    f"queue {queue.name} names the dead-letter exchange {queue.dead_letter_exchange}, "
+                    "which does not exist; declare it in the same topology",
                     field=queue.name,
                 )
         for binding in topology.bindings:
@@ -225,7 +235,7 @@ class BusFile:
 
     def _topology_moved(self) -> None:
         self._run("bump_topology")
-        (self._topology_version,) = self._run("topology_version").fetchone()
+        self._topology_version += 1
         self._read_topology()
 
     # -- sessions and consumers --------------------------------------------------------------------------------------
@@ -236,9 +246,6 @@ class BusFile:
             "add_session", host=host(), pid=pid, started=process_start(pid) or "", lease_until=lease_until
         )
         return int(cursor.lastrowid or 0)
-
-    def session_lives(self, session: int) -> bool:
-        return self._run("session_lives", session=session).fetchone() is not None
 
     def renew_session(self, session: int, lease_until: float) -> None:
         self._run("renew_session", session=session, lease_until=lease_until)
@@ -273,10 +280,6 @@ class BusFile:
         self._run("drop_consumer", consumer=consumer)
 
     # -- messages ----------------------------------------------------------------------------------------------------
-
-    def last_message(self) -> int:
-        row = self._run("last_message").fetchone()
-        return 0 if row is None else int(row[0])
 
     def insert(self, rows: Sequence[Sequence[Any]], bodies: bytes) -> None:
         self._run("insert_messages", rows=orjson.dumps(rows).decode(), bodies=bodies)
@@ -347,6 +350,7 @@ class BusFile:
                     routing_key=new_key,
                     properties=properties,
                 )
+                self.copied = True
         self._run("drop_message", id=number)
 
 
@@ -379,7 +383,8 @@ def _check_binding(binding: Binding, queues: Mapping[str, Queue], exchanges: Map
     for kind, name, known in (("queue", binding.queue, queues), ("exchange", binding.exchange, exchanges)):
         if name not in known:
             raise TopologyMismatch(
-                f"binding {binding.key} of queue {binding.queue} names {kind} {name}, which does not exist; declare it first",
+                f"binding {binding.key} of queue {binding.queue} names {kind} {name}, "
+                "which does not exist; declare it first",
                 field=name,
             )
 

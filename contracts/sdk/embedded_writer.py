@@ -240,22 +240,20 @@ class Writer:
         self._failure_pause = min(self._failure_pause * 2, _FAILURE_PAUSE_SECONDS[1])
 
     def _do(self, turn: _Turn, batch: Sequence[Ask]) -> None:
-        if self._file.refresh():
+        state = self._file.refresh(self._session)
+        if state.foreign:
             self._mark_all_dirty()
-        self._keep_session(turn)
-        publishes: list[Publish] = []
+        self._keep_session(turn, state.session_lives)
+        publishes = [asked for asked in batch if isinstance(asked, Publish)]
+        self._settle(turn, [asked for asked in batch if isinstance(asked, Settle)])
         for asked in batch:
-            if isinstance(asked, Publish):
-                publishes.append(asked)
-            elif isinstance(asked, Settle):
-                self._settle(turn, asked)
-            else:
+            if isinstance(asked, Call):
                 self._call(turn, asked)
         if turn.now >= self._sweep_at:
             self._sweep(turn)
         self._hand_over_backlog(turn)
         if publishes:
-            number = self._file.last_message()
+            number = self._file.refresh(self._session).last_message if self._file.copied else state.last_message
             for publish in publishes:
                 if not publish.abandoned:
                     number = self._publish(turn, publish, number)
@@ -282,10 +280,10 @@ class Writer:
 
     # -- the steps of a turn -------------------------------------------------------------------------------------------
 
-    def _keep_session(self, turn: _Turn) -> None:
+    def _keep_session(self, turn: _Turn, lives: bool) -> None:
         """Renews the lease. A process that stood still past its lease was given up by the others: it begins anew,
         owning nothing."""
-        if not self._file.session_lives(self._session):
+        if not lives:
             self._session = self._file.open_session(turn.now + LEASE_SECONDS)
             for subscriber in turn.free:
                 stored = self._file.queues.get(subscriber.queue)
@@ -296,19 +294,24 @@ class Writer:
             self._file.renew_session(self._session, turn.now + LEASE_SECONDS)
             self._renew_at = turn.now + _RENEW_SECONDS
 
-    def _settle(self, turn: _Turn, settle: Settle) -> None:
-        if settle.number != settle.subscriber.number or settle.subscriber.closed:
-            return
-        if settle.fate == "done":
-            self._file.settle(settle.number, settle.ids)
-        elif settle.fate == "back":
-            self._file.give_back(settle.number, settle.ids)
-            self._mark_all_dirty()
-        else:
-            self._file.refuse(settle.number, settle.ids)
-            self._mark_all_dirty()
-        if settle.subscriber in turn.free:
-            turn.free[settle.subscriber] += len(settle.ids)
+    def _settle(self, turn: _Turn, settles: Sequence[Settle]) -> None:
+        done: dict[int, list[int]] = {}
+        for settle in settles:
+            subscriber = settle.subscriber
+            if settle.number != subscriber.number or subscriber.closed:
+                continue
+            if settle.fate == "done":
+                done.setdefault(settle.number, []).extend(settle.ids)
+            elif settle.fate == "back":
+                self._file.give_back(settle.number, settle.ids)
+                self._mark_all_dirty()
+            else:
+                self._file.refuse(settle.number, settle.ids)
+                self._mark_all_dirty()
+            if subscriber in turn.free:
+                turn.free[subscriber] += len(settle.ids)
+        for number, ids in done.items():
+            self._file.settle(number, ids)
 
     def _call(self, turn: _Turn, call: Call) -> None:
         try:
@@ -422,7 +425,7 @@ class Writer:
     def _end(self) -> None:
         try:
             self._file.begin()
-            self._file.refresh()
+            self._file.refresh(self._session)
             self._file.end_session(self._session)
             self._file.commit()
         except Exception as error:

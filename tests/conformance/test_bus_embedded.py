@@ -1,4 +1,5 @@
-"""The embedded bus passes the common suite, and keeps its own promises: several processes, leases, a file that cannot be written."""
+"""The embedded bus passes the common suite, and keeps its own promises: several processes, leases, a file that cannot
+be written."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.sdk.embedded import EmbeddedTransport
-from tests.conformance.bus import Bus, BusConformance
+from tests.conformance.bus import BusConformance
 
 pytestmark = pytest.mark.embedded
 
@@ -31,10 +32,6 @@ async def bus(tmp_path: Path) -> AsyncIterator[EmbeddedBus]:
     yield bus
     for transport in bus.opened:
         await transport.stop()
-
-
-def _is_a_bus(bus: EmbeddedBus) -> Bus:
-    return bus
 
 
 class TestEmbeddedBus(BusConformance):

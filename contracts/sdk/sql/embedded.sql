@@ -53,8 +53,13 @@ CREATE INDEX IF NOT EXISTS messages_ready ON messages (queue, id) WHERE owner IS
 CREATE INDEX IF NOT EXISTS messages_owned ON messages (owner) WHERE owner IS NOT NULL;
 CREATE INDEX IF NOT EXISTS messages_expiring ON messages (expires_at) WHERE expires_at IS NOT NULL;
 
--- name: topology_version
-SELECT version FROM topology;
+-- name: turn_state
+-- What every turn must know, in one step. Ids are never used twice, also after the table has been empty: an old
+-- settlement cannot meet a new message.
+SELECT
+    (SELECT version FROM topology),
+    EXISTS (SELECT 1 FROM sessions WHERE id = :session),
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0);
 
 -- name: bump_topology
 UPDATE topology SET version = version + 1;
@@ -93,9 +98,6 @@ DELETE FROM consumers WHERE queue = :queue;
 -- name: add_session
 INSERT INTO sessions (host, pid, started, lease_until) VALUES (:host, :pid, :started, :lease_until);
 
--- name: session_lives
-SELECT 1 FROM sessions WHERE id = :session;
-
 -- name: renew_session
 UPDATE sessions SET lease_until = :lease_until WHERE id = :session;
 
@@ -116,10 +118,6 @@ INSERT INTO consumers (session, queue) VALUES (:session, :queue);
 
 -- name: drop_consumer
 DELETE FROM consumers WHERE id = :consumer;
-
--- name: last_message
--- Ids are never used twice, also after the table has been empty: an old settlement cannot meet a new message.
-SELECT seq FROM sqlite_sequence WHERE name = 'messages';
 
 -- name: insert_messages
 -- :rows is [[id, queue, owner, expires_at, exchange, routing_key, properties, offset, length], ...] into the blob :bodies.
