@@ -7,13 +7,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from datetime import UTC, datetime
 
 import orjson
 
-from consumers.assembly import Assembly, bus_url, database_url, first_run
+from consumers.assembly import Assembly, bus_url, database_url
+from engine.guards.first_run import first_run
 from engine.logs import configure
 from engine.settings import Settings, load
 from scripts.bench.workload import MODULE, SAGAS
+from scripts.opening import opened_store
 
 
 async def serve(settings: Settings, appends_at_once: int) -> None:
@@ -24,7 +27,8 @@ async def serve(settings: Settings, appends_at_once: int) -> None:
         sys.stdout.write(orjson.dumps(ready).decode() + "\n")
         sys.stdout.flush()
 
-    await first_run(settings)
+    async with opened_store(settings, migrate=settings.migrate) as store:
+        await first_run(settings, store, now=datetime.now(UTC))
     await Assembly(settings, sagas=SAGAS, modules=(MODULE,), appends_at_once=appends_at_once).run_until_signal(
         started=started
     )
@@ -40,7 +44,8 @@ def main() -> None:
         update={"pool_size": max(settings.limits.pool_size, given.appends_at_once + 5)}
         | ({"batch_commits": given.commits_per_append} if given.commits_per_append else {})
     )
-    configure(settings.log)
+    # Standard output carries the one line that says the engine is ready.
+    configure(format=settings.log.format, level=settings.log.level, stream=sys.stderr)
     try:
         import uvloop
     except ImportError:
