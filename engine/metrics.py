@@ -26,7 +26,8 @@ _SIZES: Final = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One row: `name` is the attribute of `Metrics`; Prometheus sees it with prefix and `_total`/unit as `full_name`."""
+    """One row: `name` is the attribute of `Metrics`; Prometheus sees it with prefix and `_total`/unit as `full_name`.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
