@@ -47,7 +47,7 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
 
 
 async def tenant_moved(fact: tenancy.TenantFact, call: Call, tx: Tx) -> None:
-    await _record(f"tenant/{fact.tenant}", fact.state, None, call, tx)
+    await _record(f"tenant/{fact.tenant}", fact.state, getattr(fact, "previous", None), call, tx)
 
 
 async def run_entered_state(notice: RunStateEnteredV1, call: Call, tx: Tx) -> None:

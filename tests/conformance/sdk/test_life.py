@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from contracts.problems import PayloadInvalid
-from contracts.sdk import Asker, Call, QueryRefused, QueryTimedOut, outbox, sqlite
+from contracts.sdk import Asker, Call, QueryRefused, QueryTimedOut, open_database, open_transport, outbox, sqlite
 from tests.conformance.sdk import depot as depot_module
 from tests.conformance.sdk.depot import DEPOT, CountReservationsV1, Depot, ReservationCountV1, ShippedV1, StockLowV1
 from tests.conformance.sdk.witness import DEADLINE_SECONDS, Witness, order
@@ -62,7 +62,7 @@ async def test_an_answer_nobody_is_bound_for_is_kept_and_sent_when_somebody_is(
         while depot.service.relay.unroutable == 0:  # noqa: ASYNC110 -- a counter tells nobody
             await asyncio.sleep(0.01)
     assert await depot.service.outbox.count() == 1
-    witness = Witness(depot_module.open_transport(bus_url, name="late-witness"))
+    witness = Witness(open_transport(bus_url, name="late-witness"))
     await witness.start()
     try:
         await witness.until(lambda: len(witness.heard) == 1)
@@ -172,7 +172,7 @@ async def test_a_message_that_kills_the_process_each_time_is_given_up_and_its_ne
     tmp_path: Path,
 ) -> None:
     bus, database = f"embedded://{tmp_path / 'bus.db'}", f"sqlite://{tmp_path / 'depot.db'}"
-    witness = Witness(depot_module.open_transport(bus, name="witness"))
+    witness = Witness(open_transport(bus, name="witness"))
     await witness.start()
     try:
         poison = order("depot.ReserveV1", {"item": "poison"})
@@ -210,9 +210,9 @@ async def test_a_locked_database_is_waited_for_and_nothing_is_lost(
 ) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     bus, path = f"embedded://{tmp_path / 'bus.db'}", tmp_path / "depot.db"
-    witness = Witness(depot_module.open_transport(bus, name="witness"))
+    witness = Witness(open_transport(bus, name="witness"))
     await witness.start()
-    depot = Depot(depot_module.open_transport(bus), depot_module.open_database(f"sqlite://{path}"))
+    depot = Depot(open_transport(bus), open_database(f"sqlite://{path}"))
     await depot.service.start()
     lock = sqlite3.connect(path, isolation_level=None)
     try:
@@ -238,9 +238,9 @@ async def test_a_database_that_drops_every_session_is_waited_for_and_nothing_is_
     import asyncpg
 
     bus = f"embedded://{tmp_path / 'bus.db'}"
-    witness = Witness(depot_module.open_transport(bus, name="witness"))
+    witness = Witness(open_transport(bus, name="witness"))
     await witness.start()
-    depot = Depot(depot_module.open_transport(bus), depot_module.open_database(f"{postgres_url}?schema=depot"))
+    depot = Depot(open_transport(bus), open_database(f"{postgres_url}?schema=depot"))
     await depot.service.start()
     began, finish, hits = asyncio.Event(), asyncio.Event(), iter([True])
 
@@ -272,7 +272,7 @@ async def test_a_module_starts_before_its_database_and_serves_when_that_comes(tm
     folder = tmp_path / "not-there-yet"
     folder.write_text("a file where the database's folder must be")
     bus = f"embedded://{tmp_path / 'bus.db'}"
-    depot = Depot(depot_module.open_transport(bus), depot_module.open_database(f"sqlite://{folder}/depot.db"))
+    depot = Depot(open_transport(bus), open_database(f"sqlite://{folder}/depot.db"))
     starting = asyncio.create_task(depot.service.start())
     try:
         done, _ = await asyncio.wait((starting,), timeout=0.3)
