@@ -37,7 +37,7 @@ async def customer_onboarding(run: Run, signup: dict[str, Any]) -> dict[str, Any
         template="welcome",
         to=email,
         recipient_id=account["user_id"],
-        data={"name": name},
+        data={"name": name, "link": f"/confirm?user={account['user_id']}"},
     )
 
     await run.state("AwaitingConfirmation")

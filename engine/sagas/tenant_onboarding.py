@@ -76,6 +76,10 @@ async def _invite(run: Run, tenant: dict[str, Any]) -> str:
         template="activation",
         to=owner["email"],
         recipient_id=owner["user_id"],
-        data={"name": owner["name"], "tenant": tenant["name"]},
+        data={
+            "name": owner["name"],
+            "tenant_name": tenant["name"],
+            "link": f"/activate?user={owner['user_id']}",
+        },
     )
     return str(owner["user_id"])
