@@ -1,4 +1,5 @@
-"""A batch of commits as columns, and the answers as outcomes. Pure: no database here; both drivers flatten with it, call their `append`, and assemble with it.
+"""A batch of commits as columns, and the answers as outcomes. Pure: no database here; both drivers flatten with it,
+call their `append`, and assemble with it.
 What repeats a key of an earlier commit of the same batch is kept out of the call and takes that commit's answer."""
 
 from __future__ import annotations
@@ -54,11 +55,13 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 class Poisoned(Exception):
-    """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty commits stand alone."""
+    """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty
+    commits stand alone."""
 
 
 class Batch:
-    """Rows per group, each with the 1-based ordinal of its commit among those sent. `sent[n - 1]` is that commit's place in the caller's list."""
+    """Rows per group, each with the 1-based ordinal of its commit among those sent. `sent[n - 1]` is that commit's
+    place in the caller's list."""
 
     __slots__ = ("copies", "rows", "sent")
 
@@ -239,7 +242,7 @@ def assemble(
 
 def refusal(code: int, num: int, run: UUID | None) -> Outcome:
     """The outcome of a code that is not `APPENDED`."""
-    if code == DUPLICATE or code == MISMATCH:
+    if code in (DUPLICATE, MISMATCH):
         return Duplicate(run, mismatch=code == MISMATCH)
     if code == STALE:
         return Stale(num)
@@ -253,7 +256,8 @@ def refusal(code: int, num: int, run: UUID | None) -> Outcome:
 async def send_bisecting(
     commits: Sequence[Commit], send: Callable[[Sequence[Commit]], Awaitable[list[Outcome]]]
 ) -> list[Outcome]:
-    """Sends the batch; on poison sends its halves, so that only the guilty commits fail. Raises `CommitRefused` with the others' outcomes."""
+    """Sends the batch; on poison sends its halves, so that only the guilty commits fail. Raises `CommitRefused` with
+    the others' outcomes."""
     try:
         return await send(commits)
     except Poisoned as poison:

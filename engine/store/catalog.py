@@ -1,4 +1,5 @@
-"""The `Catalog` port, once for both drivers: tenants and lanes, wrapped keys, tokens, settings. A tenant's lane never changes, so it is remembered here."""
+"""The `Catalog` port, once for both drivers: tenants and lanes, wrapped keys, tokens, settings. A tenant's lane never
+changes, so it is remembered here."""
 
 from __future__ import annotations
 

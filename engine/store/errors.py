@@ -1,4 +1,5 @@
-"""What the store refuses, one class per thing a caller can do about it. Raised by both drivers, caught by the coordinator and the consumers; expected
+"""What the store refuses, one class per thing a caller can do about it. Raised by both drivers, caught by the
+coordinator and the consumers; expected
 answers to an append (duplicate, stale, limited, fenced) are outcomes, not errors.
 
     Problem
@@ -24,7 +25,8 @@ __all__ = ["CommitRefused", "SchemaChanged", "SchemaNewer", "SchemaOlder", "Tena
 
 
 class CommitRefused(Problem):
-    """`ordinal` (0-based) is the first guilty commit, `causes` has every one; `outcomes` has the answers of all others, None where refused."""
+    """`ordinal` (0-based) is the first guilty commit, `causes` has every one; `outcomes` has the answers of all
+    others, None where refused."""
 
     code = "commit_refused"
     title = "The database refuses this commit"
@@ -36,7 +38,8 @@ class CommitRefused(Problem):
         self.ordinal = min(self.causes)
         self.outcomes = tuple(outcomes)
         super().__init__(
-            f"commit {self.ordinal} of {len(self.outcomes)} cannot be stored: {self.causes[self.ordinal]}; correct or bury it",
+            f"commit {self.ordinal} of {len(self.outcomes)} cannot be stored: {self.causes[self.ordinal]}; "
+            "correct or bury it",
             ordinal=self.ordinal,
         )
 

@@ -1,4 +1,5 @@
-"""The `Journal` port, once for both drivers: arrivals, start keys, outcomes and dead letters. Arrivals are written by `append` alone; here they are read,
+"""The `Journal` port, once for both drivers: arrivals, start keys, outcomes and dead letters. Arrivals are written by
+`append` alone; here they are read,
 annotated and pruned."""
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class JournalVerbs(Caller):
         return [row["outcome"] for row in found]
 
     async def prune_journal(self, *, before: datetime, limit: int = 1000) -> int:
-        """Forgets a slice of arrivals received before that moment, inbox rows and keys with them; answers how many. Pending inputs keep theirs."""
+        """Forgets a slice of arrivals received before that moment, inbox rows and keys with them; answers how many.
+        Pending inputs keep theirs."""
         found = await self.call("prune_journal", before=before, limit=limit)
         return int(found[0]["pruned"])
 

@@ -1,4 +1,5 @@
-"""Wakes those who wait for appends, by PostgreSQL's LISTEN and by polling: a notification is a hint, nothing is kept for an absent listener, so polling is the
+"""Wakes those who wait for appends, by PostgreSQL's LISTEN and by polling: a notification is a hint, nothing is kept
+for an absent listener, so polling is the
 truth. It reads no event."""
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _POLL_DEAF_SECONDS = 0.25
 
 
 class Listening:
-    """One listening connection per store; the payload is `<lane> <head>`, and ` inputs` when rows were left for other processes."""
+    """One listening connection per store; the payload is `<lane> <head>`, and ` inputs` when rows were left for other
+    processes."""
 
     def __init__(self, sessions: Sessions, head: Callable[[int], Awaitable[int]]) -> None:
         self._sessions = sessions

@@ -1,4 +1,5 @@
-"""Which migrations there are and which are missing: numbered files per driver, known by name and checksum. Pure but for reading the files; each driver runs
+"""Which migrations there are and which are missing: numbered files per driver, known by name and checksum. Pure but
+for reading the files; each driver runs
 what is missing, all in one transaction, under its lock."""
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def migrations(driver: Driver, folder: Path = FOLDER) -> list[Migration]:
 
 
 def missing(known: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
-    """What is still to be applied. Raises `SchemaNewer` for names this program does not know, `SchemaChanged` for another checksum."""
+    """What is still to be applied. Raises `SchemaNewer` for names this program does not know, `SchemaChanged` for
+    another checksum."""
     names = {migration.name for migration in known}
     unknown = sorted(set(applied) - names)
     if unknown:

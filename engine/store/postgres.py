@@ -1,4 +1,5 @@
-"""The store on PostgreSQL through asyncpg: `append` is one call of a database function, everything else a named statement under the role it needs. Migrations
+"""The store on PostgreSQL through asyncpg: `append` is one call of a database function, everything else a named
+statement under the role it needs. Migrations
 run as the schema's owner. It knows no payload: bodies come in and go out sealed."""
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-
 
 from engine.store import Commit, InputRow, Notification, Outcome, Stored
 from engine.store import rows as read
@@ -38,7 +38,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         self._append = self._sql("append")
         self._append_for = self._sql("append_for")
 
-    # ------------------------------------------------------------------------------------------------------------------ life
+    # ------------------------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
         async def look() -> tuple[dict[str, str], dict[str, str]]:
@@ -96,7 +96,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         step = self._statements[statement].steps[0]
         return await self._sessions.fetch("engine", step.sql, bind(step, values))
 
-    # ------------------------------------------------------------------------------------------------------------------ the log
+    # --------------------------------------------------------------------------------------------------------- the log
 
     async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
         if not commits:
@@ -128,7 +128,8 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
     async def append_for(
         self, tenant: str, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None
     ) -> list[Outcome]:
-        """`append` for a caller bound to one tenant: arrivals, inputs, messages and events of that tenant only, else `TenantRefused` and nothing is written."""
+        """`append` for a caller bound to one tenant: arrivals, inputs, messages and events of that tenant only, else
+        `TenantRefused` and nothing is written."""
         if not commits:
             return []
         found = await self._sessions.fetch("web", self._sql("lane_of"), [tenant])
@@ -145,7 +146,8 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
     async def append_strictly(
         self, commits: Sequence[Commit], *, epoch: int, view: tuple[str, int] | None = None, lane: int = 0
     ) -> list[Outcome]:
-        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same transaction."""
+        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same
+        transaction."""
         batch = flatten(commits, strict=True, uuids=packed_uuid, instants=packed_instant)
         name, position = view if view is not None else (None, None)
         values = (lane, epoch, None, True, name, position)

@@ -1,4 +1,5 @@
-"""Connections to PostgreSQL by role: one kept per lane for appending, small pools for the rest, one that listens. It decides what is worth trying again and
+"""Connections to PostgreSQL by role: one kept per lane for appending, small pools for the rest, one that listens. It
+decides what is worth trying again and
 what a lost connection means; it knows no table."""
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def poisonous(error: BaseException) -> bool:
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-    """Makes the call, again with growing pauses while the database does not answer; `Unavailable` after so many seconds."""
+    """Makes the call, again with growing pauses while the database does not answer; `Unavailable` after so many
+    seconds."""
     deadline = time.monotonic() + seconds
     pause = 0.02
     while True:
@@ -159,7 +161,8 @@ class Sessions:
         return await patiently(attempt, seconds=self._patience)
 
     async def on_lane(self, role: str, lane: int, sql: str, values: Sequence[Any], batch: Batch) -> Mapping[str, Any]:
-        """One statement on the lane's own connection, one at a time; the batch is its last argument. It is not cancelled
+        """One statement on the lane's own connection, one at a time; the batch is its last argument. It is not
+        cancelled
         half-way, since a COMMIT under way cannot be called back.
         """
         held = self._lanes.get((role, lane))

@@ -1,4 +1,5 @@
-"""The `ReadModels` port on PostgreSQL: projections write as the projector's role, everyone reads as the web's role under row-level security, or as the
+"""The `ReadModels` port on PostgreSQL: projections write as the projector's role, everyone reads as the web's role
+under row-level security, or as the
 operator's over all tenants. The statements are the projections' own; this file knows none of them."""
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from engine.store.statements import Statement, bind
 class PostgresViews:
     """See `engine.store.ReadModels`; docstrings are there.
 
-    A statement `<view>_create` makes the view's tables, idempotently, at each migration. A write statement takes the rows of
+    A statement `<view>_create` makes the view's tables, idempotently, at each migration. A write statement takes the
+    rows of
     a `Change` as columns (`unnest`), so that a batch is one execution.
     """
 

@@ -1,4 +1,5 @@
-"""The batch in PostgreSQL's binary form. asyncpg asks of every array element whether it is a container, which costs more than encoding it; here a column is
+"""The batch in PostgreSQL's binary form. asyncpg asks of every array element whether it is a container, which costs
+more than encoding it; here a column is
 joined bytes. Used through `install`; where asyncpg has no place for it, the plain columns go through asyncpg."""
 
 from __future__ import annotations

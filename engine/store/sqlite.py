@@ -1,4 +1,5 @@
-"""The embedded store: one SQLite file in WAL mode, synced at every commit, written by one thread that joins waiting callers into one transaction. The same
+"""The embedded store: one SQLite file in WAL mode, synced at every commit, written by one thread that joins waiting
+callers into one transaction. The same
 verbs and answers as on PostgreSQL; a second process may open the same file."""
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         self._inputs = asyncio.Event()
         self._stopped = False
 
-    # -------------------------------------------------------------------------------------------------------------- life
+    # ------------------------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
         applied = await self._write(self._applied)
@@ -93,7 +94,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
             return None
         return {row["name"]: row["checksum"] for row in cursor.execute(self._sql("applied")).fetchall()}
 
-    # -------------------------------------------------------------------------------------------------------------- calls
+    # ----------------------------------------------------------------------------------------------------------- calls
 
     def _sql(self, statement: str) -> str:
         return self._statements[statement].steps[0].sql
@@ -123,7 +124,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
             answer.extend(cursor.execute(step.sql, bind(step, values)).fetchall())
         return answer
 
-    # -------------------------------------------------------------------------------------------------------------- log
+    # ------------------------------------------------------------------------------------------------------------- log
 
     async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
         return await self._append(commits, epoch, now, None)
@@ -168,7 +169,8 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
     async def append_strictly(
         self, commits: Sequence[Commit], *, epoch: int, view: tuple[str, int] | None = None, lane: int = 0
     ) -> list[Outcome]:
-        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same transaction."""
+        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same
+        transaction."""
 
         def work(cursor: sqlite3.Cursor) -> list[Outcome]:
             moment = datetime.now(UTC)
@@ -243,7 +245,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         self._inputs.clear()
         return True
 
-    # ------------------------------------------------------------------------------------------------------ read models
+    # ----------------------------------------------------------------------------------------------------- read models
 
     async def checkpoint(self, view: str, lane: int) -> int:
         found = await self.call("checkpoint", view=view, lane=lane)

@@ -1,4 +1,5 @@
-"""One append on SQLite, step by step inside the writer's transaction: the same order and the same answers as PostgreSQL's function. It neither begins nor
+"""One append on SQLite, step by step inside the writer's transaction: the same order and the same answers as
+PostgreSQL's function. It neither begins nor
 commits; `sqlite` calls it in the writer thread."""
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ def refusals(context: Context, rows: Rows) -> dict[int, tuple[int, int, UUID | N
 
 
 def over_caps(context: Context, rows: Rows, codes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Commits that ask for a slot and get none: a bounded count per workflow and tenant, plus those granted in this batch."""
+    """Commits that ask for a slot and get none: a bounded count per workflow and tenant, plus those granted in this
+    batch."""
     cursor, sql = context.cursor, context.sql
     over: list[tuple[int, int, int]] = []
     by_workflow: dict[tuple[str, str], int] = {}
@@ -237,7 +239,8 @@ def _write(context: Context, rows: Rows, refused: set[int]) -> dict[int, list[In
 
 
 def _match(context: Context, rows: Rows, arrivals: list[int], refused: set[int]) -> dict[int, list[InputRow]]:
-    """Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found once."""
+    """Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found
+    once."""
     cursor, sql = context.cursor, context.sql
     first_new = next((arrival for arrival in arrivals if arrival), 1 << 62)
     found: list[tuple[int, str, str, str, str, int, int]] = []

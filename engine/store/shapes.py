@@ -1,0 +1,373 @@
+"""What goes into the store and what comes out, as frozen values: the parts of a commit, the answers of an append, the
+rows that are
+read. No behaviour and no database here; import them from `engine.store`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+StreamKind = Literal["run", "workflow", "tenant", "schedule"]
+
+
+# ------------------------------------------------------------------------------------------------------ what is written
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event ready for the log: its fixed topic and its sealed body."""
+
+    topic: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One accepted envelope for the journal. Unique on (tenant, source, event_id); the same id with another
+    `body_hash` is a mismatch."""
+
+    source: str
+    event_id: str
+    type: str
+    body_hash: bytes
+    body: bytes
+    """The whole envelope as received, sealed."""
+    received_at: datetime
+    keys: tuple[tuple[str, bytes], ...] = ()
+    """Declared correlation keys of this event, as (name, HMAC under the tenant's index key)."""
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Reserves `key` for the run of this commit, for ever. `workflow_cap` / `tenant_cap` bound slot holders; None is
+    unbounded."""
+
+    key: str
+    workflow: str
+    workflow_version: int
+    workflow_cap: int | None = None
+    tenant_cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInput:
+    """Something a run must still be given. `kind` start: begin `workflow` from the arrival; fact: a wait named `name`
+    matched; reply: an outcome of step `name`;
+    note: any other durable input, its sealed body inline."""
+
+    kind: Literal["start", "fact", "reply", "note"]
+    run_id: UUID | None = None
+    workflow: str | None = None
+    name: str | None = None
+    visit: int = 1
+    arrival: tuple[str, str] | None = None
+    """(source, event_id) of the journal row that holds the body."""
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxMessage:
+    """A message to send after the commit. `message_id` is derived from the log, so a rebuilt outbox says the same.
+    `body` is sealed."""
+
+    message_id: str
+    exchange: str
+    routing_key: str
+    body: bytes
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timer:
+    """Wakes the run at `due` with `key` (such as `sleep/nap/1`, `retry/billing/1/2`, `deadline/billing/1/1`). One per
+    (run, key)."""
+
+    key: str
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A wait for a fact. Matches arrivals of `type` whose key `key_name` has `key_hash`, received at or after
+    `look_back`."""
+
+    name: str
+    visit: int
+    type: str
+    key_name: str
+    key_hash: bytes
+    look_back: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Await:
+    """An expected outcome: an arrival caused by `command_id` whose type is one of `types` is the reply to (step,
+    visit)."""
+
+    command_id: str
+    step: str
+    visit: int
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The run's row in open_runs is inserted, owned by the appending process. `slot` counts it against caps; a run
+    queued for a slot has none."""
+
+    status: str
+    slot: bool
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The run's row in open_runs is updated. `takes_slot` asks for a slot under the caps given (else the commit is
+    Limited)."""
+
+    status: str
+    slot: bool
+    deadline: datetime | None = None
+    takes_slot: bool = False
+    workflow_cap: int | None = None
+    tenant_cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The run's row leaves open_runs, and with it its timers, subscriptions, awaits, input keys and pending inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """All or nothing, and it answers for itself: one run's new events and everything that must become true with them.
+
+    `stream` None: only an arrival and its inputs. `expected` is the version before the first event; 0 is a new stream.
+    """
+
+    tenant: str
+    stream: UUID | None
+    kind: StreamKind = "run"
+    expected: int = 0
+    events: tuple[Recorded, ...] = ()
+    start: Start | None = None
+    input_keys: tuple[str, ...] = ()
+    """Dedup keys of the inputs this commit answers (`reply/<event id>`, `fact/<wait>/<visit>`, ...); a known one
+    makes the commit Duplicate."""
+    arrival: Arrival | None = None
+    inputs: tuple[NewInput, ...] = ()
+    settled: tuple[int, ...] = ()
+    """Ids of input rows that this commit settles; deleted with it."""
+    outbox: tuple[OutboxMessage, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    timers_cleared: tuple[str, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
+    subscriptions_dropped: tuple[tuple[str, int], ...] = ()
+    awaits: tuple[Await, ...] = ()
+    awaits_dropped: tuple[str, ...] = ()
+    """Command ids."""
+    open_run: Opened | Changed | Closed | None = None
+    snapshot: bytes | None = None
+
+
+# -------------------------------------------------------------------------------------------------- what append answers
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """It is in the log. `position` is the last event's (0 without events); `matched` are input rows that this
+    commit's insertions brought about."""
+
+    position: int
+    matched: tuple[InputRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The start key, an input key or the arrival was known. `run_id` is the original run; `mismatch`: same event id,
+    another body."""
+
+    run_id: UUID | None = None
+    mismatch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The stream has moved on: load, decide again."""
+
+    actual: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """No slot is free under `scope`'s cap; append it as queued, or later."""
+
+    scope: Literal["workflow", "tenant"]
+    cap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """This process was declared dead, or another owns the run: forget its hot state."""
+
+
+Outcome = Appended | Duplicate | Stale | Limited | Fenced
+
+
+# --------------------------------------------------------------------------------------------------------- what is read
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One event of a stream as stored."""
+
+    version: int
+    topic: str
+    body: bytes
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One event in lane order, for projections. `position` counts up without ever showing a lower one later."""
+
+    position: int
+    tenant: str
+    stream: UUID
+    kind: str
+    version: int
+    topic: str
+    body: bytes
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InputRow:
+    """A pending input. Settled (deleted) by the commit that answers it."""
+
+    id: int
+    tenant: str
+    kind: str
+    run_id: UUID | None
+    workflow: str | None
+    name: str | None
+    visit: int
+    arrival: tuple[str, str] | None
+    body: bytes | None
+    """Inline body, or the journal row's sealed envelope; its AAD tells which (see `engine.store.mapper`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    id: int
+    tenant: str
+    message_id: str
+    exchange: str
+    routing_key: str
+    body: bytes
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DueTimer:
+    tenant: str
+    run_id: UUID
+    key: str
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    tenant: str
+    run_id: UUID
+    workflow: str
+    workflow_version: int
+    status: str
+    slot: bool
+    owner: int | None
+    takeovers: int
+    deadline: datetime | None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message nobody could use, whole: `envelope` is the received bytes, sealed. `state` is dead, redriven or
+    discarded."""
+
+    id: UUID
+    tenant: str
+    reason: str
+    detail: str
+    source: str
+    routing_key: str
+    event_id: str | None
+    type: str | None
+    attempts: Sequence[Mapping[str, Any]]
+    envelope: bytes
+    headers: Mapping[str, Any]
+    state: str
+    created_at: datetime
+    settled_at: datetime | None = None
+    settled_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token as stored: never the token itself, only SHA-256 of it. `tenant` None: a platform operator's."""
+
+    prefix: str
+    digest: bytes
+    tenant: str | None
+    name: str
+    roles: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index` or
+    `subject/<hash>`."""
+
+    tenant: str
+    scope: str
+    key_id: int
+    wrapped: bytes
+    root_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows for one named statement of a read model (`projections/sql/<driver>/<view>.sql`), one execution per row,
+    values in the statement's order."""
+
+    statement: str
+    rows: Sequence[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    epoch: int
+    name: str
+    roles: tuple[str, ...]
+    started_at: datetime
+    seen_at: datetime
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in one lane; outside the engine an opaque token."""
+
+    lane: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.lane}-{self.n}"
