@@ -188,7 +188,7 @@ async def main(bus: str, database: str, fault: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if fault == "die-after-commit":
-        depot.service.relay.hand_over = die  # type: ignore[method-assign]
+        depot.service.relay.hand_over = die  # type: ignore[method-assign, assignment]
     if fault == "die-in-handler":
         depot.hooks["poison"] = die
     announced = asyncio.create_task(_announce(depot))
