@@ -33,13 +33,19 @@ app.add_typer(configuration.app, name="config")
 proofs.register(app)
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _tell_version(asked: bool) -> None:
+    if asked:
         print(__version__)
         raise typer.Exit(0)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Options of every verb; an eager callback answers --version before a verb is missed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
