@@ -78,16 +78,35 @@ def perform(function: Callable[[], Any], *, as_json: bool) -> int:
         return tell(problem, as_json=as_json)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
+    except BaseExceptionGroup as group:
+        # Work that ran side by side: the first refusal speaks for all.
+        problems, others = group.split(Problem)
+        if problems is None or others is not None:
+            return _fault(group, as_json=as_json)
+        return tell(_first(problems), as_json=as_json)
     except BrokenPipeError:
         # The reader went away (`unwind runs list | head`); writing at exit would only complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if os.environ.get("UNWIND_DEBUG"):
-            traceback.print_exc()
-        return tell_line(
-            "internal", f"{type(error).__name__}: {error}; set UNWIND_DEBUG=1 to see where", 1, as_json=as_json
-        )
+        return _fault(error, as_json=as_json)
+
+
+def _fault(error: BaseException, *, as_json: bool) -> int:
+    if os.environ.get("UNWIND_DEBUG"):
+        traceback.print_exception(error)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    detail = f"{type(error).__name__}: {error}; set UNWIND_DEBUG=1 to see where"
+    return tell_line("internal", detail, 1, as_json=as_json)
+
+
+def _first(group: BaseExceptionGroup[Problem]) -> Problem:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, Problem)
+    return found
 
 
 def tell(problem: Problem, *, as_json: bool) -> int:

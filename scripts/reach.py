@@ -63,9 +63,12 @@ class Api:
     async def get(self, path: str, **query: object) -> Any:
         return await self._ask("GET", path, query=query)
 
-    async def post(self, path: str, body: object = None, *, key: str | None = None, **query: object) -> Any:
-        """`key` travels as Idempotency-Key."""
-        return await self._ask("POST", path, body=body if body is not None else {}, key=key, query=query)
+    async def post(
+        self, path: str, body: object = None, *, key: str | None = None, act_for: str | None = None, **query: object
+    ) -> Any:
+        """`key` travels as Idempotency-Key, `act_for` as X-Tenant."""
+        given = {"Idempotency-Key": key, "X-Tenant": act_for}
+        return await self._ask("POST", path, body=body if body is not None else {}, headers=given, query=query)
 
     async def delete(self, path: str) -> Any:
         return await self._ask("DELETE", path)
@@ -76,24 +79,22 @@ class Api:
         path: str,
         *,
         body: object = None,
-        key: str | None = None,
+        headers: Mapping[str, str | None] | None = None,
         query: Mapping[str, object] | None = None,
     ) -> Any:
         import aiohttp
 
-        headers = {"Accept": "application/json"}
+        sent = {"Accept": "application/json"} | {name: value for name, value in (headers or {}).items() if value}
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        if key:
-            headers["Idempotency-Key"] = key
+            sent["Authorization"] = f"Bearer {self._token}"
         data = None
         if body is not None:
             data = orjson.dumps(body)
-            headers["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json"
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         try:
             async with self._session.request(
-                method, self.url + path, data=data, headers=headers, params=params
+                method, self.url + path, data=data, headers=sent, params=params
             ) as response:
                 content = await response.read()
                 status = response.status
@@ -178,6 +179,7 @@ async def _web_alone(settings: Settings) -> AsyncIterator[str]:
     await assembly.start()
     try:
         await assembly.ready()
+        assert assembly.url is not None
         yield assembly.url
     finally:
         await assembly.stop()

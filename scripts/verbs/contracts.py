@@ -34,7 +34,7 @@ def check(
 @verb(app, "schema")
 def schema(
     kind: str = typer.Argument("", help="A type such as billing.CreateCustomerV1; none: list all."),
-    write: Path = typer.Option(None, "--write", help="Write every document into this folder instead."),
+    write: Path | None = typer.Option(None, "--write", help="Write every document into this folder instead."),
 ) -> Answer:
     """The generated JSON Schema of a type, or of all installed modules with their AsyncAPI document."""
     import orjson

@@ -21,18 +21,18 @@ def register(app: typer.Typer) -> None:
     verb(app, "migrate")(migrate)
 
 
-def up(
+async def up(
     demo: bool = typer.Option(False, "--demo", help="Run the demonstration against the API once the engine is ready."),
     once: bool = typer.Option(False, "--once", help="Stop once ready, or once the demo has ended, with exit code 0."),
     modules: str = typer.Option(
         "", "--modules", help="Shipped modules: together (tasks), separate (processes) or none."
     ),
     port: int = typer.Option(-1, "--port", help="Port of the API; 0 takes a free one. Default: UNWIND_HTTP__PORT."),
-) -> Answer | None:
+) -> Answer:
     """Run the engine with all roles and the shipped modules in one process; make keys and a first token if needed."""
     from scripts.up import run
 
-    return run(demo=demo, once=once, modules=modules, port=port)
+    return await run(demo=demo, once=once, modules=modules, port=port)
 
 
 async def serve(

@@ -57,6 +57,11 @@ async def patient(run: Run, data: Any) -> Any:
     return await run.step("try", do, undo=undo_it, retry=NEVER_AGAIN)
 
 
+@saga("known", version=1, attributes={"email": "/email", "plan": "/plan"})
+async def known(run: Run, data: Any) -> Any:
+    await run.step("one", do, undo=undo_it)
+
+
 class Play:
     """One run under the hand: `given(...)` decides one input a second later and answers its events."""
 
@@ -210,3 +215,19 @@ def test_the_state_is_the_fold_of_the_log() -> None:
     play.done("one", undo=True)
     folded = fold(RunState(RUN, "acme"), play.log)
     assert folded == play.state
+
+
+def test_an_attribute_that_repeats_a_personal_value_is_marked_too() -> None:
+    begin = Begin(
+        at=START,
+        run_id=RUN,
+        tenant="acme",
+        trigger={"kind": "manual", "id": "1"},
+        data={"email": "ann@example.org", "plan": "starter"},
+        marks=("/email",),
+        initiator="test",
+        correlation_id="c",
+    )
+    started = decide(RunState(RUN, "acme"), begin, CodePlan(known, {})).events[0]
+    assert isinstance(started, ev.RunStarted)
+    assert started.marks == ("/data/email", "/attributes/email")
