@@ -1,7 +1,10 @@
-"""From the bus to the engine: takes deliveries, checks them, and acknowledges each only after the commit that makes it safe.
+"""From the bus to the engine: takes deliveries, checks them, and acknowledges each only after the commit that makes it
+safe.
 
-An event ends as the start of one run in the same commit (the common case), as an arrival with one input row per target, as an arrival that waits for
-whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with its whole envelope. A delivery is never held while a step runs.
+An event ends as the start of one run in the same commit (the common case), as an arrival with one input row per
+target, as an arrival that waits for
+whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with its whole envelope. A
+delivery is never held while a step runs.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ from collections import deque
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from consumers.inputs import event_start_key, new_run_id
 import orjson
 
+from consumers.inputs import event_start_key, new_run_id
 from contracts import envelope as wire
 from contracts.envelope import Envelope
 from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, Unavailable
@@ -34,7 +37,9 @@ RUNS_IN_DECISION: Final = 200
 
 
 class Intake:
-    """One consumer of one queue. `prefetch` bounds what is unacknowledged; `runs_in_decision` None takes at once: replies must never wait behind starts."""
+    """One consumer of one queue. `prefetch` bounds what is unacknowledged; `runs_in_decision` None takes at once:
+    replies must never wait behind starts.
+    """
 
     def __init__(
         self,
@@ -98,7 +103,7 @@ class Intake:
 
     def _take(self, delivery: Delivery) -> None:
         try:
-            envelope = wire.parse(delivery.body, delivery.headers)
+            envelope = wire.parse(delivery.body, delivery.headers, delivery.content_type)
             _check_publisher(envelope, delivery)
             checked = self._registry.check_event(envelope)
         except Problem as problem:
@@ -182,7 +187,8 @@ class Intake:
                 self._ack(delivery)
             case Duplicate(mismatch=True):
                 problem = DuplicateMismatch(
-                    f"event {envelope.id} of {envelope.source} came before with another body; give each fact its own id",
+                    f"event {envelope.id} of {envelope.source} came before with another body; "
+                    "give each fact its own id",
                     field="id",
                 )
                 self._spawn(self._bury(delivery, problem))
@@ -195,7 +201,8 @@ class Intake:
             case _:
                 self._ack(delivery)
 
-    # ---------------------------------------------------------------------------------------------------------- settling
+    # ----------------------------------------------------------------------------------------------------------
+    # settling
 
     def _ack(self, delivery: Delivery) -> None:
         """Acks gather for one turn of the loop, so that a batch's contiguous tags travel as one."""

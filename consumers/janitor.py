@@ -1,6 +1,8 @@
-"""Proves continuously that no open run is stuck, and repairs what is: heartbeats, takeovers, admission, and the reasons to wake.
+"""Proves continuously that no open run is stuck, and repairs what is: heartbeats, takeovers, admission, and the
+reasons to wake.
 
-It says that this process lives, declares silent ones dead, takes over their runs in slices, grants freed slots, and counts what waits too long.
+It says that this process lives, declares silent ones dead, takes over their runs in slices, grants freed slots, and
+counts what waits too long.
 """
 
 from __future__ import annotations
@@ -101,7 +103,9 @@ class Janitor:
         return len(queued)
 
     async def repair(self) -> None:
-        """Gives runs without a recorded reason to wake back to the door: loading one again performs and awaits what its log asks for."""
+        """Gives runs without a recorded reason to wake back to the door: loading one again performs and awaits what
+        its log asks for.
+        """
         stuck = await self._store.runs_without_wake(
             older_than_seconds=STUCK_SECONDS, limit=SLICE, now=self._clock.database_now()
         )

@@ -1,4 +1,6 @@
-"""Wakes runs whose time has come: due timers and run deadlines of this process's runs, and of those that have no live owner."""
+"""Wakes runs whose time has come: due timers and run deadlines of this process's runs, and of those that have no live
+owner.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ BATCH: Final = 500
 
 
 class TimerLoop:
-    """Polls the database's due times; the commit that answers a timer clears it, so one that was missed is simply offered again."""
+    """Polls the database's due times; the commit that answers a timer clears it, so one that was missed is simply
+    offered again.
+    """
 
     def __init__(
         self, store: Store, coordinator: Coordinator, clock: Clock, *, poll_seconds: float = POLL_SECONDS

@@ -1,4 +1,6 @@
-"""Drains the broker's own dead letters into the sealed table: a message that a module or the intake could not take must never rest in the broker in clear."""
+"""Drains the broker's own dead letters into the sealed table: a message that a module or the intake could not take
+must never rest in the broker in clear.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,8 @@ def _deaths(delivery: Delivery) -> dict[str, Any]:
 
 def _why(delivery: Delivery) -> str:
     death = _deaths(delivery)
-    return f"queue {death.get('queue', 'unknown')} gave it up ({death.get('reason', 'rejected')}); mend its consumer and redrive it"
+    queue, reason = death.get("queue", "unknown"), death.get("reason", "rejected")
+    return f"queue {queue} gave it up ({reason}); mend its consumer and redrive it"
 
 
 def _origin(delivery: Delivery) -> Delivery:

@@ -1,6 +1,7 @@
 """Carries out local attempts of the runs this process owns, and hands their outcome back through the one door.
 
-The intent is in the log before this is called. Plain functions run at once; async ones as tasks with the attempt's own time limit, in pools per action so
+The intent is in the log before this is called. Plain functions run at once; async ones as tasks with the attempt's own
+time limit, in pools per action so
 that two hundred slow calls of one kind do not stop the others.
 """
 
@@ -30,7 +31,9 @@ STACK_LINES: Final = 12
 
 
 class Worker:
-    """`perform` is the coordinator's way in. `stop` cancels what is under way: its intent stays recorded, and whoever owns the run next tries again."""
+    """`perform` is the coordinator's way in. `stop` cancels what is under way: its intent stays recorded, and whoever
+    owns the run next tries again.
+    """
 
     def __init__(self, coordinator: Coordinator, clock: Clock, metrics: Metrics) -> None:
         self._door = coordinator

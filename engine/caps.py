@@ -1,4 +1,6 @@
-"""How many slots a workflow and a tenant may hold: settings of the catalog, read at most every few seconds, so that a change needs no restart."""
+"""How many slots a workflow and a tenant may hold: settings of the catalog, read at most every few seconds, so that a
+change needs no restart.
+"""
 
 from __future__ import annotations
 

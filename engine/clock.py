@@ -7,7 +7,9 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Engine time. `database_now` is what statements get as `now`: None (the database's own clock) unless time is virtual."""
+    """Engine time. `database_now` is what statements get as `now`: None (the database's own clock) unless time is
+    virtual.
+    """
 
     def now(self) -> datetime: ...
 

@@ -1,11 +1,15 @@
-"""THE ONE DOOR. Everything that happens to a run comes through `submit` as one `Input`: load, fold, decide, append, react.
+"""THE ONE DOOR. Everything that happens to a run comes through `submit` as one `Input`: load, fold, decide, append,
+react.
 
-    submit ──► mailbox ──► decide ──► commit queue ──► append (one at a time, whatever has gathered) ──► settle ──► perform
+    submit ──► mailbox ──► decide ──► commit queue ──► append (one at a time, whatever has gathered) ──► settle ──►
+    perform
                   ▲                                                                                        │
                   └──────────────────────────── results of local attempts ─────────────────────────────────┘
 
-One run is decided by one process, its owner, and never twice at once: while its commit is under way, inputs wait in its mailbox and travel together in the
-next. Hot runs stay in memory and are checked by version at append; a cold one is claimed, loaded and folded. Group commit has no timer: what arrived
+One run is decided by one process, its owner, and never twice at once: while its commit is under way, inputs wait in
+its mailbox and travel together in the
+next. Hot runs stay in memory and are checked by version at append; a cold one is claimed, loaded and folded. Group
+commit has no timer: what arrived
 while the previous append was under way is the next batch. Nothing here knows the bus, HTTP or SQL.
 """
 
@@ -76,7 +80,9 @@ Done = Callable[[Result], None]
 
 @dataclass(slots=True)
 class Hot:
-    """One run in memory. `busy`: being loaded, or a commit of it is under way. `performing` counts local attempts under way."""
+    """One run in memory. `busy`: being loaded, or a commit of it is under way. `performing` counts local attempts
+    under way.
+    """
 
     tenant: str
     run_id: UUID
@@ -117,7 +123,9 @@ _OUTCOME: Final = {
 
 
 class Coordinator:
-    """One per process. `perform` carries out local attempts (`consumers.worker`), `matched` takes input rows that a commit brought about."""
+    """One per process. `perform` carries out local attempts (`consumers.worker`), `matched` takes input rows that a
+    commit brought about.
+    """
 
     def __init__(
         self,
@@ -162,7 +170,8 @@ class Coordinator:
         self._appending = 0
         self.on_room: Callable[[], None] = lambda: None
 
-    # -------------------------------------------------------------------------------------------------------------- life
+    # ------------------------------------------------------------------------------------------------------------
+    # -- life
 
     async def start(self, epoch: int) -> None:
         """Begins appending as process `epoch`."""
@@ -191,11 +200,14 @@ class Coordinator:
                 return task.exception()
         return None
 
-    # -------------------------------------------------------------------------------------------------------------- the door
+    # ------------------------------------------------------------------------------------------------------------
+    # -- the door
 
     @property
     def active(self) -> int:
-        """Runs in decision: being loaded, decided, appended or performed. Bounding it bounds latency; prefetch is the back-pressure."""
+        """Runs in decision: being loaded, decided, appended or performed. Bounding it bounds latency; prefetch is the
+        back-pressure.
+        """
         return len(self._active)
 
     def submit(self, tenant: str, run_id: UUID, given: Input, done: Done | None = None) -> None:
@@ -217,7 +229,9 @@ class Coordinator:
         arrival: Arrival | None = None,
         done: Done | None = None,
     ) -> None:
-        """Starts a run: its first events, its start key and, if given, the arrival that caused it travel in one commit."""
+        """Starts a run: its first events, its start key and, if given, the arrival that caused it travel in one
+        commit.
+        """
         hot = self._hot[given.run_id] = Hot(
             given.tenant, given.run_id, RunState(given.run_id, given.tenant), plan, keys, subject
         )
@@ -246,7 +260,8 @@ class Coordinator:
                 hot = self._hot[run_id] = Hot(tenant, run_id)
                 self._make_ready(hot)
 
-    # -------------------------------------------------------------------------------------------------------------- decide
+    # ------------------------------------------------------------------------------------------------------------
+    # -- decide
 
     def _make_ready(self, hot: Hot) -> None:
         self._active.add(hot.run_id)
@@ -282,7 +297,9 @@ class Coordinator:
     def _decide(self, hot: Hot) -> None:
         """Drains the mailbox into one commit."""
         before, plan = hot.state, hot.plan
-        assert before is not None and plan is not None and hot.keys is not None
+        assert before is not None
+        assert plan is not None
+        assert hot.keys is not None
         state = before
         events: list[RunEvent] = []
         answered: list[tuple[Input, Done | None]] = []
@@ -344,7 +361,8 @@ class Coordinator:
         elif done is not None:
             done(Ignored(reason))
 
-    # -------------------------------------------------------------------------------------------------------------- load
+    # ------------------------------------------------------------------------------------------------------------
+    # -- load
 
     async def _load(self, loading: list[Hot]) -> None:
         """Claims, loads and folds cold runs; what is not ours goes back to whoever handed it in."""
@@ -383,7 +401,9 @@ class Coordinator:
                             done(NotOurs())
 
     async def _not_ours(self, hot: Hot) -> None:
-        """Another live process owns it: leave its inputs to that one. Closed: settle them as ignored, they came too late."""
+        """Another live process owns it: leave its inputs to that one. Closed: settle them as ignored, they came too
+        late.
+        """
         self._forget(hot)
         closed = await self.store.open_run(hot.tenant, hot.run_id) is None
         while hot.mailbox:
@@ -394,7 +414,9 @@ class Coordinator:
                 done(NotOurs())
 
     def _perform_again(self, hot: Hot) -> None:
-        """After a takeover: local attempts whose intent is recorded and whose outcome is not are made again, with the same key."""
+        """After a takeover: local attempts whose intent is recorded and whose outcome is not are made again, with the
+        same key.
+        """
         assert hot.state is not None
         for step in (hot.state.steps or {}).values():
             if step.kind == "local" and step.status == "open":
@@ -405,7 +427,8 @@ class Coordinator:
                 if spec is not None and spec.kind == "local":
                     self._perform(hot, Perform(step.name, step.visit, step.undo_attempt, undo=True))
 
-    # -------------------------------------------------------------------------------------------------------------- append
+    # ------------------------------------------------------------------------------------------------------------
+    # -- append
 
     def _enqueue(self, prepared: Prepared) -> None:
         self._queue.append(prepared)
@@ -434,7 +457,9 @@ class Coordinator:
             self._tell_idle()
 
     async def _append(self, commits: list[Commit]) -> list[Outcome]:
-        """Appends until the database has answered. A repeated call is safe: what had been committed answers for itself (`_was_ours`)."""
+        """Appends until the database has answered. A repeated call is safe: what had been committed answers for itself
+        (`_was_ours`).
+        """
         delay, repeated = 0.05, False
         while True:
             try:
@@ -489,7 +514,8 @@ class Coordinator:
     def _appended(self, hot: Hot, prepared: Prepared, outcome: Appended) -> None:
         before = hot.state
         hot.state = prepared.after
-        assert hot.state is not None and before is not None
+        assert hot.state is not None
+        assert before is not None
         hot.start = hot.arrival = None
         hot.hold = hot.one_by_one = False
         commit = prepared.commit
@@ -515,14 +541,16 @@ class Coordinator:
             self._rest(hot)
 
     def _perform(self, hot: Hot, attempt: Perform) -> None:
-        assert hot.state is not None and hot.plan is not None
+        assert hot.state is not None
+        assert hot.plan is not None
         hot.performing += 1
         self._active.add(hot.run_id)
         self.perform(hot.state, hot.plan, attempt)
 
     def _again(self, hot: Hot, prepared: Prepared, *, reload: bool) -> None:
         """Back to the mailbox, in order, to be decided on what is true now."""
-        assert hot.plan is not None and hot.state is not None
+        assert hot.plan is not None
+        assert hot.state is not None
         hot.plan.forget(hot.state)
         hot.mailbox.extendleft(reversed(prepared.answered))
         if reload:
@@ -530,8 +558,11 @@ class Coordinator:
         self._make_ready(hot)
 
     def _limited(self, hot: Hot, prepared: Prepared) -> None:
-        """No slot is free. A start is recorded as queued; a woken run records what woke it and queues; an admission waits for the next slot."""
-        assert hot.plan is not None and hot.state is not None
+        """No slot is free. A start is recorded as queued; a woken run records what woke it and queues; an admission
+        waits for the next slot.
+        """
+        assert hot.plan is not None
+        assert hot.state is not None
         given = prepared.answered[0][0]
         if isinstance(given, Begin):
             prepared.answered[0] = (replace(given, queued=True), prepared.answered[0][1])
@@ -547,8 +578,11 @@ class Coordinator:
         self._again(hot, prepared, reload=False)
 
     def _duplicate(self, hot: Hot, prepared: Prepared, outcome: Duplicate) -> None:
-        """A start that was made before answers with the original run. Of several inputs only one may be the duplicate: decide them one by one."""
-        assert hot.plan is not None and hot.state is not None
+        """A start that was made before answers with the original run. Of several inputs only one may be the duplicate:
+        decide them one by one.
+        """
+        assert hot.plan is not None
+        assert hot.state is not None
         if len(prepared.answered) > 1:
             hot.one_by_one = True
             self._again(hot, prepared, reload=False)
@@ -571,7 +605,9 @@ class Coordinator:
                 self._rest(hot)
 
     def fenced(self) -> None:
-        """This process was declared dead: whatever it thinks it knows about runs is void. Unacknowledged deliveries and leased rows come again elsewhere."""
+        """This process was declared dead: whatever it thinks it knows about runs is void. Unacknowledged deliveries
+        and leased rows come again elsewhere.
+        """
         for hot in self._hot.values():
             if hot.plan is not None and hot.state is not None:
                 hot.plan.forget(hot.state)
@@ -584,7 +620,8 @@ class Coordinator:
     def on_fenced(self) -> None:
         """Replaced by the assembly, which registers the process anew."""
 
-    # -------------------------------------------------------------------------------------------------------------- memory
+    # ------------------------------------------------------------------------------------------------------------
+    # -- memory
 
     def _rest(self, hot: Hot) -> None:
         """The run has nothing to do here for now; the least recently used ones leave memory."""

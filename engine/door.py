@@ -1,6 +1,7 @@
 """All that a process which owns no runs may ask of the engine: the web and the command line stand here.
 
-Nothing is decided behind this door. A start is journaled and handed to whoever runs workers; a word to a run becomes a durable input of its owner; a
+Nothing is decided behind this door. A start is journaled and handed to whoever runs workers; a word to a run becomes a
+durable input of its owner; a
 message goes to the bus through the outbox. Everything else they do is reading.
 """
 
@@ -41,7 +42,9 @@ class Begun:
 
 
 class Door:
-    """`on_input` and `on_outbox` are called after something was written that a consumer of this process may take at once."""
+    """`on_input` and `on_outbox` are called after something was written that a consumer of this process may take at
+    once.
+    """
 
     def __init__(
         self,
@@ -62,7 +65,9 @@ class Door:
     # ---------------------------------------------------------------------------------------------------------- bus
 
     async def publish(self, envelope: Envelope) -> None:
-        """Checks a fact by its contract and sends it, confirmed. Raises the contract's refusals, `TooLarge`, `Unavailable`."""
+        """Checks a fact by its contract and sends it, confirmed. Raises the contract's refusals, `TooLarge`,
+        `Unavailable`.
+        """
         self.registry.check_event(envelope)
         body = envelope.to_json()
         if len(body) > MAX_ENVELOPE_BYTES:
@@ -86,7 +91,9 @@ class Door:
         initiator: str,
         correlation_id: str | None = None,
     ) -> Begun:
-        """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another content (`Conflict`)."""
+        """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another
+        content (`Conflict`).
+        """
         saga = self.plans.saga(workflow)
         if not isinstance(data, dict):
             raise PayloadInvalid("the input of a run must be a JSON object", field="input")
@@ -235,10 +242,13 @@ class Door:
         )
         self.on_input()
 
-    # ---------------------------------------------------------------------------------------------------------- dead letters
+    # ----------------------------------------------------------------------------------------------------------
+    # dead letters
 
     async def redrive(self, tenant: str | None, letter_id: UUID, *, by: str) -> bool:
-        """Sends a dead letter again, byte for byte, to where it was going. False, and nothing sent, when it was settled before."""
+        """Sends a dead letter again, byte for byte, to where it was going. False, and nothing sent, when it was
+        settled before.
+        """
         letter = await self._letter(tenant, letter_id)
         if letter.state != "dead":
             return False

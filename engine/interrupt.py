@@ -1,6 +1,8 @@
-"""Interrupts a saga's coroutine that does not yield: an alarm around the call, raised in the main thread as something no saga catches by accident.
+"""Interrupts a saga's coroutine that does not yield: an alarm around the call, raised in the main thread as something
+no saga catches by accident.
 
-Outside the main thread (and where the platform has no interval timers) it does nothing; the assembly's watchdog then ends the process instead.
+Outside the main thread (and where the platform has no interval timers) it does nothing; the assembly's watchdog then
+ends the process instead.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ _installed = False
 
 
 class SagaStuck(BaseException):
-    """The coroutine ran longer than it may without yielding. Not an `Exception`, so that a saga's `except Exception` does not swallow it."""
+    """The coroutine ran longer than it may without yielding. Not an `Exception`, so that a saga's `except Exception`
+    does not swallow it.
+    """
 
 
 def _alarm(signum: int, frame: FrameType | None) -> None:

@@ -1,6 +1,8 @@
-"""Durable inputs that do not come from the bus: what an operator, an approver or the API asks of a run, and starts by hand or webhook.
+"""Durable inputs that do not come from the bus: what an operator, an approver or the API asks of a run, and starts by
+hand or webhook.
 
-Written sealed into an input row by whoever does not own the run; read back by its owner. A start travels as an envelope of the engine's own, so that it is
+Written sealed into an input row by whoever does not own the run; read back by its owner. A start travels as an
+envelope of the engine's own, so that it is
 in the journal like everything else that arrived.
 """
 
@@ -78,7 +80,9 @@ def start_envelope(
     run_id: UUID,
     correlation_id: str | None = None,
 ) -> Envelope:
-    """A start by hand or webhook, in the form in which it is journaled. Its id is its key, so the journal dedups it too."""
+    """A start by hand or webhook, in the form in which it is journaled. Its id is its key, so the journal dedups it
+    too.
+    """
     return Envelope(
         id=key,
         source=UNWIND.source,

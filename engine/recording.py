@@ -1,7 +1,9 @@
 """From a decision to a commit: seals the events, and turns what `react` asks for into rows of the same transaction.
 
-Everything that must become true with the events is in the commit: timers, subscriptions, awaits, commands and notices in the outbox, the row in open_runs.
-Local attempts need no row: the recorded intent and the run's owner suffice; they are answered separately, to be carried out after the commit.
+Everything that must become true with the events is in the commit: timers, subscriptions, awaits, commands and notices
+in the outbox, the row in open_runs.
+Local attempts need no row: the recorded intent and the run's owner suffice; they are answered separately, to be
+carried out after the commit.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from engine.store.keys import SubjectKeys, TenantKeys
 from engine.store.mapper import Mapper, seal_blob
 
 COMMAND_IDS = UUID("6f3c0a52-54c1-4f0e-9d5b-1f6a0b7a3c11")
-"""Namespace of command ids: a command's id follows from its idempotency key, so that every send of it is the same command."""
+"""Namespace of command ids: a command's id follows from its idempotency key, so that every send of it is the same
+command.
+"""
 
 
 def command_id(key: str) -> str:
@@ -88,7 +92,9 @@ def record(
     input_keys: Sequence[str],
     settled: Sequence[int],
 ) -> tuple[Commit, list[fx.Perform]]:
-    """The commit of `decision`, without a start key or arrival (the caller adds those to a first commit), and the local attempts to make after it."""
+    """The commit of `decision`, without a start key or arrival (the caller adds those to a first commit), and the
+    local attempts to make after it.
+    """
     state, events = decision.state, decision.events
     stream, version = state.run_id, before.version
     rows = Rows()
@@ -120,7 +126,9 @@ def record(
 
 
 def _open_run(before: RunState, after: RunState, caps: Caps) -> Opened | Changed | Closed | None:
-    """How the run's row changes: slots are rows, so a slot moves in the same commit as the event that takes or frees it."""
+    """How the run's row changes: slots are rows, so a slot moves in the same commit as the event that takes or frees
+    it.
+    """
     if after.ended is not None:
         return Closed()
     status = after.status
@@ -189,14 +197,15 @@ def _send(
     at: datetime,
     ordinal: int,
 ) -> None:
-    """A command is one message however often it is sent: its id follows from the key, its body from what was recorded."""
+    """A command is one message however often it is sent: its id follows from the key, its body from what was recorded.
     step = state.step(effect.step, effect.visit)
     assert step is not None
     name = step.undo if effect.undo else step.action
     key = step.key + "/undo" if effect.undo else step.key
     spec = plan.action(name or "")
     if spec is None or spec.command is None:
-        return  # the command's module is not installed here: the attempt's deadline turns it into a failure that names the action
+        # The command's module is not installed here: the attempt's deadline turns it into a failure.
+        return
     data: Mapping[str, Any] = step.input
     if effect.undo:
         receipt = step.output if step.status == "succeeded" else None

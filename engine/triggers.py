@@ -1,4 +1,6 @@
-"""Which plans a process knows, and which of them an event or a webhook starts. Made once per process; claims are filtered by it."""
+"""Which plans a process knows, and which of them an event or a webhook starts. Made once per process; claims are
+filtered by it.
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@
         account = await run.step("account", "identity.create_user", email=signup["email"])
         await run.step("billing", "billing.create_customer", account_id=account["account_id"])
 
-There is no event loop and no sandbox: `run.step(...)` yields a request, `Driver` notes it, and sends the result in when the log has it. Operations are
-matched by name and visit, not by line, so code may move around them. The live coroutine is a cache: `forget` drops it and the next call replays it.
+There is no event loop and no sandbox: `run.step(...)` yields a request, `Driver` notes it, and sends the result in
+when the log has it. Operations are
+matched by name and visit, not by line, so code may move around them. The live coroutine is a cache: `forget` drops it
+and the next call replays it.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ Actions = Mapping[str, ActionSpec]
 
 
 class StepFailed(Exception):
-    """A step with `on_failure="continue"` has used up its attempts; `error` is {code, message}. Catch it to take another path."""
+    """A step with `on_failure="continue"` has used up its attempts; `error` is {code, message}. Catch it to take
+    another path.
+    """
 
     def __init__(self, step: str, error: Mapping[str, Any]) -> None:
         super().__init__(f"step {step!r} failed: {error.get('code')}: {error.get('message')}")
@@ -68,7 +72,9 @@ class SagaFailed(Exception):
 
 
 class SagaMistake(Exception):
-    """The saga asked for something that cannot be: an unknown action, a closure, an argument that is not JSON. Parks the run."""
+    """The saga asked for something that cannot be: an unknown action, a closure, an argument that is not JSON. Parks
+    the run.
+    """
 
 
 class _Request:
@@ -96,7 +102,9 @@ class _Gather(_Request):
 
 
 class Run:
-    """What a saga sees of its run: who it is for, and the durable operations. Everything else it needs comes in as `data` or as a step's result."""
+    """What a saga sees of its run: who it is for, and the durable operations. Everything else it needs comes in as
+    `data` or as a step's result.
+    """
 
     def __init__(self, state: RunState, actions: Actions, on_failure: OnFailure) -> None:
         self.id = state.run_id
@@ -119,10 +127,12 @@ class Run:
         timeout_seconds: float | None = None,
         **arguments: Any,
     ) -> Awaitable[Any]:
-        """Runs `action` (a registered action, a module's command, or a module-level function) durably and answers its output.
+        """Runs `action` (a registered action, a module's command, or a module-level function) durably and answers its
+        output.
 
-        `undo` defaults to the action's declared undo; None says there is nothing to undo. `on_failure` defaults to the saga's. `retry` and
-        `timeout_seconds` default to the action's. Arguments must be JSON. Parks the run (`SagaMistake`) when they are not, or the action is unknown.
+        `undo` defaults to the action's declared undo; None says there is nothing to undo. `on_failure` defaults to the
+        saga's, `retry` and `timeout_seconds` to the action's. Arguments must be JSON. Parks the run (`SagaMistake`)
+        when they are not, or the action is unknown.
         """
         spec = self._spec(action)
         undo_name = spec.undo if undo == _DEFAULT else None if undo is None else self._spec(undo).name
@@ -151,7 +161,8 @@ class Run:
     def wait_for(
         self, name: str, event: str, *, key: tuple[str, str], timeout_seconds: float | None = None
     ) -> Awaitable[Any]:
-        """Waits for the fact `event` whose declared correlation key `key[0]` equals `key[1]`; answers its data, or None after `timeout_seconds`.
+        """Waits for the fact `event` whose declared correlation key `key[0]` equals `key[1]`; answers its data, or
+        None after `timeout_seconds`.
 
         A fact that came earlier, since the run started, counts.
         """
@@ -186,7 +197,9 @@ class Run:
         return _Operation(name, lambda visit: ValueAsked(name, visit, "random"))
 
     def gather(self, *branches: Awaitable[Any]) -> Awaitable[list[Any]]:
-        """Runs branches side by side (operations or coroutines of this saga) and answers their results in order, once all are settled."""
+        """Runs branches side by side (operations or coroutines of this saga) and answers their results in order, once
+        all are settled.
+        """
         return _Gather(branches)
 
     def fail(self, code: str, message: str = "") -> SagaFailed:
@@ -203,7 +216,9 @@ class Run:
 
 
 def function_action(function: Any) -> ActionSpec:
-    """A module-level function as a local action, named `module:function` so that any process that loads the saga finds it again."""
+    """A module-level function as a local action, named `module:function` so that any process that loads the saga finds
+    it again.
+    """
     if (
         not isinstance(function, FunctionType)
         or function.__closure__
@@ -343,7 +358,9 @@ class Saga:
     subject: str | None = None
     """JSON pointer to the data subject in the trigger's data; None: the event's own."""
     personal: tuple[str, ...] = ()
-    """JSON pointers to personal values in the trigger's data, for triggers without a contract (webhooks, manual starts)."""
+    """JSON pointers to personal values in the trigger's data, for triggers without a contract (webhooks, manual
+    starts).
+    """
 
 
 def saga(
@@ -359,7 +376,9 @@ def saga(
     subject: str | None = None,
     personal: Sequence[str] = (),
 ) -> Callable[[SagaFunction], Saga]:
-    """Declares an `async def (run, data)` as version `version` of the saga `name`. Several versions may be installed side by side."""
+    """Declares an `async def (run, data)` as version `version` of the saga `name`. Several versions may be installed
+    side by side.
+    """
     events = (on,) if isinstance(on, str) else tuple(on)
 
     def declare(function: SagaFunction) -> Saga:
@@ -424,9 +443,8 @@ class CodePlan:
             completion = completions[driver.fed]
             if not driver.feed(completion):
                 self.forget(state)
-                return Diverged(
-                    f"the saga no longer asks for {_spell((completion.name, completion.visit), recorded)}, which is recorded"
-                )
+                missing = _spell((completion.name, completion.visit), recorded)
+                return Diverged(f"the saga no longer asks for {missing}, which is recorded")
         if replaying:
             diff = _divergence(driver, recorded)
             if diff is not None:

@@ -1,1 +1,3 @@
-"""The pure heart: what is true about a run (`state`, `evolve`), what follows from an input (`decide`), what must be done about it (`react`)."""
+"""The pure heart: what is true about a run (`state`, `evolve`), what follows from an input (`decide`), what must be
+done about it (`react`).
+"""

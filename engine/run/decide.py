@@ -1,7 +1,10 @@
-"""What follows from an input: the story of a run, told as one match. Pure; the coordinator loads, calls this, and appends what it answers.
+"""What follows from an input: the story of a run, told as one match. Pure; the coordinator loads, calls this, and
+appends what it answers.
 
-A run goes forward by asking its plan what comes next. A step that fails is tried again while its policy allows; then the run is unwound, goes on, or is
-parked for an operator. Unwinding (`engine.run.unwind`) undoes ambiguous steps first, then completed ones, newest first, one at a time. A finished run
+A run goes forward by asking its plan what comes next. A step that fails is tried again while its policy allows; then
+the run is unwound, goes on, or is
+parked for an operator. Unwinding (`engine.run.unwind`) undoes ambiguous steps first, then completed ones, newest
+first, one at a time. A finished run
 takes nothing: whatever comes late is ignored, with a reason.
 """
 
@@ -31,7 +34,9 @@ class Decision:
 
 
 def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False) -> Decision:
-    """The events that follow from `given`. With `hold`, no slot is free: what happened is recorded, but no new step begins (`RunHeld`)."""
+    """The events that follow from `given`. With `hold`, no slot is free: what happened is recorded, but no new step
+    begins (`RunHeld`).
+    """
     if state.ended is not None:
         return Decision((), state, f"the run has ended ({state.ended})")
     run = Draft(state, plan, given, hold)
@@ -85,7 +90,8 @@ def _hear(run: Draft, given: Input) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------------------------ an attempt has ended
+# ------------------------------------------------------------------------------------------------------------------
+# an attempt has ended
 
 
 def _step_done(run: Draft, given: given_.StepDone) -> str | None:
@@ -124,7 +130,9 @@ def _step_lost(run: Draft, given: given_.StepLost) -> str | None:
 
 
 def _attempt_failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
-    """Retries first; then the step's own policy. An answer that says it can never work skips the retries, and unwinds where the policy would have parked."""
+    """Retries first; then the step's own policy. An answer that says it can never work skips the retries, and unwinds
+    where the policy would have parked.
+    """
     retry_at = None
     if run.state.cause is None and lost.retryable and not lost.irrecoverable:
         retry_at = next_attempt_at(run, step)
@@ -168,7 +176,8 @@ def _go_on(run: Draft) -> None:
         unwind(run)
 
 
-# ------------------------------------------------------------------------------------------------------------------ a wait has ended
+# ------------------------------------------------------------------------------------------------------------------ a
+# wait has ended
 
 
 def _timer_due(run: Draft, key: str) -> str | None:
@@ -264,7 +273,8 @@ def _run_timed_out(run: Draft) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------------------------ an operator has spoken
+# ------------------------------------------------------------------------------------------------------------------
+# an operator has spoken
 
 
 def _abandoned(run: Draft, given: given_.AbandonAsked) -> str | None:

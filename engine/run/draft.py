@@ -46,8 +46,11 @@ class Draft:
         )
 
     def attempt_undo(self, step: Step, attempt: int) -> None:
-        """Intent of an attempt to undo `step`: with the receipt that do left behind, None when nobody knows whether it happened."""
-        assert step.undo is not None and self.state.cause is not None
+        """Intent of an attempt to undo `step`: with the receipt that do left behind, None when nobody knows whether it
+        happened.
+        """
+        assert step.undo is not None
+        assert self.state.cause is not None
         spec = self.plan.action(step.undo)
         kind = spec.kind if spec is not None else step.kind
         receipt = step.output if step.status == "succeeded" else None
@@ -72,7 +75,9 @@ class Draft:
         )
 
     def marks(self, value: Any, patterns: tuple[str, ...], prefix: str) -> tuple[str, ...]:
-        """Pointers, under `prefix`, to what is personal in `value`: what its schema marks, and what repeats a personal value this run has seen."""
+        """Pointers, under `prefix`, to what is personal in `value`: what its schema marks, and what repeats a personal
+        value this run has seen.
+        """
         declared = tuple(prefix + mark for mark in expand_marks(patterns, value)) if patterns else ()
         return self.taint(value, declared, prefix)
 

@@ -1,4 +1,6 @@
-"""What is true after an event: the fold. Total over every event a stream can hold, and the only place that changes a `RunState`."""
+"""What is true after an event: the fold. Total over every event a stream can hold, and the only place that changes a
+`RunState`.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,8 @@ def _run_admitted(state: RunState, event: ev.RunAdmitted) -> None:
 
 def _step_scheduled(state: RunState, event: ev.StepScheduled) -> None:
     key = (event.step, event.visit)
-    assert state.steps is not None and state.recorded is not None
+    assert state.steps is not None
+    assert state.recorded is not None
     state.steps[key] = Step(
         event.step,
         event.visit,
@@ -165,7 +168,8 @@ def _complete(state: RunState, name: str, visit: int, ok: bool, value: Any) -> N
 
 
 def _wait(state: RunState, wait: Wait, what: str, digest: str = "") -> None:
-    assert state.waits is not None and state.recorded is not None
+    assert state.waits is not None
+    assert state.recorded is not None
     state.waits[wait.name, wait.visit] = wait
     state.recorded[wait.name, wait.visit] = (wait.kind, what, digest)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
 from contracts import run_events as ev
+from contracts.pointers import resolve, segments
 from contracts.run_events import IncidentReason
 from engine.plan import (
     ApprovalAsked,
@@ -33,6 +35,7 @@ def start(run: Draft, given: Begin) -> None:
     """The first event, and the plan's first requests unless the run must queue for a slot."""
     plan = run.plan
     timeout = plan.timeout_seconds
+    attributes = plan.attributes(given.data)
     run.emit(
         ev.RunStarted(
             at=run.at,
@@ -46,18 +49,29 @@ def start(run: Draft, given: Begin) -> None:
             causation_id=given.causation_id,
             traceparent=given.traceparent,
             subject=given.subject,
-            attributes=plan.attributes(given.data),
+            attributes=attributes,
             deadline=run.at + timedelta(seconds=timeout) if timeout else None,
             queued=given.queued,
-            marks=tuple("/data" + mark for mark in given.marks),
+            marks=_start_marks(given, attributes),
         )
     )
     if not given.queued:
         advance(run)
 
 
+def _start_marks(given: Begin, attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """What is personal in the trigger's data, and the attributes that repeat such a value."""
+    if not given.marks:
+        return ()
+    personal = {str(resolve(given.data, segments(mark))) for mark in given.marks}
+    repeated = tuple(f"/attributes/{name}" for name, value in attributes.items() if value in personal)
+    return tuple("/data" + mark for mark in given.marks) + repeated
+
+
 def advance(run: Draft) -> None:
-    """Asks the plan until it waits, ends, or cannot go on. New steps begin only with a slot: under `hold` the run queues instead."""
+    """Asks the plan until it waits, ends, or cannot go on. New steps begin only with a slot: under `hold` the run
+    queues instead.
+    """
     while True:
         if run.state.queued or any(i.step is None for i in (run.state.incidents or {}).values()):
             return
@@ -168,7 +182,9 @@ def _due(at: datetime, seconds: float | None) -> datetime | None:
 
 
 def _look_back(run: Draft, operation: WaitAsked) -> datetime:
-    """A first wait may be answered by what came since the run started; the same wait in a loop only by what came after its last match."""
+    """A first wait may be answered by what came since the run started; the same wait in a loop only by what came after
+    its last match.
+    """
     assert run.state.started_at is not None
     return run.state.started_at if operation.visit == 1 else run.at
 

@@ -1,6 +1,7 @@
 """Everything that can happen to a run, as values: the one door accepts these and nothing else.
 
-Each carries `at`, the engine's time when it was heard, so that deciding needs no clock. Inputs that come from outside also carry `dedup`, the key under
+Each carries `at`, the engine's time when it was heard, so that deciding needs no clock. Inputs that come from outside
+also carry `dedup`, the key under
 which the store remembers that they were answered.
 """
 
@@ -42,7 +43,9 @@ class Begin(Input):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone(Input):
-    """An attempt of a step, or of its undo, ended well. `attempt` 0: whichever is current (a module's reply does not know it)."""
+    """An attempt of a step, or of its undo, ended well. `attempt` 0: whichever is current (a module's reply does not
+    know it).
+    """
 
     step: str
     visit: int
@@ -68,7 +71,9 @@ class StepLost(Input):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerDue(Input):
-    """A recorded timer came due; `key` says which (`retry/<step>/<visit>/<attempt>`, `wait/<name>/<visit>`, `run/deadline`, ...)."""
+    """A recorded timer came due; `key` says which (`retry/<step>/<visit>/<attempt>`, `wait/<name>/<visit>`,
+    `run/deadline`, ...).
+    """
 
     key: str
 

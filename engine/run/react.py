@@ -1,6 +1,8 @@
-"""What must be done about an event: the reasons to wake and the messages that follow from it, derived from the log alone, so that they can be rebuilt.
+"""What must be done about an event: the reasons to wake and the messages that follow from it, derived from the log
+alone, so that they can be rebuilt.
 
-`react` says it as values; the coordinator turns them into rows of the same commit (timers, subscriptions, awaits, outbox) and, after the commit, into
+`react` says it as values; the coordinator turns them into rows of the same commit (timers, subscriptions, awaits,
+outbox) and, after the commit, into
 local attempts.
 """
 
@@ -28,7 +30,9 @@ class Perform:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a command and await one of its outcomes. The command id follows from `key`, so a repeated send is the same command."""
+    """Send a command and await one of its outcomes. The command id follows from `key`, so a repeated send is the same
+    command.
+    """
 
     step: str
     visit: int
@@ -88,7 +92,9 @@ def react(event: RunEvent, state: RunState) -> list[Effect]:
 
 
 def _attempt(step: str, visit: int, attempt: int, kind: str, deadline: datetime | None, undo: bool) -> list[Effect]:
-    """A local attempt is timed by the process that owns the run; an outcome from elsewhere needs a timer that outlives it."""
+    """A local attempt is timed by the process that owns the run; an outcome from elsewhere needs a timer that outlives
+    it.
+    """
     if kind == "local":
         return [Perform(step, visit, attempt, undo)]
     effects: list[Effect] = [Send(step, visit, attempt, undo)]
@@ -206,7 +212,9 @@ def _undo_settled(event: ev.UndoSucceeded | ev.UndoFailed, state: RunState) -> l
 
 
 def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
-    """Success is told by the log and the read models alone; an ending that someone may have to act on is also a notice."""
+    """Success is told by the log and the read models alone; an ending that someone may have to act on is also a
+    notice.
+    """
     if event.status == "succeeded":
         return []
     return [

@@ -1,4 +1,6 @@
-"""When the next attempt is due: exponential backoff with a ceiling, spread by a jitter that the idempotency key decides, so that deciding needs no dice."""
+"""When the next attempt is due: exponential backoff with a ceiling, spread by a jitter that the idempotency key
+decides, so that deciding needs no dice.
+"""
 
 from __future__ import annotations
 

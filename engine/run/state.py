@@ -1,6 +1,8 @@
-"""What is true about one run now: the fold of its events. A value: only `engine.run.evolve` fills it, and only on a copy of its own.
+"""What is true about one run now: the fold of its events. A value: only `engine.run.evolve` fills it, and only on a
+copy of its own.
 
-`steps` and `waits` are keyed by (name, visit); `completions` lists what a saga's coroutine is fed, in the order the log has it.
+`steps` and `waits` are keyed by (name, visit);
+`completions` lists what a saga's coroutine is fed, in the order the log has it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ Key = tuple[str, int]
 
 @dataclass(slots=True)
 class Step:
-    """One visit of one step. `open`: an attempt is under way; `backoff`: the next waits for its timer; `parked`: for an operator."""
+    """One visit of one step. `open`: an attempt is under way; `backoff`: the next waits for its timer; `parked`: for
+    an operator.
+    """
 
     name: str
     visit: int
@@ -87,7 +91,9 @@ class Incident:
 
 @dataclass(slots=True)
 class RunState:
-    """The whole run. `version` counts its events; `recorded` maps every operation asked so far to (kind, what, hash) for the check on replay."""
+    """The whole run. `version` counts its events; `recorded` maps every operation asked so far to (kind, what, hash)
+    for the check on replay.
+    """
 
     run_id: UUID
     tenant: str
@@ -125,7 +131,9 @@ class RunState:
 
     @property
     def status(self) -> RunStatus:
-        """Terminal, else compensating, queued, running while an attempt is under way, parked when an incident is all that is left to move it, else waiting."""
+        """Terminal, else compensating, queued, running while an attempt is under way, parked when an incident is all
+        that is left to move it, else waiting.
+        """
         if self.ended is not None:
             assert self.ended in TERMINAL
             return self.ended  # type: ignore[return-value]
@@ -150,7 +158,9 @@ class RunState:
         return self.version > 0 and self.status == "running"
 
     def copy(self) -> RunState:
-        """A copy that may be evolved without the original seeing it. Steps and waits are copied when they change (`evolve`), not here."""
+        """A copy that may be evolved without the original seeing it. Steps and waits are copied when they change
+        (`evolve`), not here.
+        """
         new = RunState(*_values_of_run(self))
         if self.version:
             new.steps = dict(self.steps or {})

@@ -1,6 +1,8 @@
-"""Going back: running siblings settle first, ambiguous steps are undone next, then completed ones, newest first, one at a time.
+"""Going back: running siblings settle first, ambiguous steps are undone next, then completed ones, newest first, one
+at a time.
 
-An undo gets the receipt that do left behind, and a key of its own (the step's plus `/undo`). It is retried like a step; when its attempts are used up
+An undo gets the receipt that do left behind, and a key of its own (the step's plus `/undo`). It is retried like a
+step; when its attempts are used up
 the run parks and later undos wait. Only abandoning such a run ends it as `compensation_failed`.
 """
 
@@ -45,7 +47,9 @@ def unwind(
 
 
 def _settle_siblings(run: Draft) -> None:
-    """Steps that wait for another attempt, or for an operator, will get none. Those under way settle by their outcome or their own timeout."""
+    """Steps that wait for another attempt, or for an operator, will get none. Those under way settle by their outcome
+    or their own timeout.
+    """
     for step in _steps(run.state):
         if step.status in ("backoff", "parked"):
             run.emit(ev.StepCancelled(at=run.at, step=step.name, visit=step.visit, ambiguous=step.ambiguous))
@@ -106,6 +110,7 @@ def _undo_attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
         )
     )
     if retry_at is None:
+        why = f"{lost.error.get('code', 'failed')}: {lost.error.get('message', '')}"
         run.emit(
             ev.IncidentOpened(
                 at=run.at,
@@ -113,9 +118,7 @@ def _undo_attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
                 reason="undo_failed",
                 step=step.name,
                 visit=step.visit,
-                detail=f"undo of step {step.name!r}: {lost.error.get('code', 'failed')}: {lost.error.get('message', '')}"[
-                    :4000
-                ],
+                detail=f"undo of step {step.name!r}: {why}"[:4000],
             )
         )
 

@@ -1,4 +1,6 @@
-"""The code-first sagas that ship with Unwind, over the shipped modules' contracts. `SHIPPED` is what a process loads unless told otherwise."""
+"""The code-first sagas that ship with Unwind, over the shipped modules' contracts. `SHIPPED` is what a process loads
+unless told otherwise.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""From a sign-up to a customer who exists everywhere or nowhere: identity, billing, CRM, welcome mail, in this order, with rollback.
+"""From a sign-up to a customer who exists everywhere or nowhere: identity, billing, CRM, welcome mail, in this order,
+with rollback.
 
-The run then waits, without using resources, for the mail confirmation, for a sales review where the plan asks for one, and for the first payment. What does
-not come in time unwinds the customer: nobody can log in without being billed, and no contact is left that nobody can charge.
+The run then waits, without using resources, for the mail confirmation, for a sales review where the plan asks for one,
+and for the first payment. What does
+not come in time unwinds the customer: nobody can log in without being billed, and no contact is left that nobody can
+charge.
 """
 
 from __future__ import annotations
