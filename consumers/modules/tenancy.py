@@ -13,8 +13,9 @@ from consumers.modules.rehearsal import SQL as REHEARSAL
 from consumers.modules.rehearsal import Rehearsal
 from consumers.modules.settings import ModuleSettings
 from contracts.modules import tenancy as contract
-from contracts.modules.tenancy import PROVISIONING_STEPS, TenantState
-from contracts.sdk import Call, DatabaseUnavailable, Question, Refused, Service, Transport, Tx
+from contracts.modules.tenancy import ONBOARDING, PROVISIONING_STEPS, TenantState
+from contracts.notices import UNWIND, RunParkedV1, RunStateEnteredV1
+from contracts.sdk import Call, DatabaseUnavailable, Question, Refused, Retryable, Service, Transport, Tx
 from contracts.sdk.statements import statements
 
 SQL = statements("tenancy.sql", "consumers.modules")
@@ -72,6 +73,8 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
     service.handles(contract.UndoSuspensionV1)(undo_suspension)
     service.handles(contract.ReinstateTenantV1)(reinstate)
     service.handles(contract.DecommissionTenantV1)(decommission)
+    service.on(UNWIND, RunParkedV1)(onboarding_parked)
+    service.on(UNWIND, RunStateEnteredV1)(onboarding_resumed)
     service.answers(contract.GetTenantV1)(get_tenant)
     return service
 
@@ -122,17 +125,7 @@ async def revert(command: contract.RevertProvisioningV1, call: Call, tx: Tx) -> 
     reason = f"provisioning {command.cause.replace('_', ' ')}"
     if tenant.state == "Provisioning":
         state = await _move(tenant, "fail", call, tx)
-        if command.cause == "timed_out":
-            call.publish(
-                contract.TenantProvisioningTimedOutV1(
-                    tenant=call.tenant,
-                    state=state,
-                    after_seconds=_elapsed(tenant, call),
-                    missing=tenant.missing(),
-                )
-            )
-        else:
-            call.publish(contract.TenantProvisioningFailedV1(tenant=call.tenant, state=state, reason=reason))
+        call.publish(_failure(tenant, call, state, "run_timed_out" if command.cause == "timed_out" else reason))
         tenant = await _find(call, tx)
     if tenant.state in ("Active", "Suspended") or (
         tenant.state == "ProvisioningFailed" and command.cause == "abandoned"
@@ -160,6 +153,9 @@ async def complete_step(
 
 async def activate(command: contract.ActivateTenantV1, call: Call, tx: Tx) -> contract.TenantProvisionedV1:
     before = await _find(call, tx)
+    if before.state == "ProvisioningFailed":
+        # The word that its onboarding goes on again may still be under way behind this command.
+        raise Retryable("provisioning_failed", "the tenant's provisioning has failed; begin it again first")
     missing = before.missing(tuple(command.steps))
     if before.state == "Provisioning" and missing:
         raise _refused("steps_missing", f"report {', '.join(missing)} before the tenant is activated", before)
@@ -222,6 +218,30 @@ async def decommission(command: contract.DecommissionTenantV1, call: Call, tx: T
     )
 
 
+async def onboarding_parked(notice: RunParkedV1, call: Call, tx: Tx) -> None:
+    """An onboarding that stands still for an operator is a tenant whose provisioning has failed, for now."""
+    tenant = await _known(call, tx)
+    if notice.workflow != ONBOARDING or tenant is None or tenant.state != "Provisioning":
+        return
+    state = await _move(tenant, "fail", call, tx)
+    call.publish(_failure(tenant, call, state, notice.reason, step=notice.step))
+
+
+async def onboarding_resumed(notice: RunStateEnteredV1, call: Call, tx: Tx) -> None:
+    """Tried again after remediation: the tenant is being provisioned again before any step of it can end."""
+    tenant = await _known(call, tx)
+    if notice.workflow != ONBOARDING or notice.state != "Provisioning" or notice.previous != "ProvisioningFailed":
+        return
+    if tenant is None or tenant.state != "ProvisioningFailed":
+        return
+    state = await _move(tenant, "begin", call, tx, provisioning_since=call.at)
+    call.publish(
+        contract.TenantProvisioningStartedV1(
+            tenant=call.tenant, state=state, previous=tenant.state, steps=list(PROVISIONING_STEPS)
+        )
+    )
+
+
 async def get_tenant(query: contract.GetTenantV1, question: Question, tx: Tx) -> contract.TenantSnapshotV1:
     row = await tx.row(SQL["find"], question.tenant)
     if row is None:
@@ -238,9 +258,16 @@ async def get_tenant(query: contract.GetTenantV1, question: Question, tx: Tx) ->
 
 
 async def _find(call: Call, tx: Tx) -> Tenant:
+    tenant = await _known(call, tx)
+    if tenant is None:
+        raise _refused("tenant_unknown", f"register tenant {call.tenant} first", None)
+    return tenant
+
+
+async def _known(call: Call, tx: Tx) -> Tenant | None:
     row = await tx.row(SQL["find"], call.tenant)
     if row is None:
-        raise _refused("tenant_unknown", f"register tenant {call.tenant} first", None)
+        return None
     return Tenant(
         name=row["name"],
         edition=row["edition"],
@@ -283,6 +310,17 @@ async def _move(
         raise DatabaseUnavailable(f"tenant {call.tenant} was moved by another command; look again")
     await tx.run(SQL["note"], call.tenant, before.revision + 1, trigger, before.state, state, call.envelope.id, call.at)
     return state
+
+
+def _failure(
+    tenant: Tenant, call: Call, state: TenantState, reason: str, *, step: str | None = None
+) -> contract.TenantFact:
+    """The fact of a provisioning that failed: being too late has one of its own, for alerting."""
+    if reason == "run_timed_out":
+        return contract.TenantProvisioningTimedOutV1(
+            tenant=call.tenant, state=state, after_seconds=_elapsed(tenant, call), missing=tenant.missing()
+        )
+    return contract.TenantProvisioningFailedV1(tenant=call.tenant, state=state, step=step, reason=reason)
 
 
 def _elapsed(tenant: Tenant, call: Call) -> float:

@@ -36,6 +36,11 @@ Edition = Literal["free", "standard", "enterprise"]
 PROVISIONING_STEPS: Final = ("subscription", "entitlements", "owner", "activation_mail")
 """What must have succeeded before a tenant may become Active."""
 
+ONBOARDING: Final = "tenant-onboarding"
+"""The workflow whose runs provision a tenant: when one is parked the tenant is ProvisioningFailed, when an operator has
+it tried again the tenant is Provisioning.
+"""
+
 
 class TenantFact(EventModel):
     """What every fact about a tenant says: which, and the state it is in now."""
