@@ -1,0 +1,154 @@
+"""A module in another language, written from the wire page alone: it keeps the promises that the SDK keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from contracts.sdk import open_transport
+from tests.conformance.sdk.witness import DEADLINE_SECONDS, Witness, order
+
+HERE = Path(__file__).parent / "node_module"
+
+Started = Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]
+
+
+@pytest.fixture(scope="session")
+def installed(request: pytest.FixtureRequest) -> Path:
+    """The module's folder with its locked dependencies, installed once per lock file."""
+    lock = HERE / "package-lock.json"
+    cache = request.config.cache
+    assert cache is not None
+    folder = cache.mkdir(f"node-module-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}")
+    if not (folder / "node_modules" / ".package-lock.json").exists():
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, folder / name)
+        subprocess.run(
+            [*_tool("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
+            cwd=folder,
+            env={**os.environ, "npm_config_cache": str(folder / "npm-cache"), "npm_config_update_notifier": "false"},
+            check=True,
+            timeout=100,
+        )
+    shutil.copy(HERE / "module.js", folder / "module.js")
+    return folder
+
+
+@pytest.fixture
+async def start(installed: Path, rabbitmq_url: str, tmp_path: Path) -> Started:
+    @asynccontextmanager
+    async def started() -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            *_tool("node"),
+            "module.js",
+            cwd=installed,
+            env={**os.environ, "AMQP_URL": rabbitmq_url, "JOURNAL": str(tmp_path / "journal.jsonl")},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    return started
+
+
+@pytest.fixture
+async def witness(rabbitmq_url: str) -> AsyncIterator[Witness]:
+    witness = Witness(open_transport(rabbitmq_url, name="witness"))
+    await witness.start()
+    yield witness
+    await witness.stop()
+
+
+PARCEL = {"order_id": "ord_1", "weight_grams": 900}
+
+
+async def test_it_obeys_a_redelivered_command_once_and_answers_with_the_same_bytes(
+    start: Started, witness: Witness
+) -> None:
+    async with start():
+        command = await witness.give(order("labels.PrintLabelV1", PARCEL), copies=10)
+        await witness.reply(command, 10)
+    replies = witness.replies(command)
+    assert {reply.to_json() for reply in replies} == {replies[0].to_json()}
+    assert (replies[0].type, replies[0].source) == ("labels.LabelPrintedV1", "/modules/labels")
+    assert (replies[0].correlationid, replies[0].traceparent) == (command.correlationid, command.traceparent)
+
+
+async def test_it_remembers_what_it_did_when_it_was_killed_and_started_again(start: Started, witness: Witness) -> None:
+    command = order("labels.PrintLabelV1", PARCEL)
+    async with start() as process:
+        await witness.give(command)
+        first = await witness.reply(command)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    await witness.give(command)
+    async with start():
+        assert (await witness.reply(command, 2)).to_json() == first.to_json()
+
+
+async def test_it_forgets_what_may_be_tried_again_and_remembers_what_may_not(start: Started, witness: Witness) -> None:
+    async with start():
+        jammed = await witness.give(order("labels.PrintLabelV1", {"order_id": "jam_1", "weight_grams": 1}))
+        assert (await witness.reply(jammed)).type == "labels.PrinterJammedV1"
+        await witness.give(jammed)
+        assert (await witness.reply(jammed, 2)).type == "labels.LabelPrintedV1"
+        heavy = await witness.give(order("labels.PrintLabelV1", {"order_id": "o", "weight_grams": 40_000}), copies=2)
+        await witness.reply(heavy, 2)
+    assert {(reply.type, reply.id) for reply in witness.replies(heavy)} == {
+        ("labels.LabelRefusedV1", witness.replies(heavy)[0].id)
+    }
+
+
+async def test_it_undoes_by_the_key_and_leaves_a_tombstone_for_what_it_never_saw(
+    start: Started, witness: Witness
+) -> None:
+    async with start():
+        do = await witness.give(order("labels.PrintLabelV1", PARCEL, key="run/a/1"))
+        printed = await witness.reply(do)
+        undo = await witness.give(order("labels.VoidLabelV1", {"input": PARCEL, "receipt": None}, key="run/a/1/undo"))
+        assert (await witness.reply(undo)).data == {"label_id": printed.data["label_id"]}
+        early = await witness.give(order("labels.VoidLabelV1", {"input": PARCEL, "receipt": None}, key="run/b/1/undo"))
+        assert (await witness.reply(early)).data == {"label_id": None}
+        late = await witness.give(order("labels.PrintLabelV1", PARCEL, key="run/b/1"))
+        assert (await witness.reply(late)).data["code"] == "undone_before_done"
+
+
+async def test_it_rejects_what_it_cannot_read_into_the_dead_letters(start: Started, witness: Witness) -> None:
+    async with start():
+        await witness.give_raw("labels.PrintLabelV1", b"{not json")
+        misfit = await witness.give(order("labels.PrintLabelV1", {"order_id": 7}))
+        await witness.until(lambda: len(witness.dead) == 2)
+        assert {delivery.body for delivery in witness.dead} == {b"{not json", misfit.to_json()}
+        good = await witness.give(order("labels.PrintLabelV1", PARCEL))
+        assert (await witness.reply(good)).type == "labels.LabelPrintedV1"
+
+
+async def test_it_ends_well_on_sigterm(start: Started, witness: Witness) -> None:
+    async with start() as process:
+        command = await witness.give(order("labels.PrintLabelV1", PARCEL))
+        await witness.reply(command)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await process.wait() == 0
+
+
+def _tool(name: str) -> list[str]:
+    """Node and npm from the PATH, else those of the test extra's wheel."""
+    return [shutil.which(name) or str(Path(sys.executable).with_name(name))]
