@@ -89,7 +89,10 @@ class _Notifications:
         )
 
     def _compose(self, command: contract.SendNotificationV1, call: Call, identity: str) -> EmailMessage:
-        values = {"link": f"{self._link_base}/welcome/{command.recipient_id or ''}", **command.data}
+        values = dict(command.data)
+        if values.get("link", "").startswith("/"):
+            # A workflow knows the page; only the operator knows where it is served.
+            values["link"] = self._link_base + values["link"]
         try:
             filled = MAILS[command.template].fill(values)
             mail = EmailMessage()

@@ -256,7 +256,12 @@ async def test_a_contact_is_reviewed_and_deleted_with_its_customer(town: Town) -
 
 
 async def test_a_mail_ordered_many_times_is_one_mail(town: Town) -> None:
-    data = {"template": "welcome", "to": "bob@example.org", "recipient_id": "usr_1", "data": {"name": "Bob"}}
+    data = {
+        "template": "welcome",
+        "to": "bob@example.org",
+        "recipient_id": "usr_1",
+        "data": {"name": "Bob", "link": "/confirm"},
+    }
     command = order("notifications.SendNotificationV1", data)
     await town.witness.give(command, copies=5)
     await town.witness.reply(command, 5)
@@ -264,6 +269,7 @@ async def test_a_mail_ordered_many_times_is_one_mail(town: Town) -> None:
     assert dict(town.sink.count_by_id) == {message_id: 1}
     mail = town.sink.mails[0]
     assert (mail.to, mail.subject, mail.tenant) == (("bob@example.org",), "Welcome, Bob", "acme")
+    assert "http://127.0.0.1:8080/confirm" in mail.body
     sent = await town.asker.ask(
         notifications.MODULE,
         notifications.GetSentNotificationsV1(recipient_id="usr_1"),
@@ -280,14 +286,17 @@ async def test_mails_that_can_never_be_sent_are_refused_for_good(town: Town) -> 
         assert reply.type == "notifications.NotificationRefusedV1"
         return str(reply.data["code"])
 
-    assert await code(to="nobody@example.org", data={"name": "Bob"}) == "mail_refused"
+    assert await code(to="nobody@example.org", data={"name": "Bob", "link": "/confirm"}) == "mail_refused"
     assert await code(to="bob@example.org") == "value_missing"
-    assert await code(to="bob@example.org\nBcc: all@example.org", data={"name": "Bob"}) == "address_invalid"
+    assert (
+        await code(to="bob@example.org\nBcc: all@example.org", data={"name": "Bob", "link": "/confirm"})
+        == "address_invalid"
+    )
     assert town.sink.mails == type(town.sink.mails)()
 
 
 async def test_paused_sending_and_a_mail_server_that_is_away_are_worth_another_try(town: Town) -> None:
-    data: dict[str, Any] = {"template": "welcome", "to": "bob@example.org", "data": {"name": "Bob"}}
+    data: dict[str, Any] = {"template": "welcome", "to": "bob@example.org", "data": {"name": "Bob", "link": "/confirm"}}
     await town.do("notifications.PauseSendingV1", paused=True)
     paused = await town.do("notifications.SendNotificationV1", **data)
     assert (paused.type, paused.data["code"]) == ("notifications.NotificationDelayedV1", "sending_paused")
