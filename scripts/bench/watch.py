@@ -12,13 +12,14 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 
-def _statements() -> dict[str, str]:
-    text = Path(__file__).with_name("load.sql").read_text(encoding="utf-8")
+def _statements(file: str) -> dict[str, str]:
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-SQL: Final = _statements()
+SQL: Final = _statements("load.sql")
+SQLITE: Final = _statements("load_sqlite.sql")
 STATISTICS_SECONDS: Final = 2.5
 """Backends report their counts about once a second, and once more when they fall idle."""
 
@@ -98,17 +99,17 @@ class SqliteWatch:
         self._start = self._position = self._ended = 0
 
     async def begin(self) -> None:
-        self._start = self._position = self._connection.execute(SQL["head"]).fetchone()[0]
+        self._start = self._position = self._connection.execute(SQLITE["head"]).fetchone()[0]
         self._ended = 0
 
     async def ended(self) -> int:
-        ended, position = self._connection.execute(SQL["ended_since"], {"after": self._position}).fetchone()
+        ended, position = self._connection.execute(SQLITE["ended_since"], {"after": self._position}).fetchone()
         self._ended += ended
         self._position = position or self._position
         return self._ended
 
     async def counted(self) -> tuple[int, int]:
-        events, runs = self._connection.execute(SQL["counted"], {"after": self._start}).fetchone()
+        events, runs = self._connection.execute(SQLITE["counted"], {"after": self._start}).fetchone()
         return events, runs
 
     async def seconds_per_run(self) -> list[float]:

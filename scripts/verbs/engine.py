@@ -29,7 +29,11 @@ async def up(
     ),
     port: int = typer.Option(-1, "--port", help="Port of the API; 0 takes a free one. Default: UNWIND_HTTP__PORT."),
 ) -> Answer:
-    """Run the engine with all roles and the shipped modules in one process; make keys and a first token if needed."""
+    """Run everything in one process.
+
+    All roles and the shipped modules, over one folder; makes the key file and a first admin token when they are
+    missing.
+    """
     from scripts.up import run
 
     return await run(demo=demo, once=once, modules=modules, port=port)
@@ -38,7 +42,7 @@ async def up(
 async def serve(
     roles: str = typer.Option("", "--roles", help="Comma-separated roles; default: UNWIND_ROLES, else all."),
 ) -> None:
-    """Run one process of the engine with the given roles until SIGTERM."""
+    """Run one process of the engine until SIGTERM."""
     from consumers.assembly import Assembly
 
     settings = _settings(**({"roles": roles} if roles else {}))
@@ -49,7 +53,7 @@ async def serve(
 async def serve_module(
     name: str = typer.Argument(help="Name of a shipped module, such as billing."),
 ) -> None:
-    """Run one shipped module as a process of its own until SIGTERM."""
+    """Run one shipped module until SIGTERM."""
     from consumers.module_host import run_module
 
     settings = _settings()

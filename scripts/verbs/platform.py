@@ -27,7 +27,7 @@ async def publish(
     key: Annotated[str | None, typer.Option("--id", help="The event's id: the same id again changes nothing.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="The story it belongs to; default: a new one.")] = None,
 ) -> Answer:
-    """Publish an event on the bus, as the module that declares it would."""
+    """Publish an event as its module would."""
     from scripts.documents import json_object
     from scripts.reach import reach
 
@@ -45,7 +45,10 @@ async def rebuild(
         str, typer.Argument(help="history, usage, audit, stats or approvals; all: one after the other.")
     ] = "all",
 ) -> Answer:
-    """Empty a read model, write it again from the log, compare checksums. The engine may keep running."""
+    """Write a read model again from the log.
+
+    Empties it, reads the whole log, and compares checksums; the engine may keep running.
+    """
     from consumers.projector import VIEWS
     from consumers.rebuild import Rebuild
     from contracts.problems import NotFound
@@ -82,7 +85,7 @@ async def rebuild(
 
 
 async def doctor() -> Answer:
-    """Check settings, files, database, bus and engine, and say what to do about what is wrong."""
+    """Check everything an engine needs."""
     from scripts.doctor import examine
 
     findings = await examine()

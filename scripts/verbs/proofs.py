@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def acceptance(
     check: bool = typer.Option(False, "--check", help="Exit with 1 unless every row passed on its stacks."),
 ) -> Answer:
-    """The acceptance rows and how each fared in the last test run."""
+    """The acceptance rows after the last tests."""
     from scripts.acceptance import STACKS, read_results, read_rows, states
 
     rows, results = read_rows(), read_results()
@@ -54,7 +54,7 @@ def bench(
     ),
     write: bool = typer.Option(False, "--write", help="Write the table to docs/performance.md."),
 ) -> Answer:
-    """Measure the speed figures: ratios taken in one run, medians of three."""
+    """Measure speed as ratios taken in one run."""
     from scripts.bench.report import bench as measure
 
     return measure(figure, quick=quick, peer=peer, postgres_url=postgres_url, rabbitmq_url=rabbitmq_url, write=write)
