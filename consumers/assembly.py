@@ -33,7 +33,6 @@ from contracts.notices import UNWIND
 from contracts.problems import Unavailable
 from contracts.registry import Registry, discover
 from contracts.sdk.transport import Transport, open_transport
-from engine import interrupt
 from engine.bus.topology import engine_topology, queues
 from engine.caps import CapsCache
 from engine.clock import Clock, SystemClock
@@ -128,7 +127,7 @@ class Assembly:
         self.door = Door(
             self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch
         )
-        interrupt.install()
+        self.coordinator.interrupter.install()
         if OWNING & set(self.roles):
             await self._start_owning()
         if "relay" in self.roles:

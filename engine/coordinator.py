@@ -25,8 +25,8 @@ from uuid import UUID
 from contracts.problems import Unavailable
 from contracts.run_events import RunEvent
 from engine.clock import Clock
-from engine.counting import count
-from engine.interrupt import SagaStuck, interrupting
+from engine.counting import Tally
+from engine.interrupt import Interrupter, SagaStuck
 from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
@@ -149,6 +149,7 @@ class Coordinator:
             metrics,
         )
         self.epoch = 0
+        self.interrupter = Interrupter(YIELD_SECONDS)
         self.perform: Callable[[RunState, Plan, Perform], None] = lambda state, plan, attempt: None
         self.matched: Callable[[Sequence[InputRow]], None] = lambda rows: None
         self.wrote_outbox: Callable[[], None] = lambda: None
@@ -278,6 +279,7 @@ class Coordinator:
 
     def _turn(self) -> None:
         self._turn_due = False
+        self.interrupter.begin()
         for _ in range(min(DECISIONS_PER_TURN, len(self._ready))):
             hot = self._ready.popleft()
             hot.ready = False
@@ -286,6 +288,7 @@ class Coordinator:
                 self._to_load.append(hot)
             else:
                 self._decide(hot)
+        self.interrupter.end()
         if self._to_load:
             loading, self._to_load = self._to_load, []
             task = asyncio.create_task(self._load(loading), name="load-runs")
@@ -318,29 +321,30 @@ class Coordinator:
             self._rest(hot)
             return
         caps = self._caps(hot.tenant, state.workflow)
+        start = hot.start
+        if start is not None and not state.queued and (caps.workflow is not None or caps.tenant is not None):
+            start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant)
         commit, perform = record(
             before,
-            Decision(tuple(events), state),
+            events,
+            state,
             plan,
             self.mapper,
             hot.keys,
             hot.subject,
             caps,
-            [given.dedup for given, _ in answered if given.dedup is not None],
-            [row for given, _ in answered for row in given.settles],
+            input_keys=tuple(given.dedup for given, _ in answered if given.dedup is not None),
+            settled=tuple(row for given, _ in answered for row in given.settles),
+            start=start,
+            arrival=hot.arrival,
         )
-        if hot.start is not None:
-            start = hot.start
-            if not state.queued:
-                start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant)
-            commit = replace(commit, start=start, arrival=hot.arrival)
         hot.busy = True
         self._enqueue(Prepared(commit, hot, state, perform, answered, tuple(events)))
 
     def _ask(self, state: RunState, given: Input, plan: Plan, hot: Hot) -> Decision:
         """One decision, with the saga's coroutine interrupted if it does not yield within its second."""
         try:
-            with interrupting(YIELD_SECONDS):
+            with self.interrupter:
                 return decide(state, given, plan, hold=hot.hold)
         except SagaStuck as stuck:
             plan.forget(state)
@@ -452,8 +456,10 @@ class Coordinator:
                 outcomes = await self._append([prepared.commit for prepared in batch])
             finally:
                 self._appending -= 1
+            tally = Tally()
             for prepared, outcome in zip(batch, outcomes, strict=True):
-                self._settle(prepared, outcome)
+                self._settle(prepared, outcome, tally)
+            tally.flush(self.metrics)
             self._tell_idle()
 
     async def _append(self, commits: list[Commit]) -> list[Outcome]:
@@ -485,13 +491,11 @@ class Coordinator:
             return Appended(0)
         return outcome
 
-    def _settle(self, prepared: Prepared, outcome: Outcome) -> None:
+    def _settle(self, prepared: Prepared, outcome: Outcome, tally: Tally) -> None:
         hot = prepared.hot
-        self.metrics.commits.of(_OUTCOME[type(outcome)]).inc()
-        if isinstance(outcome, Appended):
-            self.metrics.events.inc(len(prepared.commit.events))
-            if outcome.matched:
-                self.matched(outcome.matched)
+        tally.commit(_OUTCOME[type(outcome)])
+        if isinstance(outcome, Appended) and outcome.matched:
+            self.matched(outcome.matched)
         if hot is None:
             if prepared.done is not None:
                 prepared.done(outcome)
@@ -501,7 +505,7 @@ class Coordinator:
         hot.busy = False
         match outcome:
             case Appended():
-                self._appended(hot, prepared, outcome)
+                self._appended(hot, prepared, outcome, tally)
             case Stale():
                 self._again(hot, prepared, reload=True)
             case Limited():
@@ -511,7 +515,7 @@ class Coordinator:
             case Fenced():
                 self.fenced()
 
-    def _appended(self, hot: Hot, prepared: Prepared, outcome: Appended) -> None:
+    def _appended(self, hot: Hot, prepared: Prepared, outcome: Appended, tally: Tally) -> None:
         before = hot.state
         hot.state = prepared.after
         assert hot.state is not None
@@ -519,7 +523,7 @@ class Coordinator:
         hot.start = hot.arrival = None
         hot.hold = hot.one_by_one = False
         commit = prepared.commit
-        count(self.metrics, prepared.events, hot.state)
+        tally.events(prepared.events, hot.state)
         if commit.outbox:
             self.wrote_outbox()
         for _, done in prepared.answered:

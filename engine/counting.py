@@ -1,51 +1,90 @@
-"""Counts what was appended: the one place where run events become metrics. Called once per commit, after it."""
+"""Counts what was appended: the one place where run events become metrics. One tally per append batch, so that a counter
+moves once per batch rather than once per event.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
 from contracts import run_events as ev
 from contracts.run_events import RunEvent
 from engine.metrics import Metrics
-from engine.run.state import RunState
+from engine.run.state import RunState, Step
 
 
-def count(metrics: Metrics, events: Sequence[RunEvent], state: RunState) -> None:
-    """`state` is the one after `events`."""
-    workflow = state.workflow
-    for event in events:
-        match event:
-            case ev.StepSucceeded():
-                step = state.step(event.step, event.visit)
-                assert step is not None
-                metrics.steps.of(step.action, "succeeded").inc()
-                if step.began is not None:
-                    metrics.step_duration.of(step.action).observe(_seconds(step.began, event.at))
-            case ev.StepFailed():
-                step = state.step(event.step, event.visit)
-                assert step is not None
-                outcome = "ambiguous" if event.ambiguous else "failed" if event.final else "retried"
-                metrics.steps.of(step.action, outcome).inc()
-            case ev.StepSkipped():
-                step = state.step(event.step, event.visit)
-                assert step is not None
-                metrics.steps.of(step.action, "skipped").inc()
-            case ev.RunStarted():
-                metrics.runs_started.of(workflow).inc()
-            case ev.RunEnded():
-                metrics.runs_ended.of(workflow, event.status).inc()
-                if state.started_at is not None:
-                    metrics.run_duration.of(workflow, event.status).observe(_seconds(state.started_at, event.at))
-            case ev.IncidentOpened():
-                metrics.incidents.of(event.reason).inc()
-            case ev.UndoSucceeded() | ev.UndoFailed():
-                step = state.step(event.step, event.visit)
-                assert step is not None
-                outcome = "succeeded" if isinstance(event, ev.UndoSucceeded) else "failed"
-                metrics.undos.of(step.undo or "", outcome).inc()
-            case _:
-                pass
+class Tally:
+    """What one batch did; `flush` adds it to the metrics."""
+
+    __slots__ = ("_commits", "_ended", "_events", "_incidents", "_started", "_steps", "_took", "_undos")
+
+    def __init__(self) -> None:
+        self._commits: Counter[str] = Counter()
+        self._events = 0
+        self._steps: Counter[tuple[str, str]] = Counter()
+        self._took: list[tuple[str, float]] = []
+        self._undos: Counter[tuple[str, str]] = Counter()
+        self._started: Counter[str] = Counter()
+        self._ended: list[tuple[str, str, float]] = []
+        self._incidents: Counter[str] = Counter()
+
+    def commit(self, outcome: str) -> None:
+        self._commits[outcome] += 1
+
+    def events(self, events: Sequence[RunEvent], state: RunState) -> None:
+        """`state` is the one after `events`."""
+        self._events += len(events)
+        for event in events:
+            match event:
+                case ev.StepSucceeded():
+                    step = _step(state, event.step, event.visit)
+                    self._steps[step.action, "succeeded"] += 1
+                    if step.began is not None:
+                        self._took.append((step.action, _seconds(step.began, event.at)))
+                case ev.StepScheduled():
+                    pass
+                case ev.StepFailed():
+                    outcome = "ambiguous" if event.ambiguous else "failed" if event.final else "retried"
+                    self._steps[_step(state, event.step, event.visit).action, outcome] += 1
+                case ev.StepSkipped():
+                    self._steps[_step(state, event.step, event.visit).action, "skipped"] += 1
+                case ev.RunStarted():
+                    self._started[state.workflow] += 1
+                case ev.RunEnded():
+                    seconds = _seconds(state.started_at, event.at) if state.started_at is not None else 0.0
+                    self._ended.append((state.workflow, event.status, seconds))
+                case ev.IncidentOpened():
+                    self._incidents[event.reason] += 1
+                case ev.UndoSucceeded() | ev.UndoFailed():
+                    outcome = "succeeded" if isinstance(event, ev.UndoSucceeded) else "failed"
+                    self._undos[_step(state, event.step, event.visit).undo or "", outcome] += 1
+                case _:
+                    pass
+
+    def flush(self, metrics: Metrics) -> None:
+        for outcome, times in self._commits.items():
+            metrics.commits.of(outcome).inc(times)
+        metrics.events.inc(self._events)
+        for labels, times in self._steps.items():
+            metrics.steps.of(*labels).inc(times)
+        for action, seconds in self._took:
+            metrics.step_duration.of(action).observe(seconds)
+        for labels, times in self._undos.items():
+            metrics.undos.of(*labels).inc(times)
+        for workflow, times in self._started.items():
+            metrics.runs_started.of(workflow).inc(times)
+        for workflow, status, seconds in self._ended:
+            metrics.runs_ended.of(workflow, status).inc()
+            metrics.run_duration.of(workflow, status).observe(seconds)
+        for reason, times in self._incidents.items():
+            metrics.incidents.of(reason).inc(times)
+
+
+def _step(state: RunState, name: str, visit: int) -> Step:
+    step = state.step(name, visit)
+    assert step is not None
+    return step
 
 
 def _seconds(since: datetime, until: datetime) -> float:

@@ -1,20 +1,19 @@
-"""Interrupts a saga's coroutine that does not yield: an alarm around the call, raised in the main thread as something
-no saga catches by accident.
+"""Interrupts a saga's coroutine that does not yield: one alarm per turn of decisions, raised in the main thread, and only
+inside a decision, as something no saga catches by accident.
 
-Outside the main thread (and where the platform has no interval timers) it does nothing; the assembly's watchdog then
-ends the process instead.
+Outside the main thread it does nothing; the assembly's watchdog then ends the process instead. A turn takes a few
+milliseconds, so an alarm set at its start finds the culprit within its second.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Final
 
-_armed = False
-_installed = False
+AGAIN_SECONDS: Final = 0.05
+"""An alarm that falls between two decisions comes again this soon."""
 
 
 class SagaStuck(BaseException):
@@ -23,37 +22,45 @@ class SagaStuck(BaseException):
     """
 
 
-def _alarm(signum: int, frame: FrameType | None) -> None:
-    if _armed:
+class Interrupter:
+    """`begin` and `end` frame a turn of decisions, `with interrupter:` frames each decision in it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deciding = False
+        self._installed = False
+
+    def install(self) -> bool:
+        """Takes SIGALRM for this process. False outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        signal.signal(signal.SIGALRM, self._alarm)
+        self._installed = True
+        return True
+
+    def begin(self) -> None:
+        if self._installed:
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, AGAIN_SECONDS)
+
+    def end(self) -> None:
+        if self._installed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def __enter__(self) -> None:
+        self._deciding = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deciding = False
+
+    def _alarm(self, signum: int, frame: FrameType | None) -> None:
+        if not self._deciding:
+            return
+        self._deciding = False
         where = (
             f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}"
             if frame is not None
             else "an unknown line"
         )
         raise SagaStuck(f"the saga did not yield in time; it was at {where}")
-
-
-def install() -> bool:
-    """Takes SIGALRM for this process. False outside the main thread."""
-    global _installed
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    signal.signal(signal.SIGALRM, _alarm)
-    _installed = True
-    return True
-
-
-@contextmanager
-def interrupting(seconds: float) -> Iterator[None]:
-    """Raises `SagaStuck` inside the block when it takes longer than `seconds`."""
-    global _armed
-    if not _installed or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _armed = True
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        _armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)

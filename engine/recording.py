@@ -20,10 +20,10 @@ from contracts.run_events import RunEvent
 from contracts.sdk.transport import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from engine.plan import Plan
 from engine.run import react as fx
-from engine.run.decide import Decision
 from engine.run.react import react
 from engine.run.state import RunState
 from engine.store import (
+    Arrival,
     Await,
     Changed,
     Closed,
@@ -31,6 +31,7 @@ from engine.store import (
     Opened,
     OutboxMessage,
     Recorded,
+    Start,
     Subscription,
     Timer,
 )
@@ -83,19 +84,20 @@ class Rows:
 
 def record(
     before: RunState,
-    decision: Decision,
+    events: Sequence[RunEvent],
+    state: RunState,
     plan: Plan,
     mapper: Mapper,
     keys: TenantKeys,
     subject: SubjectKeys | None,
     caps: Caps,
-    input_keys: Sequence[str],
-    settled: Sequence[int],
+    *,
+    input_keys: tuple[str, ...] = (),
+    settled: tuple[int, ...] = (),
+    start: Start | None = None,
+    arrival: Arrival | None = None,
 ) -> tuple[Commit, list[fx.Perform]]:
-    """The commit of `decision`, without a start key or arrival (the caller adds those to a first commit), and the
-    local attempts to make after it.
-    """
-    state, events = decision.state, decision.events
+    """The commit of one run's decisions, from `before` to `state`, and the local attempts to make after it."""
     stream, version = state.run_id, before.version
     rows = Rows()
     recorded: list[Recorded] = []
@@ -110,8 +112,10 @@ def record(
             stream=stream,
             expected=version,
             events=tuple(recorded),
-            input_keys=tuple(input_keys),
-            settled=tuple(settled),
+            start=start,
+            arrival=arrival,
+            input_keys=input_keys,
+            settled=settled,
             outbox=tuple(rows.outbox),
             timers=() if ended else tuple(rows.timers.values()),
             timers_cleared=() if ended else tuple(rows.timers_cleared),

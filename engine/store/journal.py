@@ -37,8 +37,7 @@ class JournalVerbs(Caller):
     async def prune_journal(self, *, before: datetime, limit: int = 1000) -> int:
         """Forgets a slice of arrivals received before that moment, inbox rows and keys with them; answers how many.
         Pending inputs keep theirs."""
-        found = await self.call("prune_journal", before=before, limit=limit)
-        return int(found[0]["pruned"])
+        return len(await self.call("prune_journal", before=before, limit=limit))
 
     async def bury(self, letter: DeadLetter) -> bool:
         found = await self.call(

@@ -13,7 +13,7 @@ SELECT record_outcome(:tenant, :source, :event_id, :outcome, :now)
 SELECT outcome FROM outcomes(:tenant, :source, :event_id) AS o(outcome)
 
 -- name: prune_journal
-SELECT prune_journal(:before, :limit) AS pruned
+SELECT id FROM prune_journal(:before, :limit) AS p(id)
 
 -- name: bury
 SELECT id FROM bury(:id, :tenant, :reason, :detail, :source, :routing_key, :event_id, :type, :attempts, :envelope, :headers, :state, :created_at,

@@ -16,18 +16,23 @@ SELECT o.outcome FROM inbox i JOIN arrival_outcomes o ON o.arrival = i.arrival
 WHERE i.tenant = :tenant AND i.source = :source AND i.event_id = :event_id ORDER BY o.recorded_at, o.outcome
 
 -- name: prune_journal
--- The inbox goes last: while a row of it stands, the others of its arrival are still found.
-DELETE FROM arrivals WHERE id IN (
+-- The oldest rows, a slice at a time; the arrivals themselves go last, since every step finds the slice by them.
+DELETE FROM inbox WHERE (tenant, source, event_id) IN (SELECT a.tenant, a.source, a.event_id FROM arrivals a WHERE a.id IN (
+    SELECT s.id FROM (SELECT id, received_at FROM arrivals ORDER BY id LIMIT :limit) s
+    WHERE s.received_at < :before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id)
+));
+DELETE FROM arrival_keys WHERE arrival IN (
     SELECT s.id FROM (SELECT id, received_at FROM arrivals ORDER BY id LIMIT :limit) s
     WHERE s.received_at < :before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id)
 );
-CREATE TEMP TABLE IF NOT EXISTS pruned (n INTEGER);
-DELETE FROM pruned;
-INSERT INTO pruned SELECT changes();
-DELETE FROM arrival_keys WHERE received_at < :before AND NOT EXISTS (SELECT 1 FROM arrivals a WHERE a.id = arrival_keys.arrival);
-DELETE FROM arrival_outcomes WHERE NOT EXISTS (SELECT 1 FROM arrivals a WHERE a.id = arrival_outcomes.arrival);
-DELETE FROM inbox WHERE NOT EXISTS (SELECT 1 FROM arrivals a WHERE a.id = inbox.arrival);
-SELECT n AS pruned FROM pruned
+DELETE FROM arrival_outcomes WHERE arrival IN (
+    SELECT s.id FROM (SELECT id, received_at FROM arrivals ORDER BY id LIMIT :limit) s
+    WHERE s.received_at < :before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id)
+);
+DELETE FROM arrivals WHERE id IN (
+    SELECT s.id FROM (SELECT id, received_at FROM arrivals ORDER BY id LIMIT :limit) s
+    WHERE s.received_at < :before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id)
+) RETURNING id
 
 -- name: bury
 INSERT INTO dead_letters (id, tenant, reason, detail, source, routing_key, event_id, type, attempts, envelope, headers, state, created_at,

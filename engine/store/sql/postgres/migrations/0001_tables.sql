@@ -119,6 +119,7 @@ CREATE TABLE inputs (
 );
 CREATE INDEX inputs_available ON inputs (available_at, id);
 CREATE INDEX inputs_run ON inputs (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX inputs_arrival ON inputs (arrival) WHERE arrival IS NOT NULL;
 
 CREATE TABLE outbox (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

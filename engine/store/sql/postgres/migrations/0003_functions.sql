@@ -280,20 +280,20 @@ CREATE FUNCTION outcomes(p_tenant text, p_source text, p_event_id text) RETURNS 
 $$;
 
 -- The oldest rows first, a slice at a time, so that no lock is held for long.
-CREATE FUNCTION prune_journal(p_before timestamptz, p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION prune_journal(p_before timestamptz, p_limit integer) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
     old bigint[];
 BEGIN
     SELECT array_agg(s.id) INTO old FROM (SELECT id, received_at FROM arrivals ORDER BY id LIMIT p_limit) s
     WHERE s.received_at < p_before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id);
     IF old IS NULL THEN
-        RETURN 0;
+        RETURN;
     END IF;
     DELETE FROM inbox x USING arrivals a WHERE a.id = ANY (old) AND x.tenant = a.tenant AND x.source = a.source AND x.event_id = a.event_id;
     DELETE FROM arrival_keys WHERE arrival = ANY (old);
     DELETE FROM arrival_outcomes WHERE arrival = ANY (old);
     DELETE FROM arrivals WHERE id = ANY (old);
-    RETURN cardinality(old);
+    RETURN QUERY SELECT unnest(old);
 END $$;
 
 CREATE FUNCTION bury(
