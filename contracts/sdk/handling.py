@@ -374,7 +374,9 @@ class Handling:
                 make_envelope(
                     self._module,
                     fact,
-                    event_id=str(uuid5(_IDS, f"{call.envelope.source}/{call.envelope.id}/fact/{number}")),
+                    event_id=str(
+                        uuid5(_IDS, f"{self._module.name}/{call.envelope.source}/{call.envelope.id}/fact/{number}")
+                    ),
                     tenant=call.tenant,
                     caused_by=call.envelope,
                     subject=subject,
