@@ -1,4 +1,5 @@
-"""Counts what was appended: the one place where run events become metrics. One tally per append batch, so that a counter
+"""Counts what was appended: the one place where run events become metrics. One tally per append batch, so that a
+counter
 moves once per batch rather than once per event.
 """
 
