@@ -1,0 +1,162 @@
+"""What every store driver must do about the journal and the catalog: outcomes and pruning, dead letters, tenants and
+lanes, keys, tokens, settings."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+from typing import Any
+
+from engine.store import DeadLetter, NewInput, Store, Token, WrappedKey
+from tests.conformance.store_making import NOW, Opening, append, arrived, later
+
+KEY = WrappedKey(tenant="acme", scope="tenant", key_id=1, wrapped=b"wrapped by a", root_id="a")
+TOKEN = Token(prefix="uw_abc", digest=b"digest", tenant="acme", name="ci", roles=("viewer", "operator"), created_at=NOW)
+
+
+def letter(**more: Any) -> DeadLetter:
+    made = DeadLetter(
+        id=uuid.uuid4(),
+        tenant="acme",
+        reason="payload_invalid",
+        detail="data.amount must be a number",
+        source="/modules/billing",
+        routing_key="billing.PaidV1",
+        event_id="e1",
+        type="billing.PaidV1",
+        attempts=[{"at": "2030-03-01T12:00:00Z", "error": "payload_invalid"}],
+        envelope=b"\x00sealed\xff",
+        headers={"x-delivery-count": 3},
+        state="dead",
+        created_at=NOW,
+    )
+    return replace(made, **more)
+
+
+class JournalConformance:
+    async def test_outcomes_of_an_arrival_are_kept_in_order_and_once(self, store: Store, epoch: int) -> None:
+        await append(store, epoch, arrived("e1"))
+        for outcome in ("started", "ignored: late", "started"):
+            await store.record_outcome("acme", "/modules/billing", "e1", outcome)
+        assert await store.outcomes("acme", "/modules/billing", "e1") == ["started", "ignored: late"]
+        assert await store.outcomes("other", "/modules/billing", "e1") == []
+
+    async def test_pruning_forgets_old_arrivals_but_none_that_is_still_needed(self, store: Store, epoch: int) -> None:
+        needed = NewInput(kind="start", workflow="w", arrival=("/modules/billing", "e2"))
+        old: dict[str, Any] = {"received_at": later(days=-40), "keys": (("order", b"k"),)}
+        await append(store, epoch, arrived("e1", **old), arrived("e2", inputs=(needed,), **old), arrived("e3"))
+        await store.record_outcome("acme", "/modules/billing", "e1", "started")
+        assert await store.prune_journal(before=later(days=-35)) == 1
+        assert await store.prune_journal(before=later(days=-35)) == 0
+        kept = [await store.arrival("acme", "/modules/billing", f"e{n}") is not None for n in (1, 2, 3)]
+        assert kept == [False, True, True]
+        assert await store.outcomes("acme", "/modules/billing", "e1") == []
+        [row] = await store.claim_inputs(epoch, limit=5, now=later(minutes=1))
+        assert row.body == b"envelope of e2"
+
+
+class DeadLetterConformance:
+    async def test_a_dead_letter_is_kept_whole_and_once(self, store: Store) -> None:
+        kept = letter()
+        assert await store.bury(kept)
+        assert not await store.bury(replace(kept, detail="another"))
+        assert await store.dead_letter("acme", kept.id) == kept
+        assert await store.dead_letter(None, kept.id) == kept
+        assert await store.dead_letter("other", kept.id) is None
+
+    async def test_a_second_redrive_is_refused(self, store: Store, opening: Opening) -> None:
+        kept = letter()
+        await store.bury(kept)
+        stores = [store, await opening()]
+        settled = await asyncio.gather(
+            *(s.settle_dead_letter(kept.id, state="redriven", by="ann", now=later(minutes=1)) for s in stores)
+        )
+        assert sorted(settled) == [False, True]
+        assert not await store.settle_dead_letter(kept.id, state="discarded", by="bob")
+        after = await store.dead_letter("acme", kept.id)
+        assert after == replace(kept, state="redriven", settled_by="ann", settled_at=later(minutes=1))
+
+    async def test_dead_letters_are_listed_by_tenant_state_and_page(self, store: Store) -> None:
+        mine = sorted([letter(), letter(), letter()], key=lambda kept: kept.id)
+        for kept in (*mine, letter(tenant="other")):
+            await store.bury(kept)
+        assert [kept.id for kept in await store.dead_letters(tenant="acme", limit=2)] == [m.id for m in mine[:2]]
+        assert [kept.id for kept in await store.dead_letters(tenant="acme", after=mine[1].id)] == [mine[2].id]
+        assert len(await store.dead_letters(tenant=None)) == 4
+        await store.settle_dead_letter(mine[0].id, state="discarded", by="ann")
+        assert len(await store.dead_letters(tenant="acme")) == 2
+        assert len(await store.dead_letters(tenant="acme", state=None)) == 3
+        assert [kept.id for kept in await store.dead_letters(tenant="acme", state="discarded")] == [mine[0].id]
+
+
+class CatalogConformance:
+    async def test_a_tenant_has_a_lane_from_first_sight(self, store: Store, opening: Opening) -> None:
+        stores = [store, await opening(), await opening()]
+        assert await asyncio.gather(*(s.lane_of("acme") for s in stores)) == [0, 0, 0]
+        assert await store.lanes() == [0]
+
+    async def test_the_first_writer_of_a_key_wins_and_the_others_learn_it(self, store: Store, opening: Opening) -> None:
+        stores = [store, await opening(), await opening()]
+        added = await asyncio.gather(*(s.add_key(replace(KEY, wrapped=bytes([n]))) for n, s in enumerate(stores)))
+        assert len({key.wrapped for key in added}) == 1
+        assert await store.keys("acme") == [added[0]]
+
+    async def test_keys_are_listed_by_scope_rewrapped_and_dropped(self, store: Store) -> None:
+        index = replace(KEY, scope="index")
+        subject = replace(KEY, scope="subject/1", root_id="b")
+        for key in (KEY, index, subject, replace(KEY, tenant="other")):
+            await store.add_key(key)
+        assert await store.keys("acme") == [index, subject, KEY]
+        assert await store.keys("acme", scopes=["tenant", "subject/9"]) == [KEY]
+        assert await store.keys("acme", scopes=[]) == []
+        assert await store.root_ids() == {"a": 3, "b": 1}
+        left = await store.keys_not_under("b", limit=2)
+        assert left == [index, KEY]
+        await store.rewrap_key(replace(KEY, wrapped=b"wrapped by b", root_id="b"))
+        assert await store.root_ids() == {"a": 2, "b": 2}
+        assert await store.keys("acme", scopes=["tenant"]) == [replace(KEY, wrapped=b"wrapped by b", root_id="b")]
+        assert await store.drop_key("acme", "subject/1") == 1
+        assert await store.drop_key("acme", "subject/1") == 0
+
+    async def test_a_token_is_kept_by_its_digest_and_revoked_once(self, store: Store) -> None:
+        operator = Token(
+            prefix="uw_op",
+            digest=b"d",
+            tenant=None,
+            name="root",
+            roles=("admin",),
+            created_at=later(minutes=1),
+            expires_at=later(days=1),
+            last_used_at=later(hours=1),
+        )
+        await store.add_token(TOKEN)
+        await store.add_token(operator)
+        assert await store.token("uw_abc") == TOKEN
+        assert await store.token("uw_none") is None
+        assert await store.tokens("acme") == [TOKEN]
+        assert await store.tokens(None) == [TOKEN, operator]
+        assert await store.revoke_token("uw_abc", now=later(hours=2))
+        assert not await store.revoke_token("uw_abc")
+        assert not await store.revoke_token("uw_none")
+        revoked = await store.token("uw_abc")
+        assert revoked == replace(TOKEN, revoked_at=later(hours=2))
+
+    async def test_a_setting_of_a_tenant_goes_before_the_default_of_all(self, store: Store) -> None:
+        assert await store.setting("acme", "cap") is None
+        await store.put_setting("*", "cap", {"runs": 10})
+        assert await store.setting("acme", "cap") == {"runs": 10}
+        await store.put_setting("acme", "cap", 5)
+        await store.put_setting("acme", "cap", 0)
+        assert await store.setting("acme", "cap") == 0
+        assert await store.setting("other", "cap") == {"runs": 10}
+        await store.put_setting("acme", "holds", [])
+        await store.put_setting("acme", "off", False)
+        assert (await store.setting("acme", "holds"), await store.setting("acme", "off")) == ([], False)
+
+    async def test_a_living_database_answers_a_ping(self, store: Store) -> None:
+        await store.ping()
+
+    async def test_stopping_twice_is_fine(self, store: Store) -> None:
+        await store.stop()
+        await store.stop()

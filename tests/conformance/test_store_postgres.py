@@ -1,0 +1,101 @@
+"""The store on PostgreSQL passes the common suites."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from engine.store import Store, open_store
+from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
+from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
+from tests.conformance.store_making import NOW, Opening
+from tests.conformance.store_matching import MatchingConformance
+from tests.conformance.store_postgres_database import SharedDatabase
+from tests.conformance.store_work import EpochConformance, LeaseConformance, OutboxConformance, TimerConformance
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def shared(postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDatabase]:
+    made = SharedDatabase(postgres_server_url, write_views(tmp_path_factory.mktemp("views"), "postgres"))
+    asyncio.run(made.create())
+    yield made
+    asyncio.run(made.drop())
+
+
+@pytest.fixture
+async def database(shared: SharedDatabase) -> str:
+    await shared.wipe()
+    return shared.url
+
+
+@pytest.fixture
+async def opening(database: str, shared: SharedDatabase) -> AsyncIterator[Opening]:
+    opened: list[Store] = []
+
+    async def open_another() -> Store:
+        store = open_store(database, views=shared.views)
+        opened.append(store)
+        await store.start()
+        return store
+
+    yield open_another
+    for store in opened:
+        await store.stop()
+
+
+@pytest.fixture
+async def store(opening: Opening) -> Store:
+    return await opening()
+
+
+@pytest.fixture
+async def epoch(store: Store) -> int:
+    return await store.register("test", ["all"], now=NOW)
+
+
+class TestLog(LogConformance):
+    pass
+
+
+class TestCaps(CapsConformance):
+    pass
+
+
+class TestMatching(MatchingConformance):
+    pass
+
+
+class TestEpochs(EpochConformance):
+    pass
+
+
+class TestLeases(LeaseConformance):
+    pass
+
+
+class TestOutbox(OutboxConformance):
+    pass
+
+
+class TestTimers(TimerConformance):
+    pass
+
+
+class TestJournal(JournalConformance):
+    pass
+
+
+class TestDeadLetters(DeadLetterConformance):
+    pass
+
+
+class TestCatalog(CatalogConformance):
+    pass
+
+
+class TestReadModels(ReadModelConformance):
+    pass
