@@ -12,11 +12,15 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.sdk import open_transport
+from engine.plan.code import Run, saga
 from tests.conformance.sdk.witness import DEADLINE_SECONDS, Witness, order
+from tests.stories.house import House, Stack
+from tests.stories.node_module.contract import LABELS
 
 HERE = Path(__file__).parent / "node_module"
 
@@ -147,6 +151,44 @@ async def test_it_ends_well_on_sigterm(start: Started, witness: Witness) -> None
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await process.wait() == 0
+
+
+@saga("parcel", version=1, on_failure="compensate")
+async def parcel(run: Run, order: dict[str, Any]) -> dict[str, Any]:
+    label: dict[str, Any] = await run.step(
+        "label", "labels.print_label", order_id=order["order_id"], weight_grams=order["weight_grams"]
+    )
+    if order.get("changed_mind"):
+        raise run.fail("changed_mind", "the customer does not want it any more")
+    return label
+
+
+@pytest.mark.parametrize(
+    ("parcel_order", "status", "label"),
+    [
+        ({"order_id": "ord_1", "weight_grams": 900}, "succeeded", ("succeeded", "none", 1)),
+        ({"order_id": "jam_1", "weight_grams": 900}, "succeeded", ("succeeded", "none", 2)),
+        ({"order_id": "ord_2", "weight_grams": 900, "changed_mind": True}, "compensated", ("succeeded", "done", 1)),
+        ({"order_id": "ord_3", "weight_grams": 40_000}, "failed", ("failed", "none", 1)),
+    ],
+    ids=["done", "done at the second try", "undone", "refused for good"],
+)
+async def test_it_takes_part_in_runs(
+    start: Started,
+    rabbitmq_url: str,
+    tmp_path: Path,
+    parcel_order: dict[str, Any],
+    status: str,
+    label: tuple[str, str, int],
+) -> None:
+    stack = Stack("node", tmp_path, bus_url=rabbitmq_url)
+    async with House(stack, sagas=[parcel], modules=(), contracts=[LABELS]) as house, start():
+        run = await house.start("parcel", "acme", parcel_order)
+        await house.until_status(run, status)
+        step = (await house.steps(run))["label"]
+        assert (step["status"], step["undo"]["status"], len(step["attempts"])) == label
+        voided = house.ear.events("labels.LabelVoidedV1", tenant="acme")
+        assert len(voided) == (1 if label[1] == "done" else 0)
 
 
 def _tool(name: str) -> list[str]:
