@@ -68,7 +68,10 @@ class Reader:
         wanted = parse_token(token)
         deadline = time.monotonic() + timeout_seconds
         pause = 0.01
+        known = await self._known_lanes()
         for lane, position in wanted.items():
+            if lane not in known or position > await self._store.head(lane):
+                raise PayloadInvalid("as_of lies past the end of the log; pass a token of this API", field="as_of")
             while await self._store.checkpoint(view, lane) < position:
                 if time.monotonic() + pause > deadline:
                     return False

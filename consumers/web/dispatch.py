@@ -120,6 +120,9 @@ def middleware(metrics: Metrics) -> Any:
             raise
         except Problem as problem:
             response = problem_response(problem)
+            if problem.field == "body" and problem.status in (400, 413):
+                # What is left of the body cannot be told from a next request.
+                response.force_close()
         except web.HTTPException as refused:
             response = problem_response(_from_http(refused))
             if isinstance(refused, web.HTTPMethodNotAllowed):

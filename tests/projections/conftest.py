@@ -16,6 +16,7 @@ from engine.store import Store, open_store
 from engine.store.key_ring import create_key_ring
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
+from projections import View
 from projections.reader import Reader
 
 
@@ -25,9 +26,16 @@ class House:
     vault: Vault
     epoch: int
 
-    def projector(self, views: tuple[object, ...] = VIEWS, *, batch: int = 2_000) -> Projector:
+    def projector(self, views: tuple[View, ...] = VIEWS, *, batch: int = 2_000) -> Projector:
         return Projector(
-            self.store, self.vault, Mapper(), views, SystemClock(), Metrics(), batch=batch, pace_seconds=0.001  # type: ignore[arg-type]
+            self.store,
+            self.vault,
+            Mapper(),
+            views,
+            SystemClock(),
+            Metrics(),
+            batch=batch,
+            pace_seconds=0.001,
         )
 
     def rebuild(self) -> Rebuild:

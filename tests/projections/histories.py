@@ -11,7 +11,7 @@ import uuid_utils
 
 from contracts import run_events as ev
 from contracts.run_events import RunEvent
-from engine.store import Commit, Opened, Recorded, Start, Store
+from engine.store import Closed, Commit, Opened, Recorded, Start, Store
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 
@@ -34,7 +34,12 @@ class Teller:
         given: dict[str, Any] = {
             "workflow": workflow,
             "workflow_version": 1,
-            "trigger": {"kind": "manual", "id": "manual/1", "type": "unwind.StartRequestedV1", "source": "/modules/unwind"},
+            "trigger": {
+                "kind": "manual",
+                "id": "manual/1",
+                "type": "unwind.StartRequestedV1",
+                "source": "/modules/unwind",
+            },
             "data": {"plan": "pro", "email": "ada@example.org"},
             "marks": ("/data/email", "/attributes/email"),
             "scope": "scope",
@@ -155,6 +160,12 @@ SHAPES = (
 )  # fmt: skip
 
 
+def _open_run(events: Sequence[RunEvent], *, first: bool) -> Opened | Closed | None:
+    if isinstance(events[-1], ev.RunEnded):
+        return None if first else Closed()
+    return Opened(status="running", slot=False) if first else None
+
+
 async def record(
     store: Store, vault: Vault, tenant: str, events: Sequence[RunEvent], *, epoch: int, at_once: int = 3
 ) -> UUID:
@@ -175,7 +186,7 @@ async def record(
             expected=begin,
             events=tuple(recorded),
             start=Start(key=f"manual/{run_id}", workflow="onboarding", workflow_version=1) if first else None,
-            open_run=Opened(status="running", slot=False) if first else None,
+            open_run=_open_run(events[begin : begin + at_once], first=first),
         )
         [outcome] = await store.append([commit], epoch=epoch)
         assert type(outcome).__name__ == "Appended", outcome

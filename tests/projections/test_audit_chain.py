@@ -83,7 +83,7 @@ async def test_a_changed_event_of_the_log_is_found(house: House) -> None:
         ]
 
     reader = house.reader
-    reader._store = _Tampered(house.store, tampered)  # type: ignore[assignment]
+    reader._store = _Tampered(house.store, tampered)
     broken = [(await reader.verify_audit(tenant, against_log=True)).broken for tenant in ("acme", "globex")]
     assert [why for why in broken if why] == ["event 9 was changed after it was recorded"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from typing import Any
+from uuid import UUID
 
 from engine.metrics import Metrics
 from engine.store import Change
@@ -56,9 +57,7 @@ async def test_a_body_that_does_not_open_stops_before_it_and_counts_an_incident(
     await record(house.store, house.vault, "acme", histories.straight(), epoch=house.epoch)
     from engine.store import Commit, Recorded
 
-    broken = Commit(
-        tenant="acme", stream=histories.UUID(int=7), events=(Recorded("run.started", b"\x01 not sealed by anyone"),)
-    )
+    broken = Commit(tenant="acme", stream=UUID(int=7), events=(Recorded("run.started", b"\x01 not sealed by anyone"),))
     await house.store.append([broken], epoch=house.epoch)
     metrics = Metrics()
     projector = house.projector()
@@ -88,7 +87,9 @@ async def test_two_projectors_write_every_row_once(house: House) -> None:
     for _ in range(5):
         await record(house.store, house.vault, "acme", histories.unwound(), epoch=house.epoch)
     head = await house.store.head(0)
-    assert await one.reached("usage", 0, head, timeout_seconds=20) or await other.reached("usage", 0, head, timeout_seconds=1)
+    assert await one.reached("usage", 0, head, timeout_seconds=20) or await other.reached(
+        "usage", 0, head, timeout_seconds=1
+    )
     await one.stop()
     await other.stop()
     usage = next(iter(await house.store.fetch("usage_now", tenant="acme")))

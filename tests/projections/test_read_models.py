@@ -213,16 +213,24 @@ async def test_approvals_are_open_until_somebody_something_or_the_runs_end_close
         "review": ("approved", "eve"),
         "second": ("timed_out", None),
     }
-    assert [item["state"] for item in (await house.reader.approvals("acme", state=None, run_id=closed)).items] == ["closed"]
+    assert [item["state"] for item in (await house.reader.approvals("acme", state=None, run_id=closed)).items] == [
+        "closed"
+    ]
 
 
 async def test_no_personal_value_is_in_any_row(house: House) -> None:
     await _fill(house, ("acme",))
     await house.projector().catch_up()
     for statement, params in (
-        ("history_list", {"statuses": None, "workflow": None, "correlation_id": None, "business_state": None, "before": None}),
+        (
+            "history_list",
+            {"statuses": None, "workflow": None, "correlation_id": None, "business_state": None, "before": None},
+        ),
         ("audit_chain", {"after": 0}),
-        ("approvals_list", {"state": None, "run_id": None, "before_run": None, "before_name": None, "before_visit": None}),
+        (
+            "approvals_list",
+            {"state": None, "run_id": None, "before_run": None, "before_name": None, "before_visit": None},
+        ),
     ):
         rows = await house.store.fetch(statement, tenant="acme", limit=1_000, **params)
         assert rows

@@ -1,0 +1,141 @@
+"""Who may call what: every role against every route, and every route of one tenant against the things of another. Both
+walk the route table, so a new route is covered by being in it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from consumers.web.routes import Route
+from consumers.web.table import ROUTES
+from engine.guards.permissions import ROLES, permissions_of
+from tests.web.conftest import Site
+
+GUARDED = [route for route in ROUTES if route.permission is not None]
+
+
+def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
+    values = {
+        "run_id": str(site.runs[tenant][run]),
+        "letter_id": str(site.letters[tenant]),
+        "workflow": "customer-onboarding",
+        "name": "review",
+        "correlation_id": "story-1",
+    }
+    return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
+
+
+BODIES: dict[str, Any] = {
+    "publish_event": {"type": "crm.SignupRequestedV1", "data": {"signup_id": "s1", "email": "a@b.c", "name": "A"}},
+    "start_run": {"input": {"email": "a@b.c", "name": "A"}},
+    "order_command": {"type": "identity.CreateUserV1", "data": {"email": "a@b.c", "name": "A"}},
+    "skip_step": {"step": "charge", "output": {}},
+    "decide_approval": {"approved": True},
+    "register_tenant": {"tenant": "new", "name": "New", "owner_email": "a@b.c", "owner_name": "A"},
+}
+
+
+async def _call(route: Route, site: Site, headers: dict[str, str], address: str) -> tuple[int, bytes]:
+    body = BODIES.get(route.name, {}) if route.method == "POST" else None
+    async with site.client.request(route.method, address, headers=headers, json=body) as response:
+        return response.status, await response.read()
+
+
+async def test_each_role_reaches_exactly_the_routes_its_permissions_name(town: Site) -> None:
+    for tenant in ("acme", None):
+        for role in ROLES:
+            headers = town.headers(tenant, role, **({"X-Tenant": "acme"} if tenant is None else {}))
+            for route in GUARDED:
+                status, content = await _call(route, town, headers, _address(route, town, "acme"))
+                allowed = route.permission in permissions_of((role,), tenant)
+                forbidden = status == 403 and b"needs the permission " + str(route.permission).encode() in content
+                assert forbidden != allowed, (tenant, role, route.name, status, content)
+                assert status < 500, (role, route.name, content)
+
+
+async def test_no_route_answers_without_a_valid_token(town: Site) -> None:
+    answers = set()
+    for headers in (
+        {},
+        {"Authorization": "Bearer nonsense"},
+        {"Authorization": "Basic YTpi"},
+        {"Authorization": town.headers()["Authorization"][:-1] + "!"},
+    ):
+        for route in GUARDED:
+            status, content = await _call(route, town, headers, _address(route, town, "acme"))
+            assert status == 401
+            answers.add(content)
+    assert len(answers) == 1
+
+
+async def test_another_tenants_things_look_exactly_like_things_that_are_not_there(town: Site) -> None:
+    headers = town.headers("acme")
+    walked = 0
+    for route in GUARDED:
+        if not {"run_id", "letter_id"} & set(route.parameters):
+            continue
+        walked += 1
+        theirs = await _call(route, town, headers, _address(route, town, "globex"))
+        missing = re.sub(
+            r"{(\w+)(:[^}]*)?}",
+            lambda found: "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b" if found.group(1).endswith("_id") else "review",
+            route.path,
+        )
+        assert theirs == await _call(route, town, headers, missing)
+        assert theirs[0] == 404
+        # The owner is not told so.
+        assert (await _call(route, town, town.headers("globex"), _address(route, town, "globex")))[0] != 404
+    assert walked >= 12
+
+
+async def test_naming_another_tenant_is_a_404_whether_it_exists_or_not(town: Site) -> None:
+    for route in GUARDED:
+        if route.name == "register_tenant":
+            continue
+        address = _address(route, town, "globex")
+        answers = [
+            await _call(route, town, town.headers("acme", **{"X-Tenant": name}), address)
+            for name in ("globex", "nobody-of-that-name")
+        ]
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404
+
+
+async def test_lists_of_one_tenant_hold_nothing_of_another(town: Site) -> None:
+    reports = ("/v1/usage?from_day=2030-01-01&to_day=2030-12-31", "/v1/stats?from_day=2030-01-01&to_day=2030-12-31")
+    for path in ("/v1/runs", "/v1/approvals?state=any", "/v1/dead-letters", *reports, "/v1/audit"):
+        response = await town.get(path, tenant="acme")
+        items = (await response.json())["items"]
+        assert items, path
+        assert {item["tenant"] for item in items} == {"acme"}
+        assert "globex" not in await response.text()
+
+
+async def test_the_platform_sees_all_tenants_or_the_one_it_names(town: Site) -> None:
+    everyone = await (await town.get("/v1/runs", tenant=None, limit=100)).json()
+    assert {item["tenant"] for item in everyone["items"]} == {"acme", "globex"}
+    one = await (await town.get("/v1/runs", tenant=None, limit=100)).json()
+    named = await (await town.client.get("/v1/runs?tenant=globex&limit=100", headers=town.headers(None))).json()
+    assert {item["tenant"] for item in named["items"]} == {"globex"}
+    assert len(one["items"]) == 2 * len(named["items"])
+    refused = await town.post("/v1/workflows/customer-onboarding/runs", {"input": {}}, tenant=None)
+    assert (refused.status, (await refused.json())["field"]) == (422, "tenant")
+
+
+async def test_an_approval_is_decided_only_by_who_holds_its_role(town: Site) -> None:
+    from tests.projections import histories
+    from tests.projections.histories import record
+
+    run_id = await record(town.store, town.vault, "acme", histories.approved()[:2], epoch=town.epoch)
+    path = f"/v1/runs/{run_id}/approvals/review"
+    assert (await town.post(path, {"approved": True}, role="operator")).status == 403
+    assert (await town.post(f"/v1/runs/{run_id}/approvals/other", {"approved": True}, role="approver")).status == 409
+    assert (await town.post(path, {"approved": True}, role="approver")).status == 202
+
+
+async def test_a_revoked_token_is_a_stranger(town: Site) -> None:
+    token = town.tokens["acme", "viewer"]
+    assert (await town.get("/v1/runs", role="viewer")).status == 200
+    await town.store.revoke_token(token[4:12])
+    assert (await town.get("/v1/runs", role="viewer")).status == 401
