@@ -155,6 +155,13 @@ def own_instance() -> Iterator[Instance]:
 
 
 @pytest.fixture
+def own_servers() -> None:
+    """The test starts servers by itself; it needs programs to do so."""
+    _own("PostgreSQL of the test's own", sources.postgres_programs)
+    _own("RabbitMQ of the test's own", sources.rabbitmq_programs)
+
+
+@pytest.fixture
 def own_postgres(own_instance: Instance) -> Iterator[PostgresServer]:
     """A PostgreSQL of this test alone, running; the test may stop, kill and start it. Calls block: use
     asyncio.to_thread."""
@@ -163,7 +170,7 @@ def own_postgres(own_instance: Instance) -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.discard()
 
 
 @pytest.fixture
@@ -175,4 +182,4 @@ def own_rabbitmq(own_instance: Instance) -> Iterator[RabbitmqServer]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.discard()

@@ -44,6 +44,7 @@ class Server(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def kill(self) -> None: ...
+    def discard(self) -> None: ...
 
 
 class Postgres(Server, Protocol):
@@ -164,7 +165,7 @@ class Servers:
         return server
 
     def _run(self, server: Server) -> None:
-        self._cleanup.callback(server.stop)
+        self._cleanup.callback(server.discard)
         server.start()
 
     def _room(self) -> Instance:

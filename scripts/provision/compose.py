@@ -99,6 +99,9 @@ class ComposeService:
     def stop(self) -> None:
         self._project.call("stop", self._name)
 
+    def discard(self) -> None:
+        self.kill()
+
     def kill(self) -> None:
         self._project.call("kill", self._name)
 

@@ -19,7 +19,7 @@ class _Given:
     def start(self) -> None:
         raise ServerFailed("this server was given by its address; a fault test needs servers(given=False)")
 
-    stop = kill = start
+    stop = kill = discard = start
 
 
 class GivenPostgres(_Given):

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,47 @@ def started_at(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes below one, nearest first. PostgreSQL's children have process groups of their own."""
+    below: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            below.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = list(below.get(pid, ()))
+    for child in found:
+        found += below.get(child, ())
+    return found
+
+
+def kill_tree(pid: int) -> None:
+    """kill -9 of a process group and everything below it; returns when all of them are gone."""
+    doomed = {each: started_at(each) for each in (pid, *descendants(pid))}
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for each, began in doomed.items():
+        if began is not None and started_at(each) == began:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(began is not None and started_at(each) == began for each, began in doomed.items()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove an instance folder, its lock last: a folder with a lock is found by the next sweep if this one fails."""
+    for entry in folder.iterdir():
+        if entry.name != "lock":
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    if [entry.name for entry in folder.iterdir()] == ["lock"]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Instance:
     """One folder of one run: data, logs and the pids of its servers. Its lock is held for as long as the owner
     lives."""
@@ -112,7 +154,7 @@ class Instance:
 
     def remove(self) -> None:
         """Remove the folder; its servers must have been stopped."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         self._lock.close()
 
 
@@ -131,6 +173,5 @@ def sweep(instances: Path) -> None:
             for note in (folder / "pids").glob("*"):
                 began = note.read_text()
                 if began and started_at(int(note.name)) == began:
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.killpg(int(note.name), signal.SIGKILL)
-            shutil.rmtree(folder, ignore_errors=True)
+                    kill_tree(int(note.name))
+            remove_folder(folder)

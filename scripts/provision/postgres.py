@@ -89,6 +89,10 @@ class PostgresServer:
         """Fast shutdown: sessions end, everything is written."""
         self._process.end(signal.SIGINT)
 
+    def discard(self) -> None:
+        """End it at once; its data is about to be removed."""
+        self._process.end(signal.SIGQUIT, within=5)
+
     def kill(self) -> None:
         """kill -9 of the server and its children; the next start recovers from the log."""
         self._process.kill()

@@ -3,7 +3,6 @@ when it fails. Not a supervisor: it restarts nothing. Called by postgres.py and 
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from scripts.provision.places import Account, Instance
+from scripts.provision.places import Account, Instance, kill_tree
 
 
 class ServerFailed(RuntimeError):
@@ -75,15 +74,20 @@ class ServerProcess:
             process.send_signal(first)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(within)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_tree(process.pid)
         process.wait(10)
         self._instance.forget(process.pid)
         self._process = None
 
     def kill(self) -> None:
-        """kill -9 of the whole group, as a power cut of one machine would."""
-        self.end(signal.SIGKILL)
+        """kill -9 of the server and everything below it; returns when it is gone."""
+        process = self._process
+        if process is None:
+            return
+        kill_tree(process.pid)
+        process.wait(10)
+        self._instance.forget(process.pid)
+        self._process = None
 
     def log_tail(self) -> str:
         with suppress(OSError):
