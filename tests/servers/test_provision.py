@@ -96,7 +96,7 @@ def test_two_pairs_stand_side_by_side_and_leave_no_process_and_no_file(own_serve
     assert [folder for folder in folders if folder.exists() or processes_of(folder)] == []
 
 
-def test_servers_stand_beside_others_that_hold_the_standard_ports(own_rabbitmq: RabbitmqServer) -> None:
+def test_a_pair_stands_beside_others_on_the_standard_ports_and_ends_its_epmd_too(own_servers: None) -> None:
     held = []
     for port in (5432, 5672, 4369, 15672, 25672):
         listener = socket.socket()
@@ -109,23 +109,16 @@ def test_servers_stand_beside_others_that_hold_the_standard_ports(own_rabbitmq: 
         else:
             held.append(listener)
     try:
-        own_rabbitmq.stop()
-        own_rabbitmq.start()
-        with servers(rabbitmq=False, given=False) as pair:
+        with servers(given=False) as pair:
+            folder = pair._room().folder
             assert pair.postgres.running
-        assert own_rabbitmq.running
+            assert pair.rabbitmq.running
+            assert len(processes_of(folder)) >= 3
     finally:
         for listener in held:
             listener.close()
-
-
-def test_the_broker_ends_its_epmd_and_port_programs_too(own_servers: None, own_instance: Instance) -> None:
-    server = RabbitmqServer(sources.rabbitmq_programs(), own_instance)
-    server.start()
-    room = server._room
-    assert len(processes_of(room)) >= 2
-    server.stop()
-    until(lambda: not processes_of(room))
+    until(lambda: not processes_of(folder))
+    assert not folder.exists()
 
 
 def test_what_a_killed_owner_left_is_ended_by_the_next_run(own_servers: None) -> None:
