@@ -15,7 +15,7 @@ from typing import Any
 
 from contracts import run_events as ev
 from contracts.run_events import RunEvent
-from engine.run.state import RunState
+from engine.run.state import RunState, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,19 @@ def _settled(
     effects: list[Effect] = []
     if step.kind == "command":
         effects.append(ClearTimer(f"deadline/{step.name}/{step.visit}/{step.attempt}"))
-        if step.status != "backoff":
+        if step.status != "backoff" and not _will_park(event, step, state):
             effects.append(Settled(step.key))
     if isinstance(event, ev.StepFailed) and event.retry_at is not None:
         effects.append(SetTimer(f"retry/{step.name}/{step.visit}/{event.attempt}", event.retry_at))
     elif step.attempt > 1 or isinstance(event, ev.StepCancelled):
         effects.append(ClearTimer(f"retry/{step.name}/{step.visit}/{step.attempt}"))
     return effects
+
+
+def _will_park(event: RunEvent, step: Step, state: RunState) -> bool:
+    """A parked step may be tried again: its command is still awaited, under the one id that all its attempts share."""
+    final = isinstance(event, ev.StepFailed) and event.final and not event.irrecoverable
+    return final and step.on_failure == "park" and state.cause is None
 
 
 def _sleep_started(event: ev.SleepStarted, state: RunState) -> list[Effect]:
@@ -207,6 +213,8 @@ def _undo_settled(event: ev.UndoSucceeded | ev.UndoFailed, state: RunState) -> l
         effects.append(SetTimer(f"undo-retry/{step.name}/{step.visit}/{event.attempt}", event.retry_at))
     else:
         effects.append(ClearTimer(f"undo-retry/{step.name}/{step.visit}/{step.undo_attempt}"))
+    if isinstance(event, ev.UndoSucceeded):
+        # A failed undo parks and may be tried again: its command is still awaited.
         effects.append(Settled(step.key + "/undo"))
     return effects
 

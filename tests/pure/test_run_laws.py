@@ -10,12 +10,23 @@ from uuid import UUID
 import pytest
 
 from contracts import run_events as ev
-from contracts.calls import ActionCall, RetryPolicy
+from contracts.calls import ActionCall, ActionSpec, RetryPolicy
 from contracts.run_events import RunEvent
 from engine.plan.code import CodePlan, Run, saga
 from engine.run.decide import decide
 from engine.run.evolve import fold
-from engine.run.inputs import AbandonAsked, Begin, CancelAsked, Input, StepDone, StepLost, TerminateAsked, TimerDue
+from engine.run.inputs import (
+    AbandonAsked,
+    Begin,
+    CancelAsked,
+    Input,
+    RetryAsked,
+    StepDone,
+    StepLost,
+    TerminateAsked,
+    TimerDue,
+)
+from engine.run.react import Send, Settled, react
 from engine.run.state import RunState
 
 RUN = UUID(int=7)
@@ -62,11 +73,25 @@ async def known(run: Run, data: Any) -> Any:
     await run.step("one", do, undo=undo_it)
 
 
+@saga("distant", version=1, on_failure="park")
+async def distant(run: Run, data: Any) -> Any:
+    return await run.step("mail", "mail.send", retry=NEVER_AGAIN)
+
+
+MAIL = ActionSpec(
+    name="mail.send",
+    kind="command",
+    command="mail.SendV1",
+    outcomes=("mail.SentV1", "mail.DelayedV1"),
+    success="mail.SentV1",
+)
+
+
 class Play:
     """One run under the hand: `given(...)` decides one input a second later and answers its events."""
 
-    def __init__(self, definition: Any) -> None:
-        self.plan = CodePlan(definition, {})
+    def __init__(self, definition: Any, *actions: ActionSpec) -> None:
+        self.plan = CodePlan(definition, {action.name: action for action in actions})
         self.state = RunState(RUN, "acme")
         self.log: list[RunEvent] = []
         self.ignored: str | None = None
@@ -86,6 +111,9 @@ class Play:
 
     def lost(self, step: str, **how: Any) -> list[RunEvent]:
         return self.given(StepLost, step=step, visit=1, error={"code": "broken", "message": "no"}, **how)
+
+    def effects(self, events: list[RunEvent]) -> list[type]:
+        return [type(effect) for event in events for effect in react(event, self.state)]
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.log if isinstance(event, kind)]
@@ -231,3 +259,12 @@ def test_an_attribute_that_repeats_a_personal_value_is_marked_too() -> None:
     started = decide(RunState(RUN, "acme"), begin, CodePlan(known, {})).events[0]
     assert isinstance(started, ev.RunStarted)
     assert started.marks == ("/data/email", "/attributes/email")
+
+
+def test_a_parked_command_is_still_awaited_so_that_its_retry_can_be_answered() -> None:
+    play = Play(distant, MAIL)
+    assert Settled not in play.effects(play.lost("mail"))
+    assert play.state.status == "parked"
+    assert Send in play.effects(play.given(RetryAsked, by="operator"))
+    assert Settled in play.effects(play.done("mail", {"id": "m-1"}))
+    assert play.state.ended == "succeeded"
