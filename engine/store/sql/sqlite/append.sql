@@ -135,8 +135,8 @@ SELECT id, type FROM arrivals WHERE tenant = ?2 AND causation_id = ?4 AND id < ?
 SELECT source, event_id, body FROM arrivals WHERE id = ?1
 
 -- name: insert_tracking
--- The recorder's own; `checkpoints` is its tracking table.
-INSERT INTO checkpoints (view, lane, position) VALUES (:application_name, 0, :notification_id)
+-- The recorder's own, bound by name as the library does; `checkpoints` is its tracking table.
+INSERT INTO checkpoints (view, lane, position) VALUES (@application_name, 0, @notification_id)
 ON CONFLICT (view, lane) DO UPDATE SET position = excluded.position WHERE checkpoints.position < excluded.position
 RETURNING position AS notification_id
 
