@@ -164,6 +164,7 @@ class Assembly:
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon
         coordinator.freed_slot = janitor.slot_freed
+        coordinator.suspect = janitor.suspected
         self.door.on_input = inputs.wake
         self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers
         await coordinator.start(self.epoch)

@@ -32,6 +32,7 @@ from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import arrival_ident, seal_blob
 from engine.triggers import Plans
 
+FENCED_PAUSE_SECONDS: Final = 0.5
 RUNS_IN_DECISION: Final = 200
 """More deliveries than this wait unacknowledged; the broker's prefetch then holds the rest back."""
 
@@ -197,7 +198,9 @@ class Intake:
                 self._metrics.deliveries.of(self._queue, "duplicate").inc()
                 self._ack(delivery)
             case Fenced():
-                self._give_back(delivery)
+                # Given back, it would count against its delivery limit; it is taken again once this process is another.
+                self._waiting.append(delivery)
+                asyncio.get_running_loop().call_later(FENCED_PAUSE_SECONDS, self.pump)
             case _:
                 self._ack(delivery)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from contracts.problems import Unavailable
@@ -45,10 +46,11 @@ class Janitor:
         self._heartbeat, self._dead, self._lost = heartbeat_seconds, dead_seconds, lost
         self._tasks: list[asyncio.Task[None]] = []
         self._freed = asyncio.Event()
+        self._suspected = asyncio.Event()
 
     async def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(self._every(self._heartbeat, self.beat), name="heartbeat"),
+            asyncio.create_task(self._beat_forever(), name="heartbeat"),
             asyncio.create_task(self._every(self._heartbeat, self.take_over), name="takeover"),
             asyncio.create_task(self._admit_forever(), name="admission"),
             asyncio.create_task(self._every(5.0, self.repair), name="repair"),
@@ -68,6 +70,19 @@ class Janitor:
 
     def slot_freed(self) -> None:
         self._freed.set()
+
+    def suspected(self) -> None:
+        """An append was fenced: find out at once whether this process has been declared dead."""
+        self._suspected.set()
+
+    async def _beat_forever(self) -> None:
+        while True:
+            self._suspected.clear()
+            with suppress(Unavailable):
+                await self.beat()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat):
+                    await self._suspected.wait()
 
     async def beat(self) -> None:
         """Says that this process lives; learns whether others have given it up."""

@@ -96,6 +96,7 @@ class Hot:
     one_by_one: bool = False
     hold: bool = False
     performing: int = 0
+    claimed: bool = False
     start: Start | None = None
     arrival: Arrival | None = None
 
@@ -170,6 +171,7 @@ class Coordinator:
         self._loads: set[asyncio.Task[None]] = set()
         self._appending = 0
         self.on_room: Callable[[], None] = lambda: None
+        self.suspect: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------------------------------------------------------
     # -- life
@@ -258,7 +260,7 @@ class Coordinator:
         """Loads runs just taken over and performs their open local attempts again, under the same keys."""
         for run_id in run_ids:
             if run_id not in self._hot:
-                hot = self._hot[run_id] = Hot(tenant, run_id)
+                hot = self._hot[run_id] = Hot(tenant, run_id, claimed=True)
                 self._make_ready(hot)
 
     # ------------------------------------------------------------------------------------------------------------
@@ -373,11 +375,11 @@ class Coordinator:
         try:
             ours: list[Hot] = []
             for hot in loading:
-                claimed = await self.store.claim_run(self.epoch, hot.tenant, hot.run_id)
-                if claimed is None:
-                    await self._not_ours(hot)
-                else:
+                if hot.claimed or await self.store.claim_run(self.epoch, hot.tenant, hot.run_id) is not None:
+                    hot.claimed = False
                     ours.append(hot)
+                else:
+                    await self._not_ours(hot)
             streams = await self.store.load_many([(hot.tenant, hot.run_id) for hot in ours])
             for hot in ours:
                 stored = streams.get(hot.run_id, [])
@@ -385,6 +387,7 @@ class Coordinator:
                 state = fold(RunState(hot.run_id, hot.tenant), self.mapper.decode_all(hot.keys, hot.run_id, stored))
                 hot.plan = self.plans.get(state.workflow, state.workflow_version)
                 if hot.plan is None or state.ended is not None:
+                    await self.store.release_runs(self.epoch, [hot.run_id])
                     await self._not_ours(hot)
                     continue
                 if state.subject is not None:
@@ -500,7 +503,7 @@ class Coordinator:
             if prepared.done is not None:
                 prepared.done(outcome)
             if isinstance(outcome, Fenced):
-                self.fenced()
+                self.suspect()
             return
         hot.busy = False
         match outcome:
@@ -513,7 +516,8 @@ class Coordinator:
             case Duplicate():
                 self._duplicate(hot, prepared, outcome)
             case Fenced():
-                self.fenced()
+                self._lost(hot, prepared.answered)
+                self.suspect()
 
     def _appended(self, hot: Hot, prepared: Prepared, outcome: Appended, tally: Tally) -> None:
         before = hot.state
@@ -609,20 +613,28 @@ class Coordinator:
                 self._rest(hot)
 
     def fenced(self) -> None:
-        """This process was declared dead: whatever it thinks it knows about runs is void. Unacknowledged deliveries
-        and leased rows come again elsewhere.
+        """This process was declared dead: whatever it thinks it knows about runs is void. What waited here hears
+        `Fenced`; unacknowledged deliveries and leased rows are taken again under the next epoch, or elsewhere.
         """
-        for hot in self._hot.values():
-            if hot.plan is not None and hot.state is not None:
-                hot.plan.forget(hot.state)
-        self._hot.clear()
-        self._active.clear()
+        queued, self._queue = list(self._queue), deque()
         self._ready.clear()
-        self._queue.clear()
-        self.on_fenced()
+        for prepared in queued:
+            if prepared.hot is not None:
+                self._lost(prepared.hot, prepared.answered)
+            elif prepared.done is not None:
+                prepared.done(Fenced())
+        for hot in list(self._hot.values()):
+            if not hot.busy:  # the one whose append is under way hears from it
+                self._lost(hot, [])
 
-    def on_fenced(self) -> None:
-        """Replaced by the assembly, which registers the process anew."""
+    def _lost(self, hot: Hot, answered: Sequence[tuple[Input, Done | None]]) -> None:
+        """The run belongs to another process now."""
+        hot.ready = False
+        self._forget(hot)
+        waiting, hot.mailbox = list(hot.mailbox), deque()
+        for _, done in (*answered, *waiting):
+            if done is not None:
+                done(Fenced())
 
     # ------------------------------------------------------------------------------------------------------------
     # -- memory

@@ -138,14 +138,14 @@ def _open_run(before: RunState, after: RunState, caps: Caps) -> Opened | Changed
     status = after.status
     slot = after.holds_slot
     if before.version == 0:
-        return Opened(status=status, slot=slot, deadline=after.deadline)
-    if status == before.status:
+        return Opened(status=status, slot=slot, deadline=after.due)
+    if status == before.status and after.due == before.due:
         return None
     takes = slot and not before.holds_slot
     return Changed(
         status=status,
         slot=slot,
-        deadline=after.deadline,
+        deadline=after.due,
         takes_slot=takes,
         workflow_cap=caps.workflow if takes else None,
         tenant_cap=caps.tenant if takes else None,
@@ -201,7 +201,7 @@ def _send(
     at: datetime,
     ordinal: int,
 ) -> None:
-    """A command is one message however often it is sent: its id follows from the key, its body from what was recorded."""
+    """A command is one message however often it is sent: its id follows from the key, its body from what was recorded.
     step = state.step(effect.step, effect.visit)
     assert step is not None
     name = step.undo if effect.undo else step.action

@@ -243,7 +243,7 @@ def _value_recorded(state: RunState, event: ev.ValueRecorded) -> None:
 def _incident_opened(state: RunState, event: ev.IncidentOpened) -> None:
     assert state.incidents is not None
     if not state.incidents:
-        state.state_before_park = state.business_state
+        state.state_before_park, state.parked_at = state.business_state, event.at
     state.incidents[event.incident] = Incident(event.incident, event.reason, event.detail, event.step, event.visit)
     if event.reason == "run_timed_out":
         state.timed_out = True
@@ -257,7 +257,17 @@ def _incident_opened(state: RunState, event: ev.IncidentOpened) -> None:
 
 def _incident_resolved(state: RunState, event: ev.IncidentResolved) -> None:
     assert state.incidents is not None
-    state.incidents.pop(event.incident, None)
+    resolved = state.incidents.pop(event.incident, None)
+    if state.incidents or resolved is None or state.deadline is None:
+        return
+    assert state.parked_at is not None
+    assert state.started_at is not None
+    if resolved.reason == "run_timed_out":
+        # Its time was up; the operator who lets it go on gives it its whole time again.
+        state.deadline = event.at + (state.deadline - state.started_at)
+        state.timed_out = False
+    else:
+        state.deadline += event.at - state.parked_at
 
 
 def _compensation_started(state: RunState, event: ev.CompensationStarted) -> None:

@@ -126,6 +126,8 @@ class RunState:
     ended: str | None = None
     end_output: Any = None
     timed_out: bool = False
+    parked_at: datetime | None = None
+    """Since when an incident is open: the run's deadline stands still meanwhile."""
     personal: frozenset[str] = frozenset()
     """Texts that were marked personal anywhere in this run; the same text elsewhere is treated as personal too."""
 
@@ -151,6 +153,11 @@ class RunState:
     @property
     def is_open(self) -> bool:
         return self.version > 0 and self.ended is None
+
+    @property
+    def due(self) -> datetime | None:
+        """When the run's deadline must be looked at: never while it is parked or being unwound."""
+        return None if self.incidents or self.cause is not None or self.timed_out else self.deadline
 
     @property
     def holds_slot(self) -> bool:
