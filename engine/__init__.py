@@ -1,1 +1,3 @@
-"""What is decided (run, plan), recorded (store), said (bus) and done (actions). Stands on `contracts`; knows nothing of projections, consumers or scripts."""
+"""What is decided (run, plan), recorded (store), said (bus) and done (actions). Stands on `contracts`; knows nothing of
+projections, consumers or scripts.
+"""

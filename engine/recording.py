@@ -201,7 +201,7 @@ def _send(
     at: datetime,
     ordinal: int,
 ) -> None:
-    """A command is one message however often it is sent: its id follows from the key, its body from what was recorded.
+    """A command is one message however often it is sent: id and body follow from what was recorded."""
     step = state.step(effect.step, effect.visit)
     assert step is not None
     name = step.undo if effect.undo else step.action
