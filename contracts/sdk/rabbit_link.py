@@ -28,6 +28,8 @@ from contracts.problems import Unavailable
 from contracts.sdk import rabbit_wire as wire
 
 log = logging.getLogger(__name__)
+# It reports every failed attempt as an error, with a traceback for some; what it knows is said here, once per change.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 CONNECTION_ERRORS = (AMQPError, OSError, TimeoutError, EOFError, RuntimeError, asyncio.InvalidStateError)
 """What aio-pika and aiormq raise when a connection or a channel cannot be had or is lost in the middle."""
@@ -260,9 +262,10 @@ class Link:
             async with tolerating() as trouble:
                 await self._connect_and_stay()
             if trouble.error is not None:
+                said = self.error is not None and str(self.error) == str(trouble.error)
                 self.error = trouble.error
                 self._failed.set()
-                log.warning("RabbitMQ at %s: %s", self.where, trouble)
+                log.log(logging.DEBUG if said else logging.WARNING, "RabbitMQ at %s: %s", self.where, trouble)
             await asyncio.sleep(self._reconnect_seconds)
 
     async def _connect_and_stay(self) -> None:
