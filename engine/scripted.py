@@ -1,0 +1,171 @@
+"""What a simulated action answers, and the ledger of what it did: scripts, their outcomes in virtual time, effects by
+idempotency key. Used by `engine.simulate`; test authors import the script words from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from inspect import isawaitable
+from typing import Any, Final
+
+import orjson
+
+from contracts.calls import ActionCall, ActionFailed
+from engine.run.inputs import Input, StepDone, StepLost
+from engine.run.react import Perform, Send
+
+
+class SimulationMistake(Exception):
+    """The test asks for something that cannot be: an action without a script, time that runs backwards."""
+
+
+class _Never:
+    def __repr__(self) -> str:
+        return "NEVER"
+
+
+NEVER: Final = _Never()
+"""No answer at all: the step's own timeout passes, and nobody knows whether it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    seconds: float
+    script: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _InTurn:
+    scripts: tuple[Any, ...]
+
+
+def fails(
+    code: str, message: str = "", *, retryable: bool = False, ambiguous: bool = False, irrecoverable: bool = False
+) -> ActionFailed:
+    """A scripted failure; unlike a real one it is final unless told otherwise."""
+    return ActionFailed(code, message or code, retryable=retryable, ambiguous=ambiguous, irrecoverable=irrecoverable)
+
+
+def later(seconds: float, script: Any = None) -> Any:
+    """The script's outcome, `seconds` of virtual time after the attempt began."""
+    return _Later(seconds, script)
+
+
+def in_turn(*scripts: Any) -> Any:
+    """One script per attempt of a key; the last one stays."""
+    return _InTurn(scripts)
+
+
+@dataclass(slots=True)
+class Effect:
+    """One line of the effect ledger. `did`: yes, no, or maybe (nobody knows); `undone` once its undo has succeeded."""
+
+    key: str
+    step: str
+    action: str
+    undo: str | None
+    coverage: str = "compensatable"
+    did: str = "no"
+    undone: bool = False
+    attempts: int = 0
+    undo_attempts: int = 0
+
+    @property
+    def stands(self) -> bool:
+        """It happened, or may have, and has not been taken back."""
+        return self.did != "no" and not self.undone
+
+    def book(self, undo: bool, happened: str) -> None:
+        """Notes one attempt. A definite failure after an unknown one of the same key leaves it unknown."""
+        if undo:
+            self.undone = self.undone or happened == "yes"
+        elif happened != "no" and self.did != "yes":
+            self.did = happened
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ends: `seconds` after it began, as which input; `given` None: it never does."""
+
+    seconds: float
+    happened: str
+    given: Callable[[datetime], Input] | None
+
+
+def play(script: Any, call: ActionCall, attempt: Perform | Send, limit_seconds: float) -> Outcome:
+    """Follows a script to its outcome. A local attempt is timed by its process, a command by a timer of its run."""
+    seconds = 0.0
+    while isinstance(script, _InTurn | _Later):
+        if isinstance(script, _InTurn):
+            script = script.scripts[min(call.attempt, len(script.scripts)) - 1]
+        else:
+            seconds += script.seconds
+            script = script.script
+    local = isinstance(attempt, Perform)
+    if script is NEVER or (local and 0 < limit_seconds <= seconds):
+        if not local or limit_seconds <= 0:
+            return Outcome(0.0, "maybe", None)
+        error = {"code": "timeout", "message": f"no outcome within {limit_seconds:g} s"}
+        return Outcome(limit_seconds, "maybe", lost(attempt, error, ambiguous=True))
+    try:
+        output = script(call) if callable(script) else script
+        if isinstance(output, ActionFailed):
+            raise output
+        content = orjson.loads(orjson.dumps(_finished(output, call)))
+    except ActionFailed as failed:
+        error = {"code": failed.code, "message": failed.message}
+        given = lost(attempt, error, failed.retryable, failed.ambiguous, failed.irrecoverable)
+        return Outcome(seconds, "maybe" if failed.ambiguous else "no", given)
+    except (SimulationMistake, AssertionError):
+        raise
+    except Exception as raised:
+        error = {"code": "raised", "message": type(raised).__name__}
+        return Outcome(seconds, "maybe", lost(attempt, error, ambiguous=True))
+    return Outcome(seconds, "yes", done(attempt, content))
+
+
+def _finished(output: Any, call: ActionCall) -> Any:
+    """The result of an async action that needs nothing from outside; anything else must be scripted."""
+    if not isawaitable(output):
+        return output
+    waiting = output.__await__()
+    try:
+        next(waiting)
+    except StopIteration as stop:
+        return stop.value
+    except RuntimeError as error:
+        if "no running event loop" not in str(error):
+            raise
+    else:
+        waiting.close()
+    raise SimulationMistake(f"{call.action} waits for the outside world; script it: actions={{{call.action!r}: ...}}")
+
+
+def done(attempt: Perform | Send, output: Any) -> Callable[[datetime], Input]:
+    number = attempt.attempt if isinstance(attempt, Perform) else 0
+    return lambda at: StepDone(
+        at=at, step=attempt.step, visit=attempt.visit, attempt=number, output=output, undo=attempt.undo
+    )
+
+
+def lost(
+    attempt: Perform | Send,
+    error: Mapping[str, Any],
+    retryable: bool = True,
+    ambiguous: bool = False,
+    irrecoverable: bool = False,
+) -> Callable[[datetime], Input]:
+    number = attempt.attempt if isinstance(attempt, Perform) else 0
+    return lambda at: StepLost(
+        at=at,
+        step=attempt.step,
+        visit=attempt.visit,
+        attempt=number,
+        error=error,
+        retryable=retryable,
+        ambiguous=ambiguous,
+        irrecoverable=irrecoverable,
+        undo=attempt.undo,
+    )
