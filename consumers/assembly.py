@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
+from consumers.heartbeat import Heartbeat
 from consumers.inputs import Inputs
 from consumers.intake import Intake
 from consumers.janitor import Janitor
@@ -128,6 +129,16 @@ class Assembly:
         self.door = Door(
             self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch
         )
+        self.heartbeat = Heartbeat(
+            self.store,
+            self.clock,
+            epoch=lambda: self.epoch,
+            seconds=settings.lease.heartbeat_seconds,
+            lost=self._register_anew,
+        )
+        self._failing.append(self.heartbeat.failed)
+        await self.heartbeat.start()
+        self._parts.append(self.heartbeat)
         self.coordinator.interrupter.install()
         if OWNING & set(self.roles):
             await self._start_owning()
@@ -159,12 +170,11 @@ class Assembly:
             self.metrics,
             heartbeat_seconds=settings.lease.heartbeat_seconds,
             dead_seconds=settings.lease.dead_seconds,
-            lost=self._register_anew,
         )
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon
         coordinator.freed_slot = janitor.slot_freed
-        coordinator.suspect = janitor.suspected
+        coordinator.suspect = self.heartbeat.suspected
         self.door.on_input = inputs.wake
         self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers
         await coordinator.start(self.epoch)
@@ -234,6 +244,7 @@ class Assembly:
 
     async def _register_anew(self) -> None:
         """This process was declared dead: it goes on as another one, with nothing in hand."""
+        self.coordinator.fenced()
         self.epoch = await self.store.register(self.settings.process_name, self.roles, now=self.clock.database_now())
         self.coordinator.epoch = self.door.epoch = self.epoch
         if hasattr(self, "relay"):

@@ -1,8 +1,7 @@
-"""Proves continuously that no open run is stuck, and repairs what is: heartbeats, takeovers, admission, and the
-reasons to wake.
+"""Proves continuously that no open run is stuck, and repairs what is: takeovers, admission, and the reasons to wake.
 
-It says that this process lives, declares silent ones dead, takes over their runs in slices, grants freed slots, and
-counts what waits too long.
+It declares silent processes dead, takes over their runs in slices, grants freed slots, and counts what waits too long.
+That this process itself lives is said by `consumers.heartbeat`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
 from contracts.problems import Unavailable
@@ -28,7 +26,7 @@ FRUITLESS_TAKEOVERS: Final = 3
 
 
 class Janitor:
-    """One per process that owns runs. `lost` is called when this process finds itself declared dead."""
+    """One per process that owns runs."""
 
     def __init__(
         self,
@@ -40,17 +38,14 @@ class Janitor:
         *,
         heartbeat_seconds: float = 1.0,
         dead_seconds: float = 4.0,
-        lost: Callable[[], Awaitable[None]],
     ) -> None:
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
-        self._heartbeat, self._dead, self._lost = heartbeat_seconds, dead_seconds, lost
+        self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._freed = asyncio.Event()
-        self._suspected = asyncio.Event()
 
     async def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(self._beat_forever(), name="heartbeat"),
             asyncio.create_task(self._every(self._heartbeat, self.take_over), name="takeover"),
             asyncio.create_task(self._admit_forever(), name="admission"),
             asyncio.create_task(self._every(5.0, self.repair), name="repair"),
@@ -70,25 +65,6 @@ class Janitor:
 
     def slot_freed(self) -> None:
         self._freed.set()
-
-    def suspected(self) -> None:
-        """An append was fenced: find out at once whether this process has been declared dead."""
-        self._suspected.set()
-
-    async def _beat_forever(self) -> None:
-        while True:
-            self._suspected.clear()
-            with suppress(Unavailable):
-                await self.beat()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._heartbeat):
-                    await self._suspected.wait()
-
-    async def beat(self) -> None:
-        """Says that this process lives; learns whether others have given it up."""
-        if not await self._store.heartbeat(self._door.epoch, now=self._clock.database_now()):
-            self._door.fenced()
-            await self._lost()
 
     async def take_over(self) -> None:
         """Declares silent processes dead and takes over runs that nobody owns."""
