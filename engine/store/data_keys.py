@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,6 +97,10 @@ class SubjectKeys:
     def __repr__(self) -> str:
         return f"SubjectKeys(scope={self.scope!r})"
 
+    def holds(self, ids: Set[int]) -> bool:
+        """Whether all keys of these ids are in memory."""
+        return self._aead.keys() >= ids
+
     def seal(self, aad: bytes, plain: bytes) -> bytes:
         try:
             nonce = _nonces.pop()
@@ -151,8 +155,7 @@ class TenantKeys:
         return self._head + nonce + self._seal(nonce, plain, aad)
 
     def open(self, aad: bytes, frame: bytes) -> bytes:
-        """The plain bytes of a tenant frame. Raises `SealBroken`, or `KeysNotLoaded` for a key made elsewhere since.
-        """
+        """The plain bytes of a tenant frame. Raises `SealBroken`, or `KeysNotLoaded` for a key made elsewhere since."""
         if frame[:5] == self._head and len(frame) >= _SHORTEST:
             try:
                 return self._open(frame[5:_TENANT_HEAD], frame[_TENANT_HEAD:], aad)
@@ -191,9 +194,9 @@ class TenantKeys:
             raise KeysNotLoaded(f"the keys of scope {scope} are not loaded; call Vault.ready first", tenant=self.tenant)
         if isinstance(subject, Erased):
             return subject
-        aead = subject._aead.get(int.from_bytes(frame[1 + _SCOPE_BYTES : _SUBJECT_HEAD - _NONCE_BYTES], "big"))
+        aead = subject._aead.get(subject_key_of_frame(frame))
         if aead is None:
-            # Ids of subject keys are random and never used again, so a missing one was dropped.
+            # Ids of subject keys are random and never used again, and `Vault.ready` has looked for it: it was dropped.
             return Erased(self.tenant, scope)
         try:
             return aead.decrypt(frame[_SUBJECT_HEAD - _NONCE_BYTES : _SUBJECT_HEAD], frame[_SUBJECT_HEAD:], aad)
@@ -251,6 +254,10 @@ def split_frames(body: bytes) -> tuple[bytes, bytes]:
 
 def scope_of_frame(frame: bytes) -> str:
     return "subject/" + frame[1 : 1 + _SCOPE_BYTES].hex()
+
+
+def subject_key_of_frame(frame: bytes) -> int:
+    return int.from_bytes(frame[1 + _SCOPE_BYTES : _SUBJECT_HEAD - _NONCE_BYTES], "big")
 
 
 def subject_of_scope(scope: str) -> bytes:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final, Protocol
 
+from contracts.problems import Unavailable
 from engine.store import WrappedKey
 from engine.store.data_keys import (
     FRAME_MARKED,
@@ -26,6 +27,7 @@ from engine.store.data_keys import (
     TenantKeys,
     scope_of_frame,
     split_frames,
+    subject_key_of_frame,
 )
 from engine.store.key_ring import KeyRing, KeyRingMismatch, SealBroken, create_key_ring
 
@@ -126,9 +128,12 @@ class Vault:
         key = secrets.token_bytes(_KEY_BYTES)
         # A random id, never used again: a frame sealed under a dropped key can then never be mistaken for one under
         # its successor.
-        wrapped = await self._catalog.add_key(self.ring.wrap(tenant, scope, 1 + secrets.randbelow(0x7FFFFFFE), key))
-        made = SubjectKeys(tenant, scope, {wrapped.key_id: self.ring.unwrap(wrapped)}, self._monotonic())
-        keys.remember(scope, made, limit=self._subjects_in_memory)
+        await self._catalog.add_key(self.ring.wrap(tenant, scope, 1 + secrets.randbelow(0x7FFFFFFE), key))
+        # Whoever made a key at the same moment has sealed with it: all of them are the subject's.
+        await self._load_subjects(keys, [scope])
+        made = keys._subjects[scope]
+        if isinstance(made, Erased):
+            raise Unavailable("the data subject is being erased; try again")
         return made
 
     async def ready(self, tenant: str, bodies: Iterable[bytes]) -> TenantKeys:
@@ -136,18 +141,18 @@ class Vault:
         before opening stored bodies.
         """
         keys = await self.keys_for(tenant)
-        scopes: set[str] = set()
+        wanted: dict[str, set[int]] = {}
         for body in bodies:
             frame = body
             if frame[:1] == _MARKED_BYTE:
                 frame, personal = split_frames(body)
-                scopes.add(scope_of_frame(personal))
+                wanted.setdefault(scope_of_frame(personal), set()).add(subject_key_of_frame(personal))
             if frame[:1] == _SUBJECT_BYTE:
-                scopes.add(scope_of_frame(frame))
+                wanted.setdefault(scope_of_frame(frame), set()).add(subject_key_of_frame(frame))
             elif not keys.knows(frame):
                 keys = await self._load(tenant)
         now = self._monotonic()
-        stale = [scope for scope in scopes if self._is_stale(keys._subjects.get(scope), now)]
+        stale = [scope for scope, ids in wanted.items() if self._is_stale(keys._subjects.get(scope), now, ids)]
         if stale:
             await self._load_subjects(keys, stale)
         return keys
@@ -231,9 +236,12 @@ class Vault:
                 limit=self._subjects_in_memory,
             )
 
-    def _is_stale(self, known: SubjectKeys | Erased | None, now: float) -> bool:
-        # An erased subject may come back with a new key, so `Erased` is looked up again; it is rare.
-        return not isinstance(known, SubjectKeys) or now - known.loaded_at > self._subject_seconds
+    def _is_stale(self, known: SubjectKeys | Erased | None, now: float, ids: Set[int] = frozenset()) -> bool:
+        # An erased subject may come back with a new key, so `Erased` is looked up again; it is rare. A key that is not
+        # in memory is dropped, or was made elsewhere since: only the catalog knows.
+        return (
+            not isinstance(known, SubjectKeys) or now - known.loaded_at > self._subject_seconds or not known.holds(ids)
+        )
 
 
 def describe_root_ids(counts: Mapping[str, int], ring: KeyRing) -> list[dict[str, Any]]:

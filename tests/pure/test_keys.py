@@ -302,3 +302,13 @@ async def test_memory_for_tenants_and_subjects_is_bounded(ring: KeyRing) -> None
     assert vault.cached("a") is None
     keys = await vault.keys_for("c")
     assert (keys.subject("a"), keys.subject("c") is not None) == (None, True)
+
+
+async def test_a_key_that_another_process_made_meanwhile_is_found_and_nothing_counts_as_erased(ring: KeyRing) -> None:
+    catalog = MemoryCatalog()
+    mine, theirs = Vault(catalog, ring), Vault(catalog, ring)
+    scope = (await mine.keys_for("acme")).subject_scope("ada")
+    await mine.subject_keys("acme", "ada")
+    await catalog.add_key(ring.wrap("acme", scope, 0x7FFFFFFF, b"k" * 32))  # both had found none
+    frame = (await theirs.subject_keys("acme", "ada")).seal(b"p", b"x")
+    assert (await mine.ready("acme", [frame])).open_subject(b"p", frame) == b"x"
