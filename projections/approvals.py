@@ -25,7 +25,7 @@ class Approvals:
         settled = [_decision(event) for event in batch.of("approval.decided")]
         settled += [_timeout(event) for event in batch.of("approval.timed_out")]
         closed = {
-            event.run_id: (event.tenant, str(event.run_id), instant(event.event["at"]))
+            event.run_id: (event.tenant, event.run_id, instant(event.event["at"]))
             for topic in ("run.ended", "compensation.started")
             for event in batch.of(topic)
         }
@@ -42,7 +42,7 @@ def _request(batch: Batch, event: Decoded) -> tuple[Any, ...]:
     asked = event.event
     return (
         event.tenant,
-        str(event.run_id),
+        event.run_id,
         clean(asked["name"]),
         asked["visit"],
         clean(batch.runs[event.run_id].workflow),
@@ -58,7 +58,7 @@ def _decision(event: Decoded) -> tuple[Any, ...]:
     decided = event.event
     return (
         event.tenant,
-        str(event.run_id),
+        event.run_id,
         clean(decided["name"]),
         decided["visit"],
         "approved" if decided["approved"] else "rejected",
@@ -71,4 +71,4 @@ def _decision(event: Decoded) -> tuple[Any, ...]:
 def _timeout(event: Decoded) -> tuple[Any, ...]:
     ended = event.event
     name, at = clean(ended["name"]), instant(ended["at"])
-    return (event.tenant, str(event.run_id), name, ended["visit"], "timed_out", "", "", at)
+    return (event.tenant, event.run_id, name, ended["visit"], "timed_out", "", "", at)

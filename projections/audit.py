@@ -111,11 +111,9 @@ def _entry(head: Head, event: Decoded, batch: Batch) -> tuple[Any, ...]:
             # Whoever set the run going is who gave the order.
             actor = started["initiator"]
     leaves = b"".join(head.leaves)
-    row = (
-        event.tenant,
-        head.number + 1,
-        event.position,
-        str(event.run_id),
+    number, stream = head.number + 1, event.run_id
+    before = (event.tenant, number, event.position)
+    after = (
         event.kind,
         event.version,
         event.topic,
@@ -123,10 +121,10 @@ def _entry(head: Head, event: Decoded, batch: Batch) -> tuple[Any, ...]:
         orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
         format_time(event.recorded_at),
     )
-    head.hash = _digest(head.hash, leaves, row)
-    head.number += 1
+    head.hash = _digest(head.hash, leaves, (*before, str(stream), *after))
+    head.number = number
     head.leaves.clear()
-    return (*row, leaves, head.hash)
+    return (*before, stream, *after, leaves, head.hash)
 
 
 def _digest(before: bytes, leaves: bytes, row: tuple[Any, ...]) -> bytes:

@@ -37,7 +37,7 @@ class History:
             if run.first == 1:
                 started.append((*_beginning(run), *_progress(run)))
             else:
-                moved.append((run.tenant, str(run.run_id), *_progress(run)))
+                moved.append((run.tenant, run.run_id, *_progress(run)))
         changes = [
             Change("history_run_insert", started),
             Change("history_run_update", moved),
@@ -52,7 +52,7 @@ def _beginning(run: RunFacts) -> tuple[Any, ...]:
     trigger = event["trigger"]
     return (
         run.tenant,
-        str(run.run_id),
+        run.run_id,
         clean(event["workflow"]),
         event["workflow_version"],
         clean(trigger.get("kind", "")),
@@ -106,14 +106,14 @@ def _timeline(batch: Batch) -> list[tuple[Any, ...]]:
             block[2] = version
             block[3].append(line)
     return [
-        (tenant, str(run_id), number, first, last, b"".join(lines))
+        (tenant, run_id, number, first, last, b"".join(lines))
         for (run_id, number), (tenant, first, last, lines) in blocks.items()
     ]
 
 
 def _attributes(batch: Batch) -> list[tuple[Any, ...]]:
     return [
-        (event.tenant, clean(name), digest, str(event.run_id))
+        (event.tenant, clean(name), digest, event.run_id)
         for event in batch.of("run.started")
         for name, digest in event.hashes
     ]

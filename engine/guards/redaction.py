@@ -98,6 +98,25 @@ def may_name_secret(encoded: bytes) -> bool:
     return False
 
 
+def names_a_secret(document: Any, depth: int = 0) -> bool:
+    """Whether any name in the parsed document satisfies `names_secret`; exact, and for small documents a quarter of the
+    price of searching their text. True for what is nested too deeply to look at.
+    """
+    if depth > MAX_DEPTH:
+        return True
+    if type(document) is dict:
+        for name, item in document.items():
+            if names_secret(name):
+                return True
+            if item and (type(item) is dict or type(item) is list) and names_a_secret(item, depth + 1):
+                return True
+    elif type(document) is list:
+        for item in document:
+            if item and (type(item) is dict or type(item) is list) and names_a_secret(item, depth + 1):
+                return True
+    return False
+
+
 _NEEDLES = (
     b"pass", b"secret", b"token", b"authorization", b"cookie", b"credential", b"api", b"private", b"signing",
     b"cvv", b"cvc", b"ssn",

@@ -25,7 +25,7 @@ import orjson
 from contracts.codec import RUN_EVENTS, VERSION_KEY, Codec
 from contracts.pointers import Segments, expand_marks, resolve, segments
 from contracts.run_events import RunEvent
-from engine.guards.redaction import ERASED_VALUE, Redactor, may_name_secret
+from engine.guards.redaction import ERASED_VALUE, Redactor, may_name_secret, names_a_secret
 from engine.store import InputRow, Notification, Recorded, Stored
 from engine.store.data_keys import (
     FRAME_MARKED,
@@ -96,7 +96,7 @@ class Mapper:
         plain = keys.open(aad, split_frames(body)[0] if marked else body)
         document = self._codec.lift(topic, orjson.loads(plain))
         marks = document.get("marks")
-        named = may_name_secret(plain)
+        named = names_a_secret(document)
         if not marks and not named:
             return document, orjson.dumps(document)
         redactor = _redactor(tuple(marks)) if marks else _UNMARKED

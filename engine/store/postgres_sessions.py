@@ -13,7 +13,7 @@ import asyncpg
 
 from engine.store.batch import Batch, Poisoned
 from engine.store.errors import TenantRefused, Unavailable
-from engine.store.postgres_wire import columns, install
+from engine.store.postgres_wire import columns, install, install_arrays
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -103,11 +103,13 @@ class Sessions:
         self._pools: dict[str, Pool] = {}
         self._lanes: dict[tuple[str, int], Held] = {}
         self._opening = asyncio.Lock()
+        self._closed = False
         self.roles: dict[str, str] = {}
         """Role by purpose (engine, projector, web, operator); empty when one database user does all."""
 
     async def connect(self, role: str | None = None) -> Connection:
         """A connection of the caller's own."""
+        self._check_open()
         connection = await asyncpg.connect(self._url, server_settings=SERVER_SETTINGS, timeout=5)
         if role is not None:
             await self._take_role(connection, role)
@@ -119,7 +121,12 @@ class Sessions:
         else:
             await connection.execute("SELECT set_config('app.tenant', '*', false)")
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the store is stopped; open it again")
+
     async def pool(self, role: str) -> Pool:
+        self._check_open()
         pool = self._pools.get(role)
         if pool is None:
             async with self._opening:
@@ -128,6 +135,11 @@ class Sessions:
 
                     async def take_role(connection: Any) -> None:
                         await self._take_role(connection, role)
+                        if role == "projector":
+                            # Rows and checkpoint are lost together, if at all, and follow from the log again: nobody
+                            # need wait for the disk.
+                            await connection.execute("SET synchronous_commit = off")
+                            install_arrays(connection)
 
                     async def keep(connection: Any) -> None:
                         """No reset between uses: nothing here outlives its transaction."""
@@ -194,6 +206,7 @@ class Sessions:
 
     async def close(self) -> None:
         """Closes everything; what does not answer within two seconds is cut off."""
+        self._closed = True
         pools, self._pools = list(self._pools.values()), {}
         kept, self._lanes = [held.connection for held in self._lanes.values() if held.connection is not None], {}
         for pool in pools:

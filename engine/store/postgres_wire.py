@@ -111,6 +111,33 @@ def columns(batch: Batch) -> tuple[list[Any], ...]:
     return tuple(found)
 
 
+def _array(element: int) -> Callable[[Sequence[Any]], bytes]:
+    def encode(column: Sequence[Any]) -> bytes:
+        if not column:
+            return pack(">iiI", 0, 0, element)
+        if element == UUID:
+            column = [None if value is None else value.bytes for value in column]
+        data, nulls = _column(element, column, {None: _NULL})
+        return pack(">iiIii", 1, nulls, element, len(column), 1) + data
+
+    return encode
+
+
+def install_arrays(connection: Any) -> bool:
+    """Teaches the connection to send lists as arrays in the same way: for writers that never read an array. UUIDs come
+    as UUID objects. False when this asyncpg cannot be taught; it then encodes them itself.
+    """
+    try:
+        settings = connection._protocol.get_settings()
+        for element, array in _ARRAY_OF.items():
+            if element in (INT4, INT8, TEXT, BYTEA, UUID):
+                settings.add_python_codec(array, "array", "pg_catalog", [], "scalar", _array(element), bytes, "binary")
+    except (AttributeError, TypeError):
+        return False
+    connection._drop_local_statement_cache()
+    return True
+
+
 async def install(connection: Any) -> bool:
     """Teaches the connection to send a `Batch` as it is. False when this asyncpg cannot be taught; then send
     `columns`.
