@@ -138,6 +138,9 @@ class Plan(Protocol):
     def parked_state(self) -> str | None:
         """The business state shown while the run is parked."""
 
+    def unwound_state(self, cause: str) -> str | None:
+        """The business state in which a run that was unwound for `cause` ends; None: whichever it was in."""
+
     @property
     def timeout_seconds(self) -> float | None: ...
 

@@ -352,6 +352,9 @@ class Saga:
     """Webhook path that starts it, such as /signup."""
     on_failure: OnFailure = "compensate"
     parked_state: str | None = None
+    """The business state shown while the run is parked."""
+    unwound_states: Mapping[str, str] | None = None
+    """Cause of unwinding (failed, cancelled, timed_out, abandoned) -> business state in which the run then ends."""
     timeout_seconds: float | None = None
     attributes: Mapping[str, str] | None = None
     """Run attribute -> JSON pointer into the trigger's data."""
@@ -371,6 +374,7 @@ def saga(
     hook: str | None = None,
     on_failure: OnFailure = "compensate",
     parked_state: str | None = None,
+    unwound_states: Mapping[str, str] | None = None,
     timeout_seconds: float | None = None,
     attributes: Mapping[str, str] | None = None,
     subject: str | None = None,
@@ -390,6 +394,7 @@ def saga(
             hook=hook,
             on_failure=on_failure,
             parked_state=parked_state,
+            unwound_states=unwound_states,
             timeout_seconds=timeout_seconds,
             attributes=attributes,
             subject=subject,
@@ -424,6 +429,9 @@ class CodePlan:
             return {}
         found = {name: resolve(data, segments(pointer)) for name, pointer in declared.items()}
         return {name: str(value) for name, value in found.items() if value is not None and value is not MISSING}
+
+    def unwound_state(self, cause: str) -> str | None:
+        return (self.definition.unwound_states or {}).get(cause)
 
     def forget(self, state: RunState) -> None:
         self._live.pop(state.run_id, None)

@@ -40,8 +40,11 @@ def unwind(
     if following is not None:
         run.attempt_undo(following, 1)
         return
-    undone = any(step.undo_status == "done" for step in _steps(run.state))
     assert run.state.cause is not None
+    entered = run.plan.unwound_state(run.state.cause)
+    if entered is not None and run.state.business_state not in (None, entered):
+        run.emit(ev.StateEntered(at=run.at, name=entered, visit=0, previous=run.state.business_state))
+    undone = any(step.undo_status == "done" for step in _steps(run.state))
     status = _STATUS[run.state.cause]
     end(run, "failed" if status == "compensated" and not undone else status, by=by, error=run.state.cause_error)
 

@@ -25,6 +25,12 @@ PROVISIONING_SECONDS = 15 * 60
     version=1,
     on_failure="park",
     parked_state="ProvisioningFailed",
+    unwound_states={
+        "failed": "ProvisioningFailed",
+        "timed_out": "ProvisioningFailed",
+        "cancelled": "ProvisioningFailed",
+        "abandoned": "Decommissioned",
+    },
     timeout_seconds=PROVISIONING_SECONDS,
     attributes={"tenant_name": "/name", "edition": "/edition"},
     subject="/owner_email",
