@@ -42,10 +42,10 @@ ORDERS: Final = frozenset({"step.scheduled", "undo.scheduled"})
 """Entries when they order something of a module: a command leaves the same record from whichever workflow it comes."""
 
 _LEAF = struct.Struct(">QI16s32sB")
-_SHOWN: Final = (
+_SHOWN: Final = frozenset({
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
     "incident", "role", "correlation_id", "action", "key", "kind",
-)  # fmt: skip
+})  # fmt: skip
 """Fields without personal content that an entry repeats."""
 
 
@@ -58,13 +58,21 @@ class Audit:
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         entries: list[tuple[Any, ...]] = []
         touched: dict[str, Head] = {}
+        pack, sha256 = _LEAF.pack, hashlib.sha256
         for event in batch.events:
-            tenant = event.tenant
+            position, tenant, stream, kind, version, topic, _, said, _, body, _ = event
             head = touched.get(tenant)
             if head is None:
                 head = touched[tenant] = Head.of(seeds.get(tenant))
-            head.leaves.append(leaf(event.position, event.version, event.run_id, event.body, event.topic))
-            if _is_entry(event) or len(head.leaves) >= LEAVES:
+            name = topic.encode()
+            # `leaf`, written out: this line runs for every event of the log.
+            head.leaves.append(pack(position, version, stream.bytes, sha256(body).digest(), len(name)) + name)
+            if (
+                topic in ACTS
+                or kind != "run"
+                or (topic in ORDERS and said.get("kind") == "command")
+                or len(head.leaves) >= LEAVES
+            ):
                 entries.append(_entry(head, event, batch))
         for tenant, head in touched.items():
             seeds[tenant] = {"number": head.number, "hash": head.hash, "leaves": b"".join(head.leaves)}
@@ -94,15 +102,10 @@ def leaf(position: int, version: int, stream: UUID, body: bytes, topic: str) -> 
     return _LEAF.pack(position, version, stream.bytes, hashlib.sha256(body).digest(), len(name)) + name
 
 
-def _is_entry(event: Decoded) -> bool:
-    topic = event.topic
-    return topic in ACTS or event.kind != "run" or (topic in ORDERS and event.event.get("kind") == "command")
-
-
 def _entry(head: Head, event: Decoded, batch: Batch) -> tuple[Any, ...]:
     said = event.event
     actor = said.get("by") or said.get("initiator") or "engine"
-    details = {name: said[name] for name in _SHOWN if said.get(name) is not None}
+    details = {name: said[name] for name in _SHOWN & said.keys() if said[name] is not None}
     if event.kind == "run":
         started = batch.runs[event.run_id].started
         details.setdefault("workflow", started["workflow"])
