@@ -255,12 +255,16 @@ class Measurements:
                 assert process.stdout is not None
                 line = process.stdout.readline()
                 if not line:
-                    log.seek(0)
-                    raise Unavailable(f"the measured engine did not start: {_tail(log.read())}")
+                    raise Unavailable("the measured engine did not start")
                 yield Engine(**orjson.loads(line))
                 if process.poll() is not None:
-                    log.seek(0)
-                    raise Unavailable(f"the measured engine ended with {process.returncode}: {_tail(log.read())}")
+                    raise Unavailable(f"the measured engine ended with {process.returncode}")
+            except Unavailable as problem:
+                log.seek(0)
+                said = log.read()
+                raise Unavailable(
+                    f"{problem.detail}; the engine's log ends: {_tail(said)}" if said else problem.detail
+                ) from None
             finally:
                 process.terminate()
                 try:
