@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from contracts.calls import ActionCall, ActionSpec
-from contracts.run_events import RunEvent, RunStatus
+from contracts.run_events import RunEvent
 from engine.explain import Explanation, explain_run
 from engine.plan.code import CodePlan, Saga, function_action
 from engine.run import inputs as given_
@@ -122,7 +122,7 @@ class Simulation:
         saga: Saga,
         data: Any = None,
         *,
-        actions: Mapping[str | FunctionType, Any] | None = None,
+        actions: Mapping[Any, Any] | None = None,
         steps: Mapping[str, Any] | None = None,
         registry: Mapping[str, ActionSpec] | HasActions | None = None,
         tenant: str = "acme",
@@ -173,7 +173,7 @@ class Simulation:
         return self._state
 
     @property
-    def status(self) -> RunStatus:
+    def status(self) -> str:
         return self._state.status
 
     @property
@@ -258,8 +258,8 @@ class Simulation:
         if not state.is_open:
             return "", None
         found: dict[str, _Due] = dict(self._due)
-        if state.deadline is not None and state.cause is None and not state.incidents and not state.timed_out:
-            found["run/deadline"] = _Due(state.deadline, -1, _timer("run/deadline"))
+        if state.due is not None:
+            found["run/deadline"] = _Due(state.due, -1, _timer("run/deadline"))
         return min(found.items(), key=lambda item: (item[1].at, item[1].order), default=("", None))
 
     # -------------------------------------------------------------------------------------- what comes from outside
@@ -294,7 +294,7 @@ class Simulation:
     def terminate(self, *, by: str = "operator", reason: str = "") -> None:
         self._ask(given_.TerminateAsked(at=self.now, by=by, reason=reason))
 
-    def script(self, action: str | FunctionType, script: Any) -> None:
+    def script(self, action: Any, script: Any) -> None:
         """Changes what an action answers from now on: the module has been repaired, or broken."""
         self._scripts[function_action(action).name if isinstance(action, FunctionType) else action] = script
 

@@ -10,6 +10,7 @@ takes nothing: whatever comes late is ignored, with a reason.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from contracts import run_events as ev
@@ -17,7 +18,7 @@ from contracts.run_events import RunEvent
 from engine.plan import Plan
 from engine.run import inputs as given_
 from engine.run.draft import Draft
-from engine.run.forward import advance, park, resume_parked, start
+from engine.run.forward import advance, attempt_held, incident_of, park, resume_parked, start
 from engine.run.inputs import Input
 from engine.run.retry import next_attempt_at
 from engine.run.state import RunState, Step
@@ -39,6 +40,8 @@ def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False) -> 
     """
     if state.ended is not None:
         return Decision((), state, f"the run has ended ({state.ended})")
+    if not state.version and not isinstance(given, given_.Begin):
+        return Decision((), state, "the run has not begun")
     run = Draft(state, plan, given, hold)
     ignored = _hear(run, given)
     return Decision(tuple(run.events), run.state, None if run.events else ignored or "it changes nothing")
@@ -54,6 +57,7 @@ def _hear(run: Draft, given: Input) -> str | None:
             if not run.state.queued:
                 return "the run is not queued"
             run.emit(ev.RunAdmitted(at=run.at))
+            attempt_held(run)
             advance(run)
         case given_.StepDone(undo=True):
             return undo_done(run, given)
@@ -98,8 +102,9 @@ def _step_done(run: Draft, given: given_.StepDone) -> str | None:
     step = run.state.step(given.step, given.visit)
     if step is None:
         return f"no step {given.step!r} (visit {given.visit}) was asked for"
-    if step.status not in ("open", "backoff"):
+    if step.status not in ("open", "backoff", "parked"):
         return f"step {given.step!r} is {step.status} already"
+    incident = incident_of(run, step) if step.status == "parked" else None
     spec = run.plan.action(step.action)
     marks = run.marks(given.output, spec.output_marks if spec else (), "/output")
     run.emit(
@@ -113,7 +118,12 @@ def _step_done(run: Draft, given: given_.StepDone) -> str | None:
             marks=marks,
         )
     )
-    _go_on(run)
+    if incident is None:
+        _go_on(run)
+    else:
+        # What an operator was asked to look into has answered itself.
+        run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="redrive", by="engine"))
+        resume_parked(run)
     return None
 
 
@@ -180,22 +190,27 @@ def _go_on(run: Draft) -> None:
 # wait has ended
 
 
+_TIMER = re.compile(
+    r"(?:(?P<kind>retry|deadline|undo-retry|undo-deadline)|(?P<wait>sleep|wait|approval))"
+    r"/(?P<name>.+?)/(?P<visit>\d+)(?(kind)/(?P<attempt>\d+))",
+    re.DOTALL,
+)
+
+
 def _timer_due(run: Draft, key: str) -> str | None:
-    kind, _, rest = key.partition("/")
     if key == "run/deadline":
         return _run_timed_out(run)
-    name, _, visit_text = rest.rpartition("/")
+    timer = _TIMER.fullmatch(key)
+    if timer is None:
+        return f"no timer is called {key!r}"
+    kind, name, visit = timer["kind"] or timer["wait"], timer["name"], int(timer["visit"])
     match kind:
         case "retry" | "deadline":
-            name, _, visit_text = name.rpartition("/")
-            return _attempt_timer(run, kind, name, int(visit_text), int(rest.rpartition("/")[2]))
+            return _attempt_timer(run, kind, name, visit, int(timer["attempt"]))
         case "undo-retry" | "undo-deadline":
-            name, _, visit_text = name.rpartition("/")
-            return undo_retry(run, kind, name, int(visit_text), int(rest.rpartition("/")[2]))
-        case "sleep" | "wait" | "approval":
-            return _wait_over(run, kind, name, int(visit_text))
+            return undo_retry(run, kind, name, visit, int(timer["attempt"]))
         case _:
-            return f"no timer is called {key!r}"
+            return _wait_over(run, kind, name, visit)
 
 
 def _attempt_timer(run: Draft, kind: str, name: str, visit: int, attempt: int) -> str | None:
@@ -205,7 +220,12 @@ def _attempt_timer(run: Draft, kind: str, name: str, visit: int, attempt: int) -
     if kind == "retry":
         if step.status != "backoff":
             return f"step {name!r} is {step.status}"
-        run.attempt(step, attempt + 1)
+        if run.state.queued:
+            return "the run is queued; the step is tried again once a slot is free"
+        if run.hold:
+            run.emit(ev.RunHeld(at=run.at))
+        else:
+            run.attempt(step, attempt + 1)
         return None
     if step.status != "open":
         return f"step {name!r} is {step.status}"
@@ -237,6 +257,8 @@ def _fact_matched(run: Draft, given: given_.FactMatched) -> str | None:
         return f"nothing called {given.name!r} is waiting"
     if wait.due is not None and run.at > wait.due:
         return f"the wait {given.name!r} was over before this was heard"
+    if any(other.matched == given.event_id for other in run.state.waits_called(given.name)):
+        return f"this fact has answered an earlier wait {given.name!r}"
     marks = run.taint(given.data, tuple("/data" + mark for mark in given.marks), "/data")
     run.emit(
         ev.WaitMatched(
@@ -265,6 +287,8 @@ def _run_timed_out(run: Draft) -> str | None:
         return "the run's deadline has been dealt with"
     if run.state.incidents:
         return "the run is parked; its deadline stands still"
+    if run.state.deadline is None or run.at < run.state.deadline:
+        return "the run's deadline has moved"
     error = {"code": "run_timed_out", "message": "the run did not end before its deadline"}
     if run.plan.on_failure == "park":
         park(run, "run_timed_out", error["message"])
@@ -303,7 +327,9 @@ def _retry(run: Draft, given: given_.RetryAsked) -> str | None:
             continue
         if incident.reason == "undo_failed":
             run.attempt_undo(step, step.undo_attempt + 1)
-        else:
+        elif run.hold and not run.state.queued:
+            run.emit(ev.RunHeld(at=run.at))
+        elif not run.state.queued:
             run.attempt(step, step.attempt + 1)
     resume_parked(run)
     return None

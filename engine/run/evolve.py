@@ -174,10 +174,10 @@ def _wait(state: RunState, wait: Wait, what: str, digest: str = "") -> None:
     state.recorded[wait.name, wait.visit] = (wait.kind, what, digest)
 
 
-def _settle_wait(state: RunState, name: str, visit: int, value: Any) -> None:
+def _settle_wait(state: RunState, name: str, visit: int, value: Any, matched: str | None = None) -> None:
     assert state.waits is not None
     wait = copy(state.waits[name, visit])
-    wait.open = False
+    wait.open, wait.matched = False, matched
     state.waits[name, visit] = wait
     _complete(state, name, visit, True, value)
 
@@ -201,7 +201,7 @@ def _wait_started(state: RunState, event: ev.WaitStarted) -> None:
 
 
 def _wait_matched(state: RunState, event: ev.WaitMatched) -> None:
-    _settle_wait(state, event.name, event.visit, event.data)
+    _settle_wait(state, event.name, event.visit, event.data, event.event_id)
 
 
 def _wait_timed_out(state: RunState, event: ev.WaitTimedOut) -> None:

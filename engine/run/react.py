@@ -128,7 +128,8 @@ def _settled(
             effects.append(Settled(step.key))
     if isinstance(event, ev.StepFailed) and event.retry_at is not None:
         effects.append(SetTimer(f"retry/{step.name}/{step.visit}/{event.attempt}", event.retry_at))
-    elif step.attempt > 1 or isinstance(event, ev.StepCancelled):
+    elif step.attempt > 1 or step.error is not None or isinstance(event, ev.StepCancelled):
+        # An answer may come while the step waits for another attempt.
         effects.append(ClearTimer(f"retry/{step.name}/{step.visit}/{step.attempt}"))
     return effects
 

@@ -68,6 +68,8 @@ class Wait:
     due: datetime | None
     asked: Mapping[str, Any]
     open: bool = True
+    matched: str | None = None
+    """Id of the event that answered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,10 @@ class RunState:
 
     def open_steps(self) -> list[Step]:
         return [step for step in (self.steps or {}).values() if step.status == "open"]
+
+    def waits_called(self, name: str) -> list[Wait]:
+        """Every visit of the wait `name`."""
+        return [wait for wait in (self.waits or {}).values() if wait.name == name]
 
     def open_waits(self) -> list[Wait]:
         return [wait for wait in (self.waits or {}).values() if wait.open]

@@ -66,7 +66,7 @@ HEART: Final = (
         name="second-answer-counts",
         law="A step is answered once",
         path="engine/run/decide.py",
-        old='    if step.status not in ("open", "backoff"):\n'
+        old='    if step.status not in ("open", "backoff", "parked"):\n'
         '        return f"step {given.step!r} is {step.status} already"\n',
         new="",
         test=f"{_LAWS}::test_a_second_answer_to_the_same_step_changes_nothing",
