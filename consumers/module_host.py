@@ -14,15 +14,20 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from consumers.modules import MAKERS, MailServer, ModuleSettings, make_module
+from consumers.modules import NAMES, MailServer, ModuleSettings, make_module
 from consumers.modules.mailsink import MailSink
+from contracts.problems import Unavailable
 from contracts.sdk import Service, open_transport
 from contracts.sdk.pacing import Pace
 from contracts.sdk.transport import Transport
 from engine.logs import configure, logger
+from engine.metrics import Metrics
 from engine.settings import Settings, load
+
+if TYPE_CHECKING:
+    from consumers.web import Server
 
 log = logger("modules")
 
@@ -33,11 +38,19 @@ STOP_SECONDS: Final = 5.0
 class ModuleHost:
     """The shipped modules of one `up`. `start`, then `ready`, then `stop`; stop twice is fine."""
 
-    def __init__(self, settings: Settings, *, bus_url: str, names: Sequence[str] = tuple(MAKERS)) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus_url: str,
+        names: Sequence[str] = NAMES,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.sink: MailSink | None = None
         """Where mails go when no mail server is configured."""
         self.services: list[Service] = []
         self._settings = settings
+        self._metrics = metrics
         self._bus_url = bus_url
         self._names = tuple(names)
         self._transport: Transport | None = None
@@ -58,13 +71,27 @@ class ModuleHost:
         if self._settings.modules == "separate":
             environment = _environment(self._settings, self._bus_url, mail_port)
             self._processes = [_Process(name, environment) for name in self._names]
-            await asyncio.gather(*(process.start() for process in self._processes))
+            seconds = self._settings.timeouts.start_seconds
+            await asyncio.gather(*(process.start(seconds) for process in self._processes))
             return
         self._transport = open_transport(self._bus_url, name="modules")
-        await self._transport.start()
+        await self._start_transport(self._transport)
         settings = module_settings(self._settings, mail_port=mail_port)
         self.services = [make_module(name, self._transport, settings) for name in self._names]
+        if self._metrics is not None:
+            for service in self.services:
+                _count(service, self._metrics)
         await asyncio.gather(*(service.start() for service in self.services))
+
+    async def _start_transport(self, transport: Transport) -> None:
+        pace = Pace()
+        async with asyncio.timeout(self._settings.timeouts.start_seconds):
+            while True:
+                try:
+                    return await transport.start()
+                except Unavailable as error:
+                    log.warning("the modules wait for the bus", detail=error.detail)
+                    await pace.pause()
 
     async def stop(self) -> None:
         await asyncio.gather(*(service.stop() for service in self.services))
@@ -112,13 +139,42 @@ async def run_module(name: str, settings: Settings, *, bus_url: str | None = Non
         sink, mail_port = None, settings.smtp.port
     transport = open_transport(bus_url, name=f"module-{name}")
     service = make_module(name, transport, module_settings(settings, mail_port=mail_port))
+    metrics = Metrics()
+    _count(service, metrics)
+    probes = await _serve_probes(service, metrics, settings) if settings.http.probe_port else None
     announcing = asyncio.create_task(_announce(service), name="announce")
     try:
         await service.run()
     finally:
         announcing.cancel()
+        if probes is not None:
+            await probes.stop()
         if sink is not None:
             await sink.stop()
+
+
+def _count(service: Service, metrics: Metrics) -> None:
+    name = service.module.name
+    service.tally.heard_by = lambda result: metrics.module_messages.of(name, result).inc()
+
+
+async def _serve_probes(service: Service, metrics: Metrics, settings: Settings) -> Server:
+    from consumers.web import Server  # loads the whole API, which a process without probes can do without
+    from consumers.web.probes import probe_app
+
+    async def checks() -> dict[str, dict[str, Any]]:
+        rows = await service.outbox.count() if service.ready else 0
+        metrics.outbox_rows.set(rows)
+        return {
+            "bus": {"ok": service.transport.ready},
+            "module": {"ok": service.ready},
+            "outbox": {"ok": True, "rows": rows},
+        }
+
+    http = settings.http
+    server = Server(probe_app(metrics, checks), http.host, http.probe_port, "UNWIND_HTTP__PROBE_PORT")
+    await server.start()
+    return server
 
 
 async def _announce(service: Service) -> None:
@@ -144,11 +200,16 @@ class _Process:
     def ready(self) -> bool:
         return self._ready.is_set()
 
-    async def start(self) -> None:
+    async def start(self, seconds: float) -> None:
+        """Returns when it is ready. Raises `Unavailable` when it is not in time; it is tried on until `stop`."""
         self._supervising = asyncio.create_task(self._supervise(), name=f"module-{self._name}")
-        waiting = asyncio.create_task(self._ready.wait())
-        await asyncio.wait((waiting, self._supervising), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"the process of module {self._name} is not ready after {seconds:g} s; its log says why"
+            ) from None
 
     async def _supervise(self) -> None:
         pace = Pace(first_seconds=0.5, ceiling_seconds=30.0)
@@ -208,6 +269,7 @@ def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, 
         "UNWIND_LOG__FORMAT": settings.log.format,
         "UNWIND_LOG__LEVEL": settings.log.level,
         "UNWIND_HTTP__PORT": str(settings.http.port),
+        "UNWIND_HTTP__PROBE_PORT": "0",
         **({} if url is None else {"UNWIND_MODULES_DATABASE_URL": url.get_secret_value()}),
     }
 

@@ -26,8 +26,7 @@ _SIZES: Final = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One row: `name` is the attribute of `Metrics`; Prometheus sees it with prefix and `_total`/unit as `full_name`.
-    """
+    """One row: attribute `name` of `Metrics`; Prometheus sees `full_name`, with prefix and `_total` or unit."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -95,6 +94,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("takeovers", "Runs taken over from a process declared dead"),
     _gauge("processes", "", "Processes that are alive"),
     _histogram("event_loop_lag", "seconds", "How late the event loop came back to a short sleep"),
+    _counter(
+        "module_messages",
+        "What a shipped module did: handled, dead, resent, tombstoned, sent, unroutable",
+        "module",
+        "result",
+    ),
     _counter("egress_requests", "Outbound calls: ok, refused, timeout, failed", "kind", "result"),
     _counter("http_requests", "Requests answered, by route and status class", "method", "route", "status"),
     _histogram("http_request_duration", "seconds", "Time to answer a request", "route"),
@@ -181,6 +186,7 @@ class Metrics:
     takeovers: Family
     processes: Family
     event_loop_lag: Family
+    module_messages: Family
     egress_requests: Family
     http_requests: Family
     http_request_duration: Family

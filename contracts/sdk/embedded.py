@@ -21,7 +21,8 @@ import orjson
 from contracts.problems import Unavailable
 from contracts.sdk import embedded_writer
 from contracts.sdk.embedded_file import BusFile, Ready
-from contracts.sdk.embedded_writer import Publish, Settle, Subscriber, Writer
+from contracts.sdk.embedded_turn import Publish, Settle, Subscriber
+from contracts.sdk.embedded_writer import Writer
 from contracts.sdk.transport import Delivery, Message, Published, Topology, TopologyMismatch
 
 log = logging.getLogger(__name__)

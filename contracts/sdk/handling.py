@@ -27,6 +27,7 @@ from contracts.problems import DuplicateMismatch
 from contracts.registry import CommandEntry
 from contracts.sdk.database import Tx
 from contracts.sdk.outbox import Outbox, Outgoing, Stored
+from contracts.sdk.tally import Tally
 from contracts.sdk.transport import EVENTS_EXCHANGE
 from contracts.shapes import Shape
 
@@ -144,13 +145,11 @@ class Handling:
     failures: the first runs outside the transaction and may raise, the second may change what is sent.
     """
 
-    def __init__(self, module: Module, outbox: Outbox) -> None:
-        self.resent = 0
-        """Redeliveries that were answered from memory."""
-        self.tombstoned = 0
+    def __init__(self, module: Module, outbox: Outbox, tally: Tally) -> None:
         self.before: Before | None = None
         self.answering: Answering | None = None
         self._module = module
+        self._tally = tally
         self._outbox = outbox
         self._sql = outbox.sql
         self._database = outbox.database
@@ -280,14 +279,14 @@ class Handling:
 
     async def _answer_known(self, tx: Tx, entry: CommandEntry, call: Call, known: dict[str, Any]) -> list[Stored]:
         if known["outcome"] == "tombstone":
-            self.tombstoned += 1
+            self._tally.add("tombstoned")
             refusals = entry.command.irrecoverable
             if not refusals:
                 return []
             refusal = _failure(refusals[0], "undone_before_done", "an undo of this order came first; it is refused")
             envelope = self._reply(call, refusal, str(uuid5(_IDS, f"{call.envelope.id}/undone")))
             return await self._outbox.put(tx, [outgoing(envelope, reply=True)])
-        self.resent += 1
+        self._tally.add("resent")
         again = Outgoing(
             event_id=known["reply_id"],
             exchange=EVENTS_EXCHANGE,

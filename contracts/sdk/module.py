@@ -43,6 +43,7 @@ from contracts.sdk.handling import (
 from contracts.sdk.outbox import Outbox, Relay, Stored
 from contracts.sdk.pacing import Pace
 from contracts.sdk.queries import QueryDesk, QueryHandler
+from contracts.sdk.tally import Tally
 from contracts.sdk.topology import module_queue, module_topology, query_queue
 from contracts.sdk.transport import Consumer, Delivery, Transport
 from contracts.shapes import Shape
@@ -87,18 +88,18 @@ class Service:
         self.module = module
         self.transport = transport
         self.database = database
-        self.dead = 0
-        """Deliveries rejected into the dead letters."""
-        self.handled = 0
+        self.tally = Tally()
         self._registry = Registry((module,))
         self._schemas = tuple(schemas)
         self._prefetch = prefetch
         self._max_attempts = max_attempts
         self._drain_seconds = drain_seconds
         self._outbox = Outbox(database, lease_seconds=relay_lease_seconds)
-        self._handling = Handling(module, self._outbox)
+        self._handling = Handling(module, self._outbox, self.tally)
         self._desk = QueryDesk(module, database, transport)
-        self.relay = Relay(self._outbox, transport, name=module.name, poll_seconds=min(1.0, relay_lease_seconds))
+        self.relay = Relay(
+            self._outbox, transport, self.tally, name=module.name, poll_seconds=min(1.0, relay_lease_seconds)
+        )
         self._commands: dict[str, CommandHandler] = {}
         self._outside: dict[str, OutsideHandler] = {}
         self._queries: dict[str, QueryHandler] = {}
@@ -202,10 +203,6 @@ class Service:
     def outbox(self) -> Outbox:
         return self._outbox
 
-    @property
-    def resent(self) -> int:
-        return self._handling.resent
-
     async def start(self) -> None:
         """Waits for bus and database, however long they take, then takes deliveries. Raises `TopologyMismatch` and
         what is wrong with the schema: no waiting helps there.
@@ -283,13 +280,13 @@ class Service:
         try:
             await self._handle(delivery)
         except (EnvelopeInvalid, ContractUnknown, PayloadInvalid, DuplicateMismatch, HandlerBroken, Poison) as reason:
-            self.dead += 1
+            self.tally.add("dead")
             log.error(
                 "%s: a delivery with key %s becomes a dead letter: %s", self.module.name, delivery.routing_key, reason
             )
             (await consumer).reject(delivery, requeue=False)
         else:
-            self.handled += 1
+            self.tally.add("handled")
             (await consumer).ack([delivery])
 
     async def _handle(self, delivery: Delivery) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from contracts.sdk.database import Database, DatabaseUnavailable, Row, Tx
 from contracts.sdk.statements import statements
+from contracts.sdk.tally import Tally
 from contracts.sdk.transport import Message, Published, Transport
 
 log = logging.getLogger("unwind.module")
@@ -97,10 +98,10 @@ class Outbox:
 class Relay:
     """Sends what the outbox holds, in order, until stopped. One per process and module."""
 
-    def __init__(self, outbox: Outbox, transport: Transport, *, name: str, poll_seconds: float = 1.0) -> None:
-        self.unroutable = 0
-        """Messages that no queue was bound for; each is kept and tried again."""
-        self.sent = 0
+    def __init__(
+        self, outbox: Outbox, transport: Transport, tally: Tally, *, name: str, poll_seconds: float = 1.0
+    ) -> None:
+        self._tally = tally
         self._outbox = outbox
         self._transport = transport
         self._name = name
@@ -167,12 +168,12 @@ class Relay:
             match fate:
                 case Published.CONFIRMED:
                     sent.append(stored)
+                    self._tally.add("sent")
                 case Published.UNROUTABLE:
                     unrouted.append(stored)
+                    self._tally.add("unroutable")
                 case Published.REFUSED | Published.UNKNOWN:
                     again.append(stored)
-        self.sent += len(sent)
-        self.unroutable += len(unrouted)
         for stored in unrouted:
             log.error(
                 "%s: %s %s (event id %s) reaches no queue; it is kept and tried again. Is the engine's topology "

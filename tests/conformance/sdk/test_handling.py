@@ -206,5 +206,5 @@ def _raise(call: Call) -> None:
 
 async def _until_handled(depot: Depot, count: int) -> None:
     async with asyncio.timeout(20.0):
-        while depot.service.handled < count:  # noqa: ASYNC110 -- counted by the service, which tells nobody
+        while depot.service.tally["handled"] < count:  # noqa: ASYNC110 -- counted by the service, which tells nobody
             await asyncio.sleep(0.01)

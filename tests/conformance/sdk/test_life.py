@@ -59,7 +59,7 @@ async def test_an_answer_nobody_is_bound_for_is_kept_and_sent_when_somebody_is(
     await depot.service.start()
     event_id = await depot.service.publish(StockLowV1(item="apple"), tenant="acme")
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while depot.service.relay.unroutable == 0:  # noqa: ASYNC110 -- a counter tells nobody
+        while depot.service.tally["unroutable"] == 0:  # noqa: ASYNC110 -- a counter tells nobody
             await asyncio.sleep(0.01)
     assert await depot.service.outbox.count() == 1
     witness = Witness(open_transport(bus_url, name="late-witness"))
