@@ -1,0 +1,116 @@
+"""Everything that goes over the bus, kept in order: what a story asserts about messages. It listens with queues of its
+own beside the engine's and the modules', and can send what a misbehaving participant would send."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.envelope import Envelope, parse
+from contracts.problems import EnvelopeInvalid
+from contracts.sdk.topology import EXCHANGES
+from contracts.sdk.transport import (
+    COMMANDS_EXCHANGE,
+    DEAD_EXCHANGE,
+    EVENTS_EXCHANGE,
+    Binding,
+    Consumer,
+    Delivery,
+    Message,
+    Published,
+    Queue,
+    Topology,
+    Transport,
+)
+
+QUEUES = {"ear.events": EVENTS_EXCHANGE, "ear.commands": COMMANDS_EXCHANGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One message; `envelope` None when it is none."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    envelope: Envelope | None
+
+
+class Ear:
+    """`commands` False: binds nothing to the commands exchange, so that a command nobody obeys stays unroutable."""
+
+    def __init__(self, transport: Transport, *, commands: bool = True) -> None:
+        self.transport = transport
+        self.messages: list[Heard] = []
+        self._queues = dict(QUEUES) if commands else {"ear.events": EVENTS_EXCHANGE}
+        self._consumers: dict[str, Consumer] = {}
+
+    async def start(self) -> None:
+        await self.transport.start()
+        await self.transport.declare(
+            Topology(
+                exchanges=EXCHANGES,
+                queues=tuple(Queue(name=name, dead_letter_exchange=DEAD_EXCHANGE) for name in self._queues),
+                bindings=tuple(
+                    Binding(queue=name, exchange=exchange, key="#") for name, exchange in self._queues.items()
+                ),
+            )
+        )
+        for name in self._queues:
+            # Unlimited and never settled: a listener that acknowledges nothing misses nothing while it lives.
+            self._consumers[name] = await self.transport.consume(name, self._hear, prefetch=60_000)
+
+    async def stop(self) -> None:
+        await self.transport.stop()
+
+    def _hear(self, delivery: Delivery) -> None:
+        try:
+            envelope = parse(delivery.body, delivery.headers)
+        except EnvelopeInvalid:
+            envelope = None
+        if not delivery.redelivered:
+            self.messages.append(Heard(delivery.exchange, delivery.routing_key, delivery.body, envelope))
+
+    # ------------------------------------------------------------------------------------------------ what was heard
+
+    def events(self, kind: str | None = None, *, tenant: str | None = None) -> list[Envelope]:
+        return self._of(EVENTS_EXCHANGE, kind, tenant)
+
+    def commands(self, kind: str | None = None, *, tenant: str | None = None) -> list[Envelope]:
+        return self._of(COMMANDS_EXCHANGE, kind, tenant)
+
+    def facts(self, tenant: str) -> Counter[str]:
+        """How many different facts of each type (event ids, not deliveries)."""
+        return Counter(kind for kind, _ in {(event.type, event.id) for event in self.events(tenant=tenant)})
+
+    def raw(self, envelope: Envelope) -> Heard:
+        """The message as it came."""
+        return next(heard for heard in self.messages if heard.envelope is envelope)
+
+    def _of(self, exchange: str, kind: str | None, tenant: str | None) -> list[Envelope]:
+        return [
+            heard.envelope
+            for heard in self.messages
+            if heard.envelope is not None
+            and heard.exchange == exchange
+            and (kind is None or heard.envelope.type == kind)
+            and (tenant is None or heard.envelope.tenantid == tenant)
+        ]
+
+    # ------------------------------------------------------------------------------------------------ what is sent
+
+    async def send(self, envelope: Envelope, *, copies: int = 1, exchange: str = EVENTS_EXCHANGE) -> None:
+        await self.send_raw(envelope.type, envelope.to_json(), copies=copies, exchange=exchange)
+
+    async def send_raw(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        copies: int = 1,
+        exchange: str = EVENTS_EXCHANGE,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        message = Message(exchange, key, body, headers=headers or {}, mandatory=False)
+        assert await self.transport.publish([message] * copies) == [Published.CONFIRMED] * copies
