@@ -12,7 +12,7 @@ import pytest
 import typer
 import yaml
 
-from consumers.modules import MAKERS
+from consumers.modules import NAMES
 from contracts.version import __version__
 from engine.settings import ROLES, Settings, describe, known_names, load
 from scripts.provision.compose import image_of
@@ -93,7 +93,7 @@ def test_each_role_and_each_shipped_module_is_started_once() -> None:
     roles = [role for verb, *rest in commands if verb == "serve" for role in rest[1].split(",")]
     modules = [rest[0] for verb, *rest in commands if verb == "serve-module"]
     assert sorted(roles) == sorted(ROLES)
-    assert sorted(modules) == sorted(MAKERS)
+    assert sorted(modules) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", SERVICES)
