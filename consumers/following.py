@@ -28,6 +28,7 @@ HOLD: Final = "projection.hold"
 
 KNOWN_RUNS: Final = 50_000
 
+
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """Where a view stands still and why; `position` is the event it cannot take."""
