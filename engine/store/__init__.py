@@ -13,7 +13,7 @@ go out sealed: the store never sees a payload (`engine.store.mapper` seals).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol

@@ -14,7 +14,7 @@ from typing import Any, Literal
 Driver = Literal["postgres", "sqlite"]
 
 _NAME = re.compile(r"^-- name:\s*(\w+)\s*$", re.MULTILINE)
-_TOKEN = re.compile(r"'(?:[^']|'')*'|--[^\n]*|::|(?<![:\w])[:$](\w+)")
+_TOKEN = re.compile(r"'(?:[^']|'')*'|--[^\n]*|::|(?<![:$\w])[:$](\w+)")
 _SEPARATOR = re.compile(r";[ \t]*(?:\n|$)")
 
 

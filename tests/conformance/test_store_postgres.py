@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from engine.store import Store, open_store
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
+from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
 from tests.conformance.store_postgres_database import SharedDatabase
@@ -45,6 +47,16 @@ async def opening(database: str, shared: SharedDatabase) -> AsyncIterator[Openin
     yield open_another
     for store in opened:
         await store.stop()
+
+
+@pytest.fixture
+def location(database: str, shared: SharedDatabase) -> tuple[str, Path]:
+    return database, shared.views
+
+
+@pytest.fixture
+def empty(postgres_url: str, shared: SharedDatabase) -> tuple[str, Path]:
+    return postgres_url, shared.views
 
 
 @pytest.fixture
@@ -98,4 +110,12 @@ class TestCatalog(CatalogConformance):
 
 
 class TestReadModels(ReadModelConformance):
+    pass
+
+
+class TestKill(KillConformance):
+    pass
+
+
+class TestMigrations(MigrationConformance):
     pass

@@ -11,6 +11,7 @@ import pytest
 from engine.store import Store, open_store
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
+from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
 from tests.conformance.store_work import EpochConformance, LeaseConformance, OutboxConformance, TimerConformance
@@ -32,6 +33,16 @@ async def opening(tmp_path: Path) -> AsyncIterator[Opening]:
     yield open_another
     for store in opened:
         await store.stop()
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> tuple[str, Path]:
+    return f"sqlite://{tmp_path / 'store.db'}", tmp_path / "views"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> tuple[str, Path]:
+    return f"sqlite://{tmp_path / 'empty.db'}", write_views(tmp_path / "views", "sqlite")
 
 
 @pytest.fixture
@@ -85,4 +96,12 @@ class TestCatalog(CatalogConformance):
 
 
 class TestReadModels(ReadModelConformance):
+    pass
+
+
+class TestKill(KillConformance):
+    pass
+
+
+class TestMigrations(MigrationConformance):
     pass
