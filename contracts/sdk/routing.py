@@ -16,8 +16,8 @@ _CACHED_ROUTES = 8192
 def topic_matches(pattern: str, key: str) -> bool:
     """Whether a topic pattern takes a key: words between dots, `*` is one word, `#` any number of words, none included.
 
-    >>> topic_matches("billing.*", "billing.InvoicePaidV1"), topic_matches("#.PaidV1", "PaidV1"), topic_matches("a.*",
-    "a") (True, True, False)
+    >>> [topic_matches(pattern, "billing.PaidV1") for pattern in ("billing.*", "#.PaidV1", "*")]
+    [True, True, False]
     """
     if pattern == "#" or pattern == key:
         return True

@@ -10,7 +10,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import amqplib from 'amqplib';
 
 const MODULE = 'labels';
-const QUEUE = `module.${MODULE}`;
+const QUEUE = `${MODULE}.commands.v1`;
 const COMMANDS = ['labels.PrintLabelV1', 'labels.VoidLabelV1'];
 const UNDO = '/undo';
 
