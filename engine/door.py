@@ -180,13 +180,15 @@ class Door:
         await self._tell(tenant, run_id, RetryAsked(at=self.clock.now(), by=by, step=step))
 
     async def skip(self, tenant: str, run_id: UUID, step: str, output: Any, *, by: str, reason: str) -> None:
-        """Goes on as if the parked `step` had answered `output`, which must fit the action's declared outcome."""
+        """Goes on as if the parked `step` had answered `output`, which must fit the action's declared outcome; or, when
+        its undo is parked, as if that were done.
+        """
         state = await self._parked(tenant, run_id, step)
         visit = max(v for name, v in state.steps or {} if name == step)
         asked = state.step(step, visit)
         assert asked is not None
         spec = self.plans.actions.get(asked.action)
-        if spec is not None and spec.success is not None:
+        if spec is not None and spec.success is not None and asked.undo_status != "parked":
             output = self.registry.check_event_data(self.registry.event(spec.success), output).payload
         await self._tell(tenant, run_id, SkipAsked(at=self.clock.now(), by=by, step=step, output=output, reason=reason))
 

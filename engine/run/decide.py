@@ -18,11 +18,11 @@ from contracts.run_events import RunEvent
 from engine.plan import Plan
 from engine.run import inputs as given_
 from engine.run.draft import Draft
-from engine.run.forward import advance, attempt_held, incident_of, park, resume_parked, start
+from engine.run.forward import advance, attempt_held, park, resume_parked, start
 from engine.run.inputs import Input
 from engine.run.retry import next_attempt_at
 from engine.run.state import RunState, Step
-from engine.run.unwind import end, undo_done, undo_lost, undo_retry, unwind
+from engine.run.unwind import end, undo_done, undo_lost, undo_retry, undo_skipped, unwind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _step_done(run: Draft, given: given_.StepDone) -> str | None:
         return f"no step {given.step!r} (visit {given.visit}) was asked for"
     if step.status not in ("open", "backoff", "parked"):
         return f"step {given.step!r} is {step.status} already"
-    incident = incident_of(run, step) if step.status == "parked" else None
+    incident = run.incident_of(step) if step.status == "parked" else None
     spec = run.plan.action(step.action)
     marks = run.marks(given.output, spec.output_marks if spec else (), "/output")
     run.emit(
@@ -337,8 +337,12 @@ def _retry(run: Draft, given: given_.RetryAsked) -> str | None:
 
 def _skip(run: Draft, given: given_.SkipAsked) -> str | None:
     incident = next((i for i in (run.state.incidents or {}).values() if i.step == given.step), None)
-    if incident is None or incident.reason != "step_failed":
+    step = None if incident is None else run.state.step(given.step, incident.visit or 1)
+    if incident is None or step is None:
         return f"step {given.step!r} is not parked"
+    if incident.reason == "undo_failed":
+        undo_skipped(run, step, given.output, incident, given.by)
+        return None
     run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="skip", by=given.by))
     marks = run.taint(given.output, (), "/output")
     run.emit(

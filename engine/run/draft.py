@@ -11,7 +11,7 @@ from contracts.run_events import RunEvent
 from engine.plan import Plan
 from engine.run.evolve import apply, texts
 from engine.run.inputs import Input
-from engine.run.state import RunState, Step
+from engine.run.state import Incident, RunState, Step
 
 
 class Draft:
@@ -29,6 +29,13 @@ class Draft:
     def emit(self, event: RunEvent) -> None:
         self.events.append(event)
         apply(self.state, event)
+
+    def incident_of(self, step: Step) -> Incident | None:
+        """What an operator is asked about this step, if anything."""
+        for incident in (self.state.incidents or {}).values():
+            if (incident.step, incident.visit) == (step.name, step.visit):
+                return incident
+        return None
 
     def deadline(self, seconds: float) -> datetime | None:
         return self.at + timedelta(seconds=seconds) if seconds > 0 else None

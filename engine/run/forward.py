@@ -27,7 +27,7 @@ from engine.plan import (
 )
 from engine.run.draft import Draft
 from engine.run.inputs import Begin
-from engine.run.state import Incident, Step
+from engine.run.state import Step
 from engine.run.unwind import unwind
 
 
@@ -220,19 +220,11 @@ def park(run: Draft, reason: IncidentReason, detail: str, *, step: Step | None =
         run.emit(ev.StateEntered(at=run.at, name=plan.parked_state, visit=0, previous=run.state.business_state))
 
 
-def incident_of(run: Draft, step: Step) -> Incident | None:
-    """What an operator is asked about this step, if anything."""
-    for incident in (run.state.incidents or {}).values():
-        if (incident.step, incident.visit) == (step.name, step.visit):
-            return incident
-    return None
-
-
 def attempt_held(run: Draft) -> None:
     """Makes the attempts that came due, or that an operator asked for, while no slot was free."""
     for step in list((run.state.steps or {}).values()):
         due = step.status == "backoff" and step.deadline is not None and step.deadline <= run.at
-        if due or (step.status == "parked" and incident_of(run, step) is None):
+        if due or (step.status == "parked" and run.incident_of(step) is None):
             run.attempt(step, step.attempt + 1)
 
 

@@ -15,7 +15,7 @@ from contracts import run_events as ev
 from engine.run.draft import Draft
 from engine.run.inputs import StepDone, StepLost
 from engine.run.retry import next_undo_at
-from engine.run.state import RunState, Step
+from engine.run.state import Incident, RunState, Step
 
 Cause = Literal["failed", "cancelled", "timed_out", "abandoned"]
 _STATUS: Mapping[str, Any] = {
@@ -38,7 +38,10 @@ def unwind(
         return
     following = next_undo(run.state)
     if following is not None:
-        run.attempt_undo(following, 1)
+        if _may_be_undone(run, following):
+            run.attempt_undo(following, 1)
+        else:
+            _ask_whether_it_happened(run, following)
         return
     assert run.state.cause is not None
     entered = run.plan.unwound_state(run.state.cause)
@@ -71,10 +74,44 @@ def next_undo(state: RunState) -> Step | None:
     return max(waiting, key=lambda step: (step.status != "succeeded", step.completed), default=None)
 
 
+def _may_be_undone(run: Draft, step: Step) -> bool:
+    """An ambiguous step is undone without a receipt only where its action says that this is safe (`tombstone`)."""
+    if step.status == "succeeded":
+        return True
+    spec = run.plan.action(step.action)
+    return spec is None or spec.ambiguous == "tombstone"
+
+
+def _ask_whether_it_happened(run: Draft, step: Step) -> None:
+    _park_undo(
+        run,
+        step,
+        f"nobody knows whether step {step.name!r} ({step.action}) happened; look, then retry (undo it without a "
+        "receipt), skip (nothing is left to undo) or abandon",
+    )
+
+
+def _park_undo(run: Draft, step: Step, detail: str) -> None:
+    run.emit(
+        ev.IncidentOpened(
+            at=run.at,
+            incident=f"{run.state.run_id}/{run.state.version + 1}",
+            reason="undo_failed",
+            step=step.name,
+            visit=step.visit,
+            detail=detail[:4000],
+        )
+    )
+
+
 def undo_done(run: Draft, given: StepDone) -> str | None:
     step = run.state.step(given.step, given.visit)
-    if step is None or step.undo_status not in ("open", "backoff"):
+    if step is None or step.undo_status not in ("open", "backoff", "parked"):
         return f"no undo of step {given.step!r} is under way"
+    incident = run.incident_of(step)
+    if incident is not None:
+        # What an operator was asked to look into has answered itself.
+        run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="redrive", by="engine"))
     run.emit(
         ev.UndoSucceeded(
             at=run.at,
@@ -114,16 +151,23 @@ def _undo_attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
     )
     if retry_at is None:
         why = f"{lost.error.get('code', 'failed')}: {lost.error.get('message', '')}"
-        run.emit(
-            ev.IncidentOpened(
-                at=run.at,
-                incident=f"{run.state.run_id}/{run.state.version + 1}",
-                reason="undo_failed",
-                step=step.name,
-                visit=step.visit,
-                detail=f"undo of step {step.name!r}: {why}"[:4000],
-            )
+        _park_undo(run, step, f"undo of step {step.name!r}: {why}")
+
+
+def undo_skipped(run: Draft, step: Step, output: Any, incident: Incident, by: str) -> None:
+    """An operator says that nothing is left to undo, or has undone it by hand."""
+    run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="skip", by=by))
+    run.emit(
+        ev.UndoSucceeded(
+            at=run.at,
+            step=step.name,
+            visit=step.visit,
+            attempt=step.undo_attempt,
+            output=output,
+            marks=run.taint(output, (), "/output"),
         )
+    )
+    unwind(run)
 
 
 def undo_retry(run: Draft, kind: str, name: str, visit: int, attempt: int) -> str | None:

@@ -23,9 +23,10 @@ HEART: Final = (
         name="undo-all-at-once",
         law="One undo at a time",
         path="engine/run/unwind.py",
-        old="    if following is not None:\n        run.attempt_undo(following, 1)\n        return\n",
-        new="    while following is not None:\n        run.attempt_undo(following, 1)\n"
-        "        following = next_undo(run.state)\n"
+        old="            run.attempt_undo(following, 1)\n        else:\n"
+        "            _ask_whether_it_happened(run, following)\n        return\n",
+        new="            while following is not None:\n                run.attempt_undo(following, 1)\n"
+        "                following = next_undo(run.state)\n"
         '    if any(step.undo_status == "open" for step in _steps(run.state)):\n        return\n',
         test=f"{_LAWS}::test_one_undo_at_a_time",
     ),
@@ -99,8 +100,8 @@ HEART: Final = (
         name="heart-imports-the-store",
         law="The heart imports contracts and pure libraries only",
         path="engine/run/draft.py",
-        old="from engine.run.state import RunState, Step\n",
-        new="from engine.run.state import RunState, Step\nfrom engine.store import Commit as Commit\n",
+        old="from engine.run.state import Incident, RunState, Step\n",
+        new="from engine.run.state import Incident, RunState, Step\nfrom engine.store import Commit as Commit\n",
         test=_PURE,
     ),
 )
