@@ -24,7 +24,7 @@ import orjson
 
 from consumers.assembly import Assembly, bus_url
 from consumers.module_host import ModuleHost
-from consumers.modules import MAKERS
+from consumers.modules import NAMES
 from contracts.manifest import AnswerModel, Module, QueryModel
 from contracts.run_events import TERMINAL
 from contracts.sdk import Asker, open_transport
@@ -116,7 +116,7 @@ class House:
         self.bus_url = bus_url(settings)
         self.ear = Ear(open_transport(self.bus_url, name="ear"), commands=hears_commands)
         self.asker = Asker(self.ear.transport, name="stories")
-        self.host = ModuleHost(settings, bus_url=self.bus_url, names=tuple(MAKERS) if modules is None else modules)
+        self.host = ModuleHost(settings, bus_url=self.bus_url, names=NAMES if modules is None else modules)
         self.assembly: Assembly | None = None
         self.processes: list[EngineProcess] = []
         self.token = ""
@@ -212,6 +212,19 @@ class House:
         said, complaint = await process.communicate()
         assert process.returncode is not None
         return process.returncode, said.decode(), complaint.decode()
+
+    async def make_token(self, role: str, tenant: str) -> str:
+        """A token of this tenant with this role, made as an operator makes one."""
+        made = await self.cli("tokens", "create", f"{role} of {tenant}", "--role", role, "--tenant", tenant)
+        return str(made["token"])
+
+    async def refused(self, path: str, body: Record, *, token: str | None = None, **query: Any) -> Record:
+        """The problem with which a POST is refused."""
+        try:
+            answer = await Api(self.session, self.url, token or self.token).post(path, body, **query)
+        except Refused as refused:
+            return refused.document
+        raise AssertionError(f"{path} was not refused: {answer}")
 
     # ------------------------------------------------------------------------------------------------ runs
 
