@@ -29,14 +29,13 @@ def licence(package: Distribution) -> str:
     """The SPDX expression where the package gives one, else its classifiers, else the first line of its licence
     field."""
     about = package.metadata
-    expression = about.get("License-Expression")
-    if expression:
-        return expression
+    if "License-Expression" in about:
+        return about["License-Expression"]
     listed = [line.split(" :: ")[-1] for line in about.get_all("Classifier") or () if line.startswith("License :: ")]
     named = [line for line in listed if line != "OSI Approved"]
     if named:
         return ", ".join(named)
-    lines = (about.get("License") or "").strip().splitlines()
+    lines = about["License"].strip().splitlines() if "License" in about else []
     return lines[0] if lines else "see its distribution"
 
 

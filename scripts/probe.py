@@ -1,16 +1,17 @@
-"""A container's health check: `python -m scripts.probe web|process` asks the process beside it whether it is ready,
-`python -m scripts.probe module NAME` asks the broker whether somebody takes that module's commands. Exit code 0 or 1.
-It changes nothing. Called by compose.yaml; orchestrators with HTTP probes ask /readyz themselves."""
+"""A container's health check: `python -m scripts.probe process` asks /readyz on the probe port, which every process
+has,
+`python -m scripts.probe web` on the port of the API. Exit code 0 or 1, the objection on standard error. Called by
+compose.yaml; orchestrators with HTTP probes ask /readyz themselves."""
 
 from __future__ import annotations
 
-import asyncio
+import http.client
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
-from engine.settings import Settings, load
+from engine.settings import load
 
 SECONDS = 4.0
 
@@ -19,17 +20,16 @@ def main(arguments: Sequence[str]) -> int:
     """0 ready, 1 not ready, 2 asked wrongly."""
     match list(arguments):
         case ["web"]:
-            refusal = ready(load().http.port)
+            objection = ready(load().http.port)
         case ["process"]:
-            refusal = ready(load().http.probe_port)
-        case ["module", name]:
-            refusal = asyncio.run(consumed(load(), name))
+            objection = ready(load().http.probe_port)
         case _:
-            print("usage: python -m scripts.probe web | process | module NAME", file=sys.stderr)
+            print("usage: python -m scripts.probe process | web", file=sys.stderr)
             return 2
-    if refusal is not None:
-        print(refusal, file=sys.stderr)
-    return 0 if refusal is None else 1
+    if objection is None:
+        return 0
+    print(objection, file=sys.stderr)
+    return 1
 
 
 def ready(port: int) -> str | None:
@@ -40,30 +40,8 @@ def ready(port: int) -> str | None:
             return None
     except urllib.error.HTTPError as answer:
         return f"not ready ({answer.code}): {answer.read(2000).decode(errors='replace')}"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"no answer on port {port}: {error}"
-
-
-async def consumed(settings: Settings, module: str) -> str | None:
-    """Why nobody takes this module's commands; None when somebody does."""
-    import aio_pika
-    from aio_pika.exceptions import AMQPError
-
-    from contracts.sdk.topology import module_queue
-
-    if settings.bus_url is None:
-        return "UNWIND_BUS_URL is not set; on the embedded bus a module is part of `unwind up`"
-    queue = module_queue(module)
-    try:
-        async with asyncio.timeout(SECONDS):
-            connection = await aio_pika.connect(settings.bus_url.get_secret_value())
-            async with connection:
-                channel = await connection.channel()
-                found = await channel.declare_queue(queue, passive=True)
-                consumers = found.declaration_result.consumer_count
-    except (AMQPError, OSError) as error:
-        return f"queue {queue} cannot be asked: {error!r}"
-    return None if consumers else f"nobody consumes {queue}"
 
 
 if __name__ == "__main__":

@@ -61,14 +61,26 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now; never the same one twice in this process."""
-    while True:
+    """A TCP port of the loopback that nobody listens on now; never the same one twice in this process. It lies below
+    the
+    range from which the kernel serves port 0 and outgoing connections, so nobody gets it by chance before we use it."""
+    try:
+        ceiling = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        ceiling = 32768
+    low, high = (15000, ceiling) if ceiling > 20000 else (33000, 60999)
+    for _ in range(1000):
+        port = low + secrets.randbelow(high - low)
+        if port in _handed_out:
+            continue
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _handed_out:
-            _handed_out.add(port)
-            return port
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _handed_out.add(port)
+        return port
+    raise OSError(f"no free port between {low} and {high} on 127.0.0.1")
 
 
 def started_at(pid: int) -> str | None:

@@ -204,4 +204,4 @@ def test_the_engine_starts_shows_its_demo_and_ends(installed: Installed, tmp_pat
         UNWIND_DATA_DIR=str(tmp_path / "data"),
     )  # fmt: skip
     document = json.loads(said[said.index("{") :])
-    assert document
+    assert document["demo"], said

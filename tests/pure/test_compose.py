@@ -109,8 +109,7 @@ def test_every_health_check_exists(name: str) -> None:
         return
     assert command[:3] == ["python", "-m", "scripts.probe"]
     assert importlib.util.find_spec("scripts.probe") is not None
-    expected = {"serve": ["process"], "serve-module": ["module", service["command"][1]]}[service["command"][0]]
-    assert command[3:] == (["web"] if service["command"] == ["serve", "--roles", "web"] else expected)
+    assert command[3:] == (["web"] if service["command"] == ["serve", "--roles", "web"] else ["process"])
 
 
 @pytest.mark.parametrize("name", SERVICES)
