@@ -70,7 +70,7 @@ FIGURES: Final = (
         at_least=0.1,
         goal=0.02,
         unit="per run",
-        beside=("relay", "checkpoints", "heartbeats", "all_commits"),
+        beside=("relay", "checkpoints", "heartbeats", "projector", "all_commits"),
     ),
     Figure(
         name="transactions_idle",
@@ -79,7 +79,7 @@ FIGURES: Final = (
         at_least=7,
         goal=6,
         unit="per run",
-        beside=("relay", "checkpoints", "heartbeats", "all_commits"),
+        beside=("relay", "checkpoints", "heartbeats", "projector", "all_commits"),
     ),
     Figure(
         name="embedded_vs_dbos",

@@ -299,11 +299,26 @@ def _steps(report: Report) -> float:
     return report.runs * STEPS / report.seconds
 
 
+KINDS: Final = {
+    "relay": ("claim_outbox", "settle_outbox"),
+    "checkpoints": ("checkpoint",),
+    "projector": ("read_log", "head"),
+    "heartbeats": ("heartbeat",),
+    "takeover": ("declare_dead", "claim_runs"),
+    "admission": ("queued_runs",),
+    "timers": ("due_timers",),
+    "inputs": ("claim_inputs",),
+}
+"""Which functions of the database each kind of background transaction calls."""
+
+
 def _transactions(report: Report) -> Round:
-    """Append transactions by the engine's own count; beside it every commit of the database and the calls of its
-    functions, per run."""
+    """Append transactions by the engine's own count; beside it every commit of the database and what asked for it, per
+    run.
+    """
     beside = {"all_commits": report.commits / report.counted}
-    beside |= {name: calls / report.counted for name, calls in report.calls.items() if calls}
+    for kind, functions in KINDS.items():
+        beside[kind] = sum(report.calls.get(name, 0) for name in functions) / report.counted
     return Round(report.appends / report.counted, beside)
 
 

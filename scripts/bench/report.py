@@ -47,7 +47,7 @@ def bench(names: Sequence[str], *, quick: bool, peer: str, postgres_url: str, ra
             _spell(one.figure.at_least),
             _spell(one.figure.goal),
             one.verdict,
-            _beside(one.beside),
+            _beside(one.figure.beside, one.beside),
         )
         for one in measured
     ]
@@ -88,7 +88,7 @@ def page(document: dict[str, Any]) -> str:
             _spell(row["at_least"]),
             _spell(row["goal"]),
             row["verdict"],
-            _beside(row["beside"]),
+            _beside(_COLUMNS[row["figure"]], row["beside"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, FOOT])
@@ -137,5 +137,8 @@ def _spell(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _beside(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {_spell(value)}" for name, value in values.items())
+_COLUMNS: Final = {figure.name: figure.beside for figure in FIGURES}
+
+
+def _beside(names: Sequence[str], values: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_spell(values[name])}" for name in names if name in values)
