@@ -159,7 +159,7 @@ class Run:
         return _Operation(name, lambda visit: SleepAsked(name, visit, seconds, until))
 
     def wait_for(
-        self, name: str, event: str, *, key: tuple[str, str], timeout_seconds: float | None = None
+        self, name: str, event: str, *, key: tuple[str, Any], timeout_seconds: float | None = None
     ) -> Awaitable[Any]:
         """Waits for the fact `event` whose declared correlation key `key[0]` equals `key[1]`; answers its data, or
         None after `timeout_seconds`.

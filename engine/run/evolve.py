@@ -75,6 +75,7 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.attributes = event.attributes
     state.started_at = event.at
     state.deadline = event.deadline
+    state.allowed = None if event.deadline is None else event.deadline - event.at
     state.queued = event.queued
     state.steps, state.waits, state.recorded, state.completions, state.incidents = {}, {}, {}, [], {}
 
@@ -258,15 +259,14 @@ def _incident_opened(state: RunState, event: ev.IncidentOpened) -> None:
 def _incident_resolved(state: RunState, event: ev.IncidentResolved) -> None:
     assert state.incidents is not None
     resolved = state.incidents.pop(event.incident, None)
-    if state.incidents or resolved is None or state.deadline is None:
+    if resolved is None or state.deadline is None:
         return
     assert state.parked_at is not None
-    assert state.started_at is not None
+    assert state.allowed is not None
     if resolved.reason == "run_timed_out":
         # Its time was up; the operator who lets it go on gives it its whole time again.
-        state.deadline = event.at + (state.deadline - state.started_at)
-        state.timed_out = False
-    else:
+        state.deadline, state.parked_at, state.timed_out = event.at + state.allowed, event.at, False
+    elif not state.incidents:
         state.deadline += event.at - state.parked_at
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
@@ -114,6 +114,8 @@ class RunState:
     attributes: Mapping[str, str] | None = None
     started_at: datetime | None = None
     deadline: datetime | None = None
+    allowed: timedelta | None = None
+    """How long the run may take, parks not counted."""
     queued: bool = False
     steps: dict[Key, Step] | None = None
     waits: dict[Key, Wait] | None = None
