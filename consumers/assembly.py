@@ -230,6 +230,7 @@ class Assembly:
     async def _start_projector(self) -> None:
         self.projector = Projector(self.store, self.vault, self.mapper, VIEWS, self.clock, self.metrics)
         await self.projector.start()
+        self._failing.append(self.projector.failed)
         self._parts.append(self.projector)
 
     async def _start_web(self) -> None:

@@ -102,6 +102,11 @@ class Projector:
                 return True
         return False
 
+    def failed(self) -> BaseException | None:
+        """The error that ended it, which none should."""
+        task = self._task
+        return task.exception() if task is not None and task.done() and not task.cancelled() else None
+
     async def catch_up(self) -> None:
         """Reads every lane to its present head, once, without a task: for tools and tests."""
         for lane in await self._store.lanes():

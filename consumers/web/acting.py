@@ -95,7 +95,10 @@ async def register_tenant(call: Call) -> Answer:
     """
     asked: models.RegisterTenant = call.body
     data = asked.model_dump(exclude={"tenant"})
-    return await begin(call, asked.tenant, TENANT_ONBOARDING, data, key=f"register-{asked.tenant}")
+    try:
+        return await begin(call, asked.tenant, TENANT_ONBOARDING, data, key=f"register-{asked.tenant}")
+    except Conflict:
+        raise Conflict("this tenant was registered with other details; choose another id", field="tenant") from None
 
 
 async def begin(

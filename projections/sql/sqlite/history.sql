@@ -28,8 +28,10 @@ CREATE TABLE IF NOT EXISTS history_runs (
     cost_micros      INTEGER NOT NULL,
     updated_at       TEXT    NOT NULL,
     ended_at         TEXT,
-    PRIMARY KEY (tenant, run_id)
+    PRIMARY KEY (run_id, tenant)
 ) STRICT, WITHOUT ROWID;
+-- Run ids are ordered by time, so both are in the order of the lists: the platform's and a tenant's.
+CREATE INDEX IF NOT EXISTS history_runs_by_tenant ON history_runs (tenant, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
@@ -41,7 +43,7 @@ CREATE TABLE IF NOT EXISTS history_timeline (
     first   INTEGER NOT NULL,
     last    INTEGER NOT NULL,
     entries BLOB    NOT NULL,
-    PRIMARY KEY (tenant, run_id, block)
+    PRIMARY KEY (run_id, tenant, block)
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS history_attributes (
@@ -64,7 +66,7 @@ INSERT INTO history_runs (
     steps, attempts, undone, cost_micros, updated_at, ended_at
 )
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
-ON CONFLICT (tenant, run_id) DO NOTHING;
+ON CONFLICT (run_id, tenant) DO NOTHING;
 
 -- name: history_run_update
 -- Guarded by version, so that an older state never replaces a newer one.
@@ -77,7 +79,7 @@ WHERE tenant = $1 AND run_id = $2 AND version < $3;
 -- A block grows at its end only; lines that it has already are not appended again.
 INSERT INTO history_timeline AS known (tenant, run_id, block, first, last, entries)
 VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (tenant, run_id, block) DO UPDATE
+ON CONFLICT (run_id, tenant, block) DO UPDATE
 SET last = excluded.last, entries = CAST(known.entries || excluded.entries AS BLOB)
 WHERE excluded.first = known.last + 1;
 
