@@ -151,28 +151,26 @@ def flatten(
                 rows["i"].append(
                     (n, tenant, new.kind, run, new.workflow, new.name, new.visit, source, event_id, new.body)
                 )
-        _reasons(rows, n, commit, stream, instants)
+        if commit.timers or commit.subscriptions or commit.awaits:
+            _reasons(rows, n, commit, stream, instants)
+        if commit.timers_cleared:
+            rows["tc"].extend((n, stream, key) for key in commit.timers_cleared)
+        if commit.subscriptions_dropped:
+            rows["ud"].extend((n, stream, name, visit) for name, visit in commit.subscriptions_dropped)
+        if commit.awaits_dropped:
+            rows["wd"].extend((n, tenant, command) for command in commit.awaits_dropped)
     return batch
 
 
 def _reasons(rows: Rows, n: int, commit: Commit, stream: Any, instants: Callable[[datetime], Any]) -> None:
     tenant = commit.tenant
-    if commit.timers:
-        last = {timer.key: timer for timer in commit.timers}
-        rows["t"].extend((n, tenant, stream, timer.key, instants(timer.due)) for timer in last.values())
-    if commit.timers_cleared:
-        rows["tc"].extend((n, stream, key) for key in commit.timers_cleared)
-    if commit.subscriptions:
-        rows["u"].extend(
-            (n, tenant, stream, s.name, s.visit, s.type, s.key_name, s.key_hash, instants(s.look_back))
-            for s in commit.subscriptions
-        )
-    if commit.subscriptions_dropped:
-        rows["ud"].extend((n, stream, name, visit) for name, visit in commit.subscriptions_dropped)
-    if commit.awaits:
-        rows["w"].extend((n, tenant, stream, w.command_id, w.step, w.visit, " ".join(w.types)) for w in commit.awaits)
-    if commit.awaits_dropped:
-        rows["wd"].extend((n, tenant, command) for command in commit.awaits_dropped)
+    last = {timer.key: timer for timer in commit.timers}
+    rows["t"].extend((n, tenant, stream, timer.key, instants(timer.due)) for timer in last.values())
+    rows["u"].extend(
+        (n, tenant, stream, s.name, s.visit, s.type, s.key_name, s.key_hash, instants(s.look_back))
+        for s in commit.subscriptions
+    )
+    rows["w"].extend((n, tenant, stream, w.command_id, w.step, w.visit, " ".join(w.types)) for w in commit.awaits)
 
 
 def _arrival(rows: Rows, n: int, commit: Commit, instants: Callable[[datetime], Any]) -> None:

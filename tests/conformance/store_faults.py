@@ -38,10 +38,10 @@ class KillConformance:
                 else:
                     appended = int(number) + 1
         victim.kill()
-        rest = (await victim.communicate())[0].decode().split()
-        numbers = [int(number) for number in rest[1::2]]
-        sent = max([sent, *numbers])
-        done = max([appended - 1, *(n for word, n in zip(rest[::2], numbers, strict=True) if word == "appended")])
+        rest = (await victim.communicate())[0].decode()
+        said = [line.split() for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+        sent = max([sent, *(int(number) for word, number in said if word == "sending")])
+        done = max([appended - 1, *(int(number) for word, number in said if word == "appended")])
         for known in range(done + 1):
             for commit in batch(known):
                 assert commit.stream is not None

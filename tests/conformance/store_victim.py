@@ -34,9 +34,9 @@ async def write(url: str, views: Path) -> None:
     epoch = await store.register("victim", ["all"])
     number = 0
     while True:
-        print("sending", number, flush=True)
+        print(f"sending {number}", flush=True)
         await store.append(batch(number), epoch=epoch)
-        print("appended", number, flush=True)
+        print(f"appended {number}", flush=True)
         number += 1
 
 

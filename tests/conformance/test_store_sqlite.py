@@ -3,16 +3,24 @@ file, a kill in mid-batch."""
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.store import Store, open_store
+from engine.store import Appended, Recorded, Store, open_store
+from engine.store.errors import CommitRefused, Unavailable
+from engine.store.es import open_recorder
+from engine.store.migrate import FOLDER
+from engine.store.statements import load
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
 from tests.conformance.store_faults import KillConformance, MigrationConformance
-from tests.conformance.store_making import NOW, Opening
+from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
 from tests.conformance.store_matching import MatchingConformance
 from tests.conformance.store_work import EpochConformance, LeaseConformance, OutboxConformance, TimerConformance
 
@@ -105,3 +113,75 @@ class TestKill(KillConformance):
 
 class TestMigrations(MigrationConformance):
     pass
+
+
+class TestFile:
+    async def test_the_log_and_the_start_keys_are_append_only_whoever_opens_the_file(
+        self, store: Store, epoch: int, location: tuple[str, Path]
+    ) -> None:
+        await open_a_run(store, epoch)
+        with closing(sqlite3.connect(location[0].removeprefix("sqlite://"))) as connection:
+            for table in ("log", "starts"):
+                for statement in (f"UPDATE {table} SET tenant = 'x'", f"DELETE FROM {table}"):
+                    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                        connection.execute(statement)
+
+    async def test_every_commit_is_synced_to_the_disk(self, location: tuple[str, Path]) -> None:
+        recorder = open_recorder(
+            Path(location[0].removeprefix("sqlite://")), load([FOLDER / "sqlite"], "sqlite"), lock_timeout_seconds=1
+        )
+        with recorder.writing() as cursor:
+            pragmas = [cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+        recorder.close()
+        assert pragmas == ["wal", 2]
+
+    async def test_a_position_is_never_given_twice(self, store: Store, epoch: int, location: tuple[str, Path]) -> None:
+        """Even when the newest rows are gone, as after a restore; a projection would otherwise take the new for the
+        old."""
+        await open_a_run(store, epoch)
+        last = await open_a_run(store, epoch)
+        with closing(sqlite3.connect(location[0].removeprefix("sqlite://"))) as connection, connection:
+            connection.execute("DROP TRIGGER log_no_delete")
+            connection.execute("DELETE FROM log WHERE originator_id = ?", (last.hex,))
+        await open_a_run(store, epoch)
+        assert [n.position for n in await store.read(0, after=0, limit=10)] == [1, 3]
+
+    async def test_waiting_callers_share_one_transaction(self, store: Store, epoch: int) -> None:
+        """Thirty callers at once: the first goes alone, whoever came meanwhile joins; all are in the log."""
+        commits = [started() for _ in range(30)]
+        outcomes = await asyncio.gather(*(append(store, epoch, commit) for commit in commits))
+        assert sorted(outcome.position for [outcome] in outcomes if isinstance(outcome, Appended)) == list(range(1, 31))
+
+    async def test_one_callers_poison_spares_those_who_share_its_transaction(self, store: Store, epoch: int) -> None:
+        bad = replace(started(), events=(Recorded("t", None),))  # type: ignore[arg-type]
+        batches = [[started()], [bad], [started()], [started()]]
+        answers = await asyncio.gather(*(append(store, epoch, *batch) for batch in batches), return_exceptions=True)
+        assert [isinstance(answer, CommitRefused) for answer in answers] == [False, True, False, False]
+        assert await store.head(0) == 3
+
+    async def test_two_processes_write_one_file_at_once(self, store: Store, epoch: int, opening: Opening) -> None:
+        other = await opening()
+        theirs = await other.register("other", ["all"])
+
+        async def write(s: Store, e: int) -> None:
+            for _ in range(30):
+                [outcome] = await append(s, e, started())
+                assert isinstance(outcome, Appended)
+
+        await asyncio.gather(write(store, epoch), write(other, theirs))
+        assert [n.position for n in await store.read(0, after=0, limit=100)] == list(range(1, 61))
+
+    async def test_a_busy_file_is_unavailable_and_answers_again_when_free(
+        self, location: tuple[str, Path], empty: tuple[str, Path]
+    ) -> None:
+        store = open_store(empty[0], views=empty[1], patience_seconds=1)
+        await store.migrate()
+        await store.start()
+        holder = sqlite3.connect(empty[0].removeprefix("sqlite://"), isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="locked"):
+            await store.register("late", ["all"])
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert await store.register("late", ["all"]) == 1
+        await store.stop()
