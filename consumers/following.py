@@ -27,6 +27,7 @@ HOLD: Final = "projection.hold"
 """Setting of tenant `*`: view to the instant until which a rebuild keeps live projectors away from it."""
 
 KNOWN_RUNS: Final = 50_000
+SLICE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,9 @@ class Follower:
         events: list[Decoded] = []
         keys: TenantKeys | None = None
         for at, one in enumerate(stored):
+            if at % SLICE == SLICE - 1:
+                # Runs are decided in the same loop: they must not wait for a whole batch to be opened.
+                await asyncio.sleep(0)
             if keys is None or keys.tenant != one.tenant:
                 keys = cached(one.tenant) or await self._vault.keys_for(one.tenant)
             try:

@@ -1,6 +1,6 @@
 """The projector: reads the log in lane order and writes the read models, rows and checkpoint in one transaction.
 
-    read 2,000 events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
+    read 1,000 events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
 
 Each event is opened once for all views. Several processes may run it: a checkpoint that moved under one makes that one
 stand by. An event that a view cannot take stops that view, loudly and alone; the others go on. It decides nothing and
@@ -33,8 +33,8 @@ from projections.usage import Usage
 VIEWS: Final[tuple[View, ...]] = (History(), Usage(), Audit(), Stats(), Approvals())
 """Every read model, in the order in which they are written."""
 
-BATCH: Final = 2_000
-PACE_SECONDS: Final = 0.04
+BATCH: Final = 1_000
+PACE_SECONDS: Final = 0.06
 """Pause after a small batch, so that a busy log is read in few large ones; the first event after a quiet time is read
 at once.
 """
