@@ -11,22 +11,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
-from contracts.envelope import format_time
 from contracts.problems import PayloadInvalid
 from engine.store import Store
 from engine.store.keys import Vault
 from projections import audit as chain
-from projections import stats
 from projections.history import BLOCK
+from projections.records import Record, approval_of, audit_of, day_of, entries_of, run_of, statistics_of
 from projections.steps import steps
-
-Record = dict[str, Any]
 
 ATTRIBUTE: Final = "attribute/"
 """Begins the index name of a searchable run attribute; the projector hashes under the same."""
@@ -119,7 +116,7 @@ class Reader:
             statement = "history_list_by_attribute"
             asked |= {"attribute": name, "hash": hashes[0], "old_hash": hashes[-1]}
         rows = await self._store.fetch(statement, tenant=tenant, **asked)
-        items = [_run(row) for row in rows[:limit]]
+        items = [run_of(row) for row in rows[:limit]]
         return Page(items, as_of, items[-1]["run_id"] if len(rows) > limit else None)
 
     async def run(self, tenant: str | None, run_id: UUID) -> Record | None:
@@ -128,7 +125,7 @@ class Reader:
         rows = await self._store.fetch("history_run", tenant=tenant, run_id=str(run_id))
         if not rows:
             return None
-        found = _run(rows[0])
+        found = run_of(rows[0])
         first = await self._store.fetch("history_timeline", tenant=tenant, run_id=str(run_id), from_block=0, limit=1)
         last_block = (rows[0]["version"] - 1) // BLOCK
         last = first
@@ -136,9 +133,9 @@ class Reader:
             last = await self._store.fetch(
                 "history_timeline", tenant=tenant, run_id=str(run_id), from_block=last_block, limit=1
             )
-        begun = _entries(first)[0]["event"]
+        begun = entries_of(first)[0]["event"]
         found |= {"data": begun.get("data"), "output": None, "error": None, "left": [], "as_of": as_of}
-        ending = _entries(last)[-1]
+        ending = entries_of(last)[-1]
         if ending["topic"] == "run.ended":
             event = ending["event"]
             found |= {"output": event.get("output"), "left": event.get("left") or [], "error": event.get("error")}
@@ -157,7 +154,7 @@ class Reader:
         )
         if not rows and not await self._store.fetch("history_run", tenant=tenant, run_id=str(run_id)):
             return None
-        entries = [entry for entry in _entries(rows) if entry["version"] > after]
+        entries = [entry for entry in entries_of(rows) if entry["version"] > after]
         more = len(entries) > limit
         return Page(entries[:limit], as_of, str(entries[limit - 1]["version"]) if more else None)
 
@@ -168,7 +165,7 @@ class Reader:
             rows = await self._store.fetch(
                 "history_timeline", tenant=tenant, run_id=str(run_id), from_block=block, limit=8
             )
-            for entry in _entries(rows):
+            for entry in entries_of(rows):
                 yield entry
             if len(rows) < 8:
                 return
@@ -183,7 +180,7 @@ class Reader:
         """All runs of one correlation id, oldest first."""
         as_of = await self.as_of("history")
         rows = await self._store.fetch("history_caused", tenant=tenant, correlation_id=correlation_id, limit=limit)
-        return Page([_run(row) for row in rows], as_of)
+        return Page([run_of(row) for row in rows], as_of)
 
     async def counts(self, tenant: str | None) -> dict[str, int]:
         """Open runs by status."""
@@ -212,7 +209,7 @@ class Reader:
             before_visit=last[2],
             limit=limit + 1,
         )
-        items = [_approval(row) for row in rows[:limit]]
+        items = [approval_of(row) for row in rows[:limit]]
         mark = None
         if len(rows) > limit:
             mark = orjson.dumps([items[-1]["run_id"], items[-1]["name"], items[-1]["visit"]]).decode()
@@ -229,7 +226,7 @@ class Reader:
                 "tenant": row["tenant"],
                 "open_runs": row["open_runs"],
                 "total_runs": row["total_runs"],
-                "days": [_day(day) for day in days if day["tenant"] == row["tenant"]],
+                "days": [day_of(day) for day in days if day["tenant"] == row["tenant"]],
             }
             for row in now
         ]
@@ -242,7 +239,7 @@ class Reader:
         started = await self._store.fetch("stats_started", tenant=tenant, **span)
         ended = await self._store.fetch("stats_ended", tenant=tenant, **span)
         keys = sorted({(row["tenant"], row["workflow"]) for row in (*started, *ended)})
-        return Page([_statistics(key, started, ended) for key in keys], as_of)
+        return Page([statistics_of(key, started, ended) for key in keys], as_of)
 
     async def audit(
         self,
@@ -264,7 +261,7 @@ class Reader:
             actor=actor,
             limit=limit + 1,
         )
-        items = [_audit(row) for row in rows[:limit]]
+        items = [audit_of(row) for row in rows[:limit]]
         return Page(items, as_of, str(items[-1]["number"]) if len(rows) > limit else None)
 
     async def audit_head(self, tenant: str) -> Record:
@@ -317,106 +314,3 @@ def parse_token(token: str) -> dict[int, int]:
         return {int(lane): int(position) for lane, position in parts}
     except ValueError:
         raise PayloadInvalid("as_of must be a token that this API gave, such as 0-42", field="as_of") from None
-
-
-def _entries(rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    return [orjson.loads(line) for row in rows for line in bytes(row["entries"]).splitlines()]
-
-
-def _time(value: Any) -> str | None:
-    if isinstance(value, datetime):
-        return format_time(value if value.tzinfo else value.replace(tzinfo=UTC))
-    return value if value is None else str(value)
-
-
-def _run(row: Mapping[str, Any]) -> Record:
-    return {
-        "run_id": str(row["run_id"]),
-        "tenant": row["tenant"],
-        "workflow": row["workflow"],
-        "workflow_version": row["workflow_version"],
-        "status": row["status"],
-        "business_state": row["business_state"],
-        "trigger": orjson.loads(row["trigger"]),
-        "initiator": row["initiator"],
-        "correlation_id": row["correlation_id"],
-        "causation_id": row["causation_id"],
-        "attributes": orjson.loads(row["attributes"]),
-        "started_at": _time(row["started_at"]),
-        "updated_at": _time(row["updated_at"]),
-        "ended_at": _time(row["ended_at"]),
-        "deadline": _time(row["deadline"]),
-        "parked": row["parked"],
-        "error_code": row["error_code"],
-        "error_message": row["error_message"],
-        "steps": row["steps"],
-        "attempts": row["attempts"],
-        "undone": row["undone"],
-        "cost": row["cost_micros"] / 1_000_000,
-        "version": row["version"],
-    }
-
-
-def _approval(row: Mapping[str, Any]) -> Record:
-    return {
-        "run_id": str(row["run_id"]),
-        "tenant": row["tenant"],
-        "name": row["name"],
-        "visit": row["visit"],
-        "workflow": row["workflow"],
-        "title": row["title"],
-        "role": row["role"],
-        "context": orjson.loads(row["context"]),
-        "requested_at": _time(row["requested_at"]),
-        "due": _time(row["due"]),
-        "state": row["state"],
-        "decided_by": row["decided_by"] or None,
-        "comment": row["comment"] or None,
-        "decided_at": _time(row["decided_at"]),
-    }
-
-
-def _day(row: Mapping[str, Any]) -> Record:
-    counters = ("runs_started", "runs_ended", "runs_failed", "steps", "attempts", "undos", "approvals")
-    return {"day": str(row["day"]), **{name: row[name] for name in counters}, "cost": row["cost_micros"] / 1_000_000}
-
-
-def _statistics(
-    key: tuple[str, str], started: Sequence[Mapping[str, Any]], ended: Sequence[Mapping[str, Any]]
-) -> Record:
-    mine = [row for row in ended if (row["tenant"], row["workflow"]) == key]
-    by_status: dict[str, int] = {}
-    for row in mine:
-        by_status[row["status"]] = by_status.get(row["status"], 0) + row["runs"]
-    total = sum(by_status.values())
-    counted = total - by_status.get("skipped", 0)
-    passed = sum(row["duration_micros"] for row in mine)
-    return {
-        "tenant": key[0],
-        "workflow": key[1],
-        "started": sum(row["runs"] for row in started if (row["tenant"], row["workflow"]) == key),
-        "ended": total,
-        "by_status": dict(sorted(by_status.items())),
-        "success_rate": by_status.get("succeeded", 0) / counted if counted else None,
-        "average_seconds": passed / total / 1_000_000 if total else None,
-        "p50_seconds": stats.percentile(mine, 0.5),
-        "p95_seconds": stats.percentile(mine, 0.95),
-        "longest_seconds": max((row["longest_micros"] for row in mine), default=0) / 1_000_000 if mine else None,
-        "cost": sum(row["cost_micros"] for row in mine) / 1_000_000,
-    }
-
-
-def _audit(row: Mapping[str, Any]) -> Record:
-    return {
-        "tenant": row["tenant"],
-        "number": row["number"],
-        "position": row["position"],
-        "stream": str(row["stream"]),
-        "kind": row["kind"],
-        "version": row["version"],
-        "topic": row["topic"],
-        "actor": row["actor"],
-        "details": orjson.loads(row["details"]),
-        "recorded_at": row["recorded_at"],
-        "hash": bytes(row["hash"]).hex(),
-    }

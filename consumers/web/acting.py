@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import uuid_utils
 
-from consumers.web import models
+from consumers.web import asked
 from consumers.web.dispatch import RequestInvalid
 from consumers.web.routes import Answer, Call
 from consumers.web.runs import tenant_of_run
@@ -20,20 +20,20 @@ _ALL_TENANTS = "tenancy."
 
 
 async def publish_event(call: Call) -> Answer:
-    asked: models.PublishEvent = call.body
-    tenant = call.tenant if call.tenant is not None else asked.tenantid
+    given: asked.PublishEvent = call.body
+    tenant = call.tenant if call.tenant is not None else given.tenantid
     if tenant is None:
         tenant = call.named_tenant
-    call.principal.require_tenant(asked.tenantid or tenant)
-    if asked.tenantid is not None and asked.tenantid != tenant:
+    call.principal.require_tenant(given.tenantid or tenant)
+    if given.tenantid is not None and given.tenantid != tenant:
         raise PayloadInvalid("tenantid and the tenant of the request differ; name one", field="tenantid")
-    document = asked.model_dump(exclude_none=True)
+    document = given.model_dump(exclude_none=True)
     document |= {
         "specversion": "1.0",
         "tenantid": tenant,
-        "id": asked.id or idempotency_key(call) or str(uuid_utils.uuid7()),
-        "source": asked.source or f"/modules/{asked.type.partition('.')[0]}",
-        "time": asked.time or format_time(call.deps.clock.now()),
+        "id": given.id or idempotency_key(call) or str(uuid_utils.uuid7()),
+        "source": given.source or f"/modules/{given.type.partition('.')[0]}",
+        "time": given.time or format_time(call.deps.clock.now()),
     }
     envelope: Envelope = from_document(document)
     await call.deps.door.publish(envelope)
@@ -51,23 +51,23 @@ async def publish_event(call: Call) -> Answer:
 
 
 async def start_run(call: Call) -> Answer:
-    asked: models.StartRun = call.body
+    given: asked.StartRun = call.body
     return await begin(
-        call, call.named_tenant, call.path("workflow"), asked.input, correlation_id=asked.correlation_id
+        call, call.named_tenant, call.path("workflow"), given.input, correlation_id=given.correlation_id
     )
 
 
 async def order_command(call: Call) -> Answer:
     """A direct command is a run of one step: the same record, the same audit, the same undo on cancel."""
-    asked: models.OrderCommand = call.body
+    given: asked.OrderCommand = call.body
     deps = call.deps
-    if asked.type is not None:
-        command = deps.registry.command(asked.type)
-        kind = asked.type
+    if given.type is not None:
+        command = deps.registry.command(given.type)
+        kind = given.type
         found = [name for name, spec in deps.plans.actions.items() if spec.command == kind]
         action = min(found, key=len) if found else ""
     else:
-        action = asked.action or ""
+        action = given.action or ""
         spec = deps.plans.actions.get(action)
         if spec is None or spec.command is None:
             raise NotFound(f"there is no command {action!r}; its module is not installed", field="action")
@@ -79,13 +79,13 @@ async def order_command(call: Call) -> Answer:
         wide = kind.startswith(_ALL_TENANTS) and call.principal.tenant is not None
         if "admin" not in call.principal.roles or wide:
             raise Forbidden(f"this needs the permission {permission}; ask an admin for a role that holds it")
-    data = deps.registry.check_command(kind, asked.data)
+    data = deps.registry.check_command(kind, given.data)
     return await begin(
         call,
         call.named_tenant,
         DIRECT_COMMAND,
         {"action": action, "input": data},
-        correlation_id=asked.correlation_id,
+        correlation_id=given.correlation_id,
     )
 
 
@@ -93,10 +93,10 @@ async def register_tenant(call: Call) -> Answer:
     """Starts the tenant's onboarding, under the new tenant. The tenant's id is the key: registering it again answers
     with the run that is doing it.
     """
-    asked: models.RegisterTenant = call.body
-    data = asked.model_dump(exclude={"tenant"})
+    given: asked.RegisterTenant = call.body
+    data = given.model_dump(exclude={"tenant"})
     try:
-        return await begin(call, asked.tenant, TENANT_ONBOARDING, data, key=f"register-{asked.tenant}")
+        return await begin(call, given.tenant, TENANT_ONBOARDING, data, key=f"register-{given.tenant}")
     except Conflict:
         raise Conflict("this tenant was registered with other details; choose another id", field="tenant") from None
 
@@ -137,45 +137,45 @@ async def begin(
 
 
 async def cancel_run(call: Call) -> Answer:
-    asked: models.Reason = call.body
+    given: asked.Reason = call.body
     tenant = await tenant_of_run(call)
-    await call.deps.door.cancel(tenant, call.run_id, by=call.principal.name, reason=asked.reason)
+    await call.deps.door.cancel(tenant, call.run_id, by=call.principal.name, reason=given.reason)
     return await _accepted(call)
 
 
 async def terminate_run(call: Call) -> Answer:
-    asked: models.Reason = call.body
+    given: asked.Reason = call.body
     tenant = await tenant_of_run(call)
-    await call.deps.door.terminate(tenant, call.run_id, by=call.principal.name, reason=asked.reason)
+    await call.deps.door.terminate(tenant, call.run_id, by=call.principal.name, reason=given.reason)
     return await _accepted(call)
 
 
 async def abandon_run(call: Call) -> Answer:
-    asked: models.Reason = call.body
+    given: asked.Reason = call.body
     tenant = await tenant_of_run(call)
-    await call.deps.door.abandon(tenant, call.run_id, by=call.principal.name, reason=asked.reason)
+    await call.deps.door.abandon(tenant, call.run_id, by=call.principal.name, reason=given.reason)
     return await _accepted(call)
 
 
 async def retry_run(call: Call) -> Answer:
-    asked: models.RetryRun = call.body
+    given: asked.RetryRun = call.body
     tenant = await tenant_of_run(call)
-    await call.deps.door.retry(tenant, call.run_id, by=call.principal.name, step=asked.step)
+    await call.deps.door.retry(tenant, call.run_id, by=call.principal.name, step=given.step)
     return await _accepted(call)
 
 
 async def skip_step(call: Call) -> Answer:
-    asked: models.SkipStep = call.body
+    given: asked.SkipStep = call.body
     tenant = await tenant_of_run(call)
     await call.deps.door.skip(
-        tenant, call.run_id, asked.step, asked.output, by=call.principal.name, reason=asked.reason
+        tenant, call.run_id, given.step, given.output, by=call.principal.name, reason=given.reason
     )
     return await _accepted(call)
 
 
 async def decide_approval(call: Call) -> Answer:
     """Only who holds the role that the approval asks for, or an admin, may decide."""
-    asked: models.Decide = call.body
+    given: asked.Decide = call.body
     tenant, name = await tenant_of_run(call), call.path("name")
     state = await call.deps.door.state(tenant, call.run_id)
     wait = next((wait for wait in state.open_waits() if wait.kind == "approval" and wait.name == name), None)
@@ -185,7 +185,7 @@ async def decide_approval(call: Call) -> Answer:
     if role not in call.principal.roles and "admin" not in call.principal.roles:
         raise Forbidden(f"this approval asks for the role {role}")
     await call.deps.door.decide_approval(
-        tenant, call.run_id, name, approved=asked.approved, by=call.principal.name, comment=asked.comment
+        tenant, call.run_id, name, approved=given.approved, by=call.principal.name, comment=given.comment
     )
     return await _accepted(call)
 

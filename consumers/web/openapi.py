@@ -13,7 +13,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from consumers.web import models
+from consumers.web import told
 from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, Route
 from contracts.version import __version__
 
@@ -73,7 +73,7 @@ def render(routes: Sequence[Route]) -> bytes:
 
 
 def _schemas(routes: Sequence[Route]) -> Document:
-    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(models.Problem, "serialization"): None}
+    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(told.Problem, "serialization"): None}
     for route in routes:
         wanted[route.answer, "serialization"] = None
         if route.body is not None:
@@ -156,5 +156,5 @@ def _responses(route: Route) -> Document:
 
 
 def _problem(text: str) -> Document:
-    schema = {"$ref": REF.format(model=models.Problem.__name__)}
+    schema = {"$ref": REF.format(model=told.Problem.__name__)}
     return {"description": text, "content": {"application/problem+json": {"schema": schema}}}

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 
-from consumers.web import models
+from consumers.web import asked
 from consumers.web.dispatch import RequestInvalid, uuid_text
 from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
@@ -20,7 +20,7 @@ STORY_RUNS = 200
 
 
 async def list_runs(call: Call) -> Answer:
-    query: models.RunsQuery = call.query
+    query: asked.RunsQuery = call.query
     attribute = None
     if query.attribute is not None:
         name, _, value = query.attribute.partition(":")
@@ -46,7 +46,7 @@ async def get_run(call: Call) -> Answer:
 
 
 async def get_timeline(call: Call) -> Answer:
-    query: models.TimelineQuery = call.query
+    query: asked.TimelineQuery = call.query
     page = await call.deps.reader.timeline(
         call.tenant, call.run_id, after=_number(query.cursor) or 0, limit=query.limit
     )

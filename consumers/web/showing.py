@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from consumers.web import models
+from consumers.web import asked
 from consumers.web.dispatch import RequestInvalid, uuid_text
 from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
@@ -25,7 +25,7 @@ _SHOWN_ATTRIBUTES = (
 
 
 async def list_approvals(call: Call) -> Answer:
-    query: models.ApprovalsQuery = call.query
+    query: asked.ApprovalsQuery = call.query
     page = await call.deps.reader.approvals(
         call.tenant,
         state=None if query.state == "any" else query.state,
@@ -37,7 +37,7 @@ async def list_approvals(call: Call) -> Answer:
 
 
 async def list_dead_letters(call: Call) -> Answer:
-    query: models.DeadLettersQuery = call.query
+    query: asked.DeadLettersQuery = call.query
     found = await call.deps.store.dead_letters(
         tenant=call.tenant,
         state=None if query.state == "any" else query.state,
@@ -89,7 +89,7 @@ async def get_stats(call: Call) -> Answer:
 
 
 async def list_audit(call: Call) -> Answer:
-    query: models.AuditQuery = call.query
+    query: asked.AuditQuery = call.query
     if query.cursor is not None and not (query.cursor.isascii() and query.cursor.isdigit() and len(query.cursor) < 18):
         raise RequestInvalid("cursor must be the `next` of the page before", field="cursor")
     page = await call.deps.reader.audit(
@@ -108,7 +108,7 @@ async def get_audit_head(call: Call) -> Answer:
 
 
 async def verify_audit(call: Call) -> Answer:
-    query: models.VerifyQuery = call.query
+    query: asked.VerifyQuery = call.query
     verdict = await call.deps.reader.verify_audit(call.named_tenant, against_log=query.against_log)
     return Answer(
         content={
@@ -145,7 +145,7 @@ def _page(page: Page) -> Answer:
 
 
 def _span(call: Call) -> tuple[Any, Any]:
-    query: models.SpanQuery = call.query
+    query: asked.SpanQuery = call.query
     today = call.deps.clock.now().date()
     last = query.to_day or today
     return query.from_day or last - timedelta(days=30), last

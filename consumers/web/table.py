@@ -6,148 +6,148 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.web import acting, hooks, models, runs, showing
+from consumers.web import acting, asked, hooks, runs, showing, told
 from consumers.web.routes import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="POST", path="/v1/events", handler=acting.publish_event, tag="events", permission="events.publish",
         summary="Publish an event: a whole envelope, or a type and its data",
-        body=models.PublishEvent, answer=models.Published, status=202, key=True,
+        body=asked.PublishEvent, answer=told.Published, status=202, key=True,
     ),
     Route(
         method="GET", path="/v1/workflows", handler=showing.list_workflows, tag="workflows",
         permission="workflows.read", summary="Workflows that this engine can run",
-        query=models.Query, answer=models.Workflows,
+        query=asked.Query, answer=told.Workflows,
     ),
     Route(
         method="POST", path="/v1/workflows/{workflow}/runs", handler=acting.start_run, tag="runs",
         permission="runs.start", summary="Start a run; the same Idempotency-Key answers with the original run",
-        body=models.StartRun, query=models.Query, answer=models.RunBegun, status=202, key=True,
+        body=asked.StartRun, query=asked.Query, answer=told.RunBegun, status=202, key=True,
     ),
     Route(
         method="POST", path="/v1/commands", handler=acting.order_command, tag="runs", permission="runs.start",
         summary="Order one command of a module, recorded and audited as a run of one step",
-        body=models.OrderCommand, query=models.Query, answer=models.RunBegun, status=202, key=True,
+        body=asked.OrderCommand, query=asked.Query, answer=told.RunBegun, status=202, key=True,
     ),
     Route(
         method="GET", path="/v1/runs", handler=runs.list_runs, tag="runs", permission="runs.read",
-        summary="Runs, newest first", query=models.RunsQuery, answer=models.Runs, view="history",
+        summary="Runs, newest first", query=asked.RunsQuery, answer=told.Runs, view="history",
     ),
     Route(
         method="GET", path="/v1/runs/{run_id}", handler=runs.get_run, tag="runs", permission="runs.read",
         summary="One run with its data, output and error",
-        query=models.Reading, answer=models.RunDetail, view="history",
+        query=asked.Reading, answer=told.RunDetail, view="history",
     ),
     Route(
         method="GET", path="/v1/runs/{run_id}/timeline", handler=runs.get_timeline, tag="runs", permission="runs.read",
         summary="Everything that happened to a run, in order",
-        query=models.TimelineQuery, answer=models.Timeline, view="history",
+        query=asked.TimelineQuery, answer=told.Timeline, view="history",
     ),
     Route(
         method="GET", path="/v1/runs/{run_id}/steps", handler=runs.get_steps, tag="runs", permission="runs.read",
         summary="The steps of a run: input, output, error, attempts, duration, cost, undo",
-        query=models.Reading, answer=models.Steps, view="history",
+        query=asked.Reading, answer=told.Steps, view="history",
     ),
     Route(
         method="GET", path="/v1/runs/{run_id}/explain", handler=runs.explain_run, tag="runs", permission="runs.read",
-        summary="Why a run is not moving, and what will move it", query=models.Query, answer=models.Explanation,
+        summary="Why a run is not moving, and what will move it", query=asked.Query, answer=told.Explanation,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/cancel", handler=acting.cancel_run, tag="runs", permission="runs.cancel",
-        summary="Stop a run and undo what it did", body=models.Reason, query=models.Query, answer=models.Accepted,
+        summary="Stop a run and undo what it did", body=asked.Reason, query=asked.Query, answer=told.Accepted,
         status=202,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/terminate", handler=acting.terminate_run, tag="runs",
         permission="runs.terminate", summary="Close a run at once, undo nothing, list what is left",
-        body=models.Reason, query=models.Query, answer=models.Accepted, status=202,
+        body=asked.Reason, query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/retry", handler=acting.retry_run, tag="runs", permission="runs.retry",
         summary="Try what is parked again",
-        body=models.RetryRun, query=models.Query, answer=models.Accepted, status=202,
+        body=asked.RetryRun, query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/skip", handler=acting.skip_step, tag="runs", permission="runs.skip",
         summary="Go on as if a parked step had answered this output",
-        body=models.SkipStep, query=models.Query, answer=models.Accepted, status=202,
+        body=asked.SkipStep, query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/abandon", handler=acting.abandon_run, tag="runs",
         permission="runs.abandon", summary="Give a parked run up and undo what it did",
-        body=models.Reason, query=models.Query, answer=models.Accepted, status=202,
+        body=asked.Reason, query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
         method="GET", path="/v1/approvals", handler=showing.list_approvals, tag="approvals",
         permission="approvals.read", summary="Approvals, open ones unless asked otherwise",
-        query=models.ApprovalsQuery, answer=models.Approvals, view="approvals",
+        query=asked.ApprovalsQuery, answer=told.Approvals, view="approvals",
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/approvals/{name}", handler=acting.decide_approval, tag="approvals",
         permission="approvals.decide", summary="Approve or reject",
-        body=models.Decide, query=models.Query, answer=models.Accepted, status=202,
+        body=asked.Decide, query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
         method="GET", path="/v1/causation/{correlation_id}", handler=runs.get_story, tag="runs", permission="runs.read",
-        summary="The causal tree of one correlation id", query=models.Reading, answer=models.Story, view="history",
+        summary="The causal tree of one correlation id", query=asked.Reading, answer=told.Story, view="history",
     ),
     Route(
         method="GET", path="/v1/dead-letters", handler=showing.list_dead_letters, tag="dead letters",
         permission="deadletters.read", summary="Messages that nobody could use",
-        query=models.DeadLettersQuery, answer=models.DeadLetters,
+        query=asked.DeadLettersQuery, answer=told.DeadLetters,
     ),
     Route(
         method="GET", path="/v1/dead-letters/{letter_id}", handler=showing.get_dead_letter, tag="dead letters",
         permission="deadletters.read", summary="One dead letter with its message, redacted",
-        query=models.Query, answer=models.DeadLetterDetail,
+        query=asked.Query, answer=told.DeadLetterDetail,
     ),
     Route(
         method="POST", path="/v1/dead-letters/{letter_id}/redrive", handler=showing.redrive_dead_letter,
         tag="dead letters", permission="deadletters.redrive", summary="Send it again, byte for byte; once only",
-        body=models.Reason, query=models.Query, answer=models.Settled,
+        body=asked.Reason, query=asked.Query, answer=told.Settled,
     ),
     Route(
         method="POST", path="/v1/dead-letters/{letter_id}/discard", handler=showing.discard_dead_letter,
         tag="dead letters", permission="deadletters.discard", summary="Give it up",
-        body=models.Reason, query=models.Query, answer=models.Settled,
+        body=asked.Reason, query=asked.Query, answer=told.Settled,
     ),
     Route(
         method="GET", path="/v1/usage", handler=showing.get_usage, tag="reports", permission="usage.read",
-        summary="Quota usage per tenant: now and per day", query=models.SpanQuery, answer=models.Usage, view="usage",
+        summary="Quota usage per tenant: now and per day", query=asked.SpanQuery, answer=told.Usage, view="usage",
     ),
     Route(
         method="GET", path="/v1/stats", handler=showing.get_stats, tag="reports", permission="stats.read",
         summary="Runs per workflow by outcome, durations, cost",
-        query=models.StatsQuery, answer=models.Statistics, view="stats",
+        query=asked.StatsQuery, answer=told.Statistics, view="stats",
     ),
     Route(
         method="GET", path="/v1/audit", handler=showing.list_audit, tag="audit", permission="audit.read",
-        summary="Who did what, newest first", query=models.AuditQuery, answer=models.AuditEntries, view="audit",
+        summary="Who did what, newest first", query=asked.AuditQuery, answer=told.AuditEntries, view="audit",
     ),
     Route(
         method="GET", path="/v1/audit/head", handler=showing.get_audit_head, tag="audit", permission="audit.read",
-        summary="The end of the tenant's chain", query=models.Reading, answer=models.AuditHead, view="audit",
+        summary="The end of the tenant's chain", query=asked.Reading, answer=told.AuditHead, view="audit",
     ),
     Route(
         method="GET", path="/v1/audit/verify", handler=showing.verify_audit, tag="audit", permission="audit.read",
         summary="Walk the tenant's chain and say whether it holds",
-        query=models.VerifyQuery, answer=models.AuditVerdict, view="audit",
+        query=asked.VerifyQuery, answer=told.AuditVerdict, view="audit",
     ),
     Route(
         method="POST", path="/v1/tenants", handler=acting.register_tenant, tag="tenants", permission="tenants.create",
         summary="Register a tenant and begin its onboarding",
-        body=models.RegisterTenant, answer=models.RunBegun, status=202,
+        body=asked.RegisterTenant, answer=told.RunBegun, status=202,
     ),
     Route(
         method="POST", path="/hooks/{tenant}/{path:.+}", handler=hooks.start_by_hook, tag="webhooks", permission=None,
         summary="Start the workflow that declares this path; proven by a token or a signature over the body",
-        answer=models.RunBegun, status=202, signed=True, key=True,
+        answer=told.RunBegun, status=202, signed=True, key=True,
     ),
     Route(
         method="POST", path="/signup", handler=hooks.start_by_signup, tag="webhooks", permission=None,
         summary="Start the sign-up workflow; proven by a token or a signature over the body",
-        answer=models.RunBegun, status=202, signed=True, key=True,
+        answer=told.RunBegun, status=202, signed=True, key=True,
     ),
 )  # fmt: skip
 

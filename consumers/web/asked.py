@@ -1,0 +1,176 @@
+"""What goes in over HTTP, as pydantic models: queries and bodies. Unknown fields are refused; bodies are read strictly.
+Answers are in `consumers.web.told`; the OpenAPI document is written from both.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from contracts.run_events import RunStatus
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Remark = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")]
+TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Json = Any
+
+
+class Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+# ------------------------------------------------------------------------------------------------------------- queries
+
+
+class Query(BaseModel):
+    """Query parameters are texts; they are read leniently, unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: TenantName | None = Field(None, description="The tenant that a platform token acts for, as X-Tenant")
+
+
+class Reading(Query):
+    as_of: str | None = Field(
+        None, max_length=200, description="Wait until the read model has seen this position (from Unwind-As-Of)"
+    )
+
+
+class Listing(Reading):
+    limit: int = Field(25, ge=1, le=200)
+    cursor: str | None = Field(None, max_length=400, description="`next` of the page before")
+
+
+class RunsQuery(Listing):
+    status: str | None = Field(None, max_length=200, description="One status, or several with commas")
+    workflow: Text | None = None
+    correlation_id: Text | None = None
+    business_state: Text | None = None
+    attribute: str | None = Field(
+        None, max_length=400, pattern=r"^[^\x00:]+:[^\x00]*$", description="`name:value` of a declared run attribute"
+    )
+
+    @field_validator("status")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        known = RunStatus.__args__  # type: ignore[attr-defined]
+        unknown = [status for status in (value or "").split(",") if status and status not in known]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} is no run status; known are {', '.join(known)}")
+        return value
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        return tuple(status for status in (self.status or "").split(",") if status)
+
+
+class TimelineQuery(Listing):
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class ApprovalsQuery(Listing):
+    state: Literal["open", "approved", "rejected", "timed_out", "closed", "any"] = "open"
+    run_id: str | None = Field(None, max_length=64)
+
+
+class DeadLettersQuery(Query):
+    state: Literal["dead", "redriven", "discarded", "any"] = "dead"
+    limit: int = Field(25, ge=1, le=200)
+    cursor: str | None = Field(None, max_length=64)
+
+
+class SpanQuery(Reading):
+    from_day: date | None = Field(None, description="First UTC day; 30 days ago unless given")
+    to_day: date | None = Field(None, description="Last UTC day; today unless given")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.from_day and self.to_day and self.from_day > self.to_day:
+            raise ValueError("from_day must not be after to_day")
+        return self
+
+
+class StatsQuery(SpanQuery):
+    workflow: Text | None = None
+
+
+class AuditQuery(Listing):
+    run_id: str | None = Field(None, max_length=64, description="Entries of one run (or other stream)")
+    topic: Text | None = None
+    actor: Text | None = None
+
+
+class VerifyQuery(Reading):
+    against_log: bool = Field(False, description="Also compare every event of the log with the chain")
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+
+
+class PublishEvent(Asked):
+    """Either a whole CloudEvents envelope (`specversion` and all), or just `type` and `data`: the rest is filled in."""
+
+    type: Text
+    data: dict[str, Json] = Field(default_factory=dict)
+    id: Text | None = Field(None, description="The dedup key; the Idempotency-Key header does the same")
+    source: Text | None = None
+    time: Instant | None = None
+    subject: Text | None = None
+    tenantid: TenantName | None = None
+    correlationid: Text | None = None
+    causationid: Text | None = None
+    traceparent: Text | None = None
+    dataschema: Text | None = None
+    specversion: Literal["1.0"] | None = None
+    datacontenttype: Literal["application/json"] | None = None
+
+
+class StartRun(Asked):
+    input: dict[str, Json] = Field(default_factory=dict, description="The run's data, as its workflow expects it")
+    correlation_id: Text | None = Field(None, description="Ties the run to a story that began elsewhere")
+
+
+class OrderCommand(Asked):
+    """Exactly one of `action` and `type` names the command."""
+
+    action: Text | None = Field(None, description="Such as identity.create_user")
+    type: Text | None = Field(None, description="Such as identity.CreateUserV1")
+    data: dict[str, Json] = Field(default_factory=dict)
+    correlation_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if (self.action is None) == (self.type is None):
+            raise ValueError("name the command by action or by type, one of them")
+        return self
+
+
+class Reason(Asked):
+    reason: Remark = ""
+
+
+class RetryRun(Asked):
+    step: Text | None = Field(None, description="Only this parked step; otherwise everything that is parked")
+
+
+class SkipStep(Asked):
+    step: Text
+    output: Json = Field(None, description="What the run goes on with; must fit the action's declared outcome")
+    reason: Remark = ""
+
+
+class Decide(Asked):
+    approved: bool
+    comment: Remark = ""
+
+
+class RegisterTenant(Asked):
+    tenant: TenantName = Field(description="The new tenant's id")
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+    owner_email: Annotated[str, StringConstraints(min_length=3, max_length=320, pattern=r"^[^\x00\s@]+@[^\x00\s@]+$")]
+    owner_name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+    edition: Literal["free", "standard", "enterprise"] = "standard"
+    trial: bool = True

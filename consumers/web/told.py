@@ -1,0 +1,332 @@
+"""What goes out over HTTP, as pydantic models: a route answers with its model and nothing that it does not declare.
+Payloads (`data`, `input`, `output`) are any JSON, redacted.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from consumers.web.asked import Instant
+from contracts.run_events import RunStatus
+
+Json = Any
+
+
+class Told(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Problem(Told):
+    """RFC 9457. `code` is stable; `field` names what is to blame."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | None = None
+
+
+class Published(Told):
+    id: str
+    source: str
+    type: str
+    tenant: str
+    correlation_id: str | None
+    as_of: str
+
+
+class RunBegun(Told):
+    """`duplicate`: the key was known, and `run_id` is the original run."""
+
+    run_id: str
+    tenant: str
+    workflow: str
+    duplicate: bool
+    correlation_id: str | None = None
+    as_of: str
+
+
+class Accepted(Told):
+    """What was asked is recorded; the run's owner acts on it."""
+
+    run_id: str
+    accepted: bool = True
+    as_of: str
+
+
+class Run(Told):
+    run_id: str
+    tenant: str
+    workflow: str
+    workflow_version: int
+    status: RunStatus
+    business_state: str | None = Field(description="The state that the saga itself named last, such as Active")
+    trigger: dict[str, Json]
+    initiator: str
+    correlation_id: str
+    causation_id: str | None
+    attributes: dict[str, Json]
+    started_at: Instant
+    updated_at: Instant
+    ended_at: Instant | None
+    deadline: Instant | None
+    parked: str | None = Field(description="Why it waits for an operator")
+    error_code: str | None
+    error_message: str | None
+    steps: int
+    attempts: int
+    undone: int
+    cost: float
+    version: int = Field(description="Number of its events")
+
+
+class RunDetail(Run):
+    data: Json = Field(description="What the trigger brought, redacted")
+    output: Json = None
+    error: Json = None
+    left: list[str] = Field(description="Steps whose effects were not undone")
+    as_of: str
+
+
+class Runs(Told):
+    items: list[Run]
+    next: str | None = None
+    as_of: str
+
+
+class Entry(Told):
+    version: int
+    topic: str
+    position: int
+    event: dict[str, Json]
+
+
+class Timeline(Told):
+    items: list[Entry]
+    next: str | None = None
+    as_of: str
+
+
+class Attempt(Told):
+    attempt: int
+    started_at: Instant
+    ended_at: Instant | None
+    error: Json
+    retry_at: Instant | None
+
+
+class Undo(Told):
+    action: str
+    status: Literal["none", "open", "backoff", "parked", "done"]
+    attempts: list[Attempt]
+    output: Json
+
+
+class Step(Told):
+    step: str
+    visit: int
+    key: str = Field(description="Idempotency key, the same for every attempt")
+    action: str
+    kind: str
+    status: Literal["open", "backoff", "parked", "succeeded", "failed", "skipped", "cancelled"]
+    input: Json
+    output: Json
+    error: Json
+    cost: float
+    started_at: Instant
+    ended_at: Instant | None
+    duration_seconds: float | None
+    ambiguous: bool
+    attempts: list[Attempt]
+    undo: Undo | None
+
+
+class Steps(Told):
+    items: list[Step]
+    as_of: str
+
+
+class Explanation(Told):
+    run_id: str
+    status: RunStatus
+    sentence: str
+    branches: list[str]
+    wakes: dict[str, list[dict[str, Json]]] = Field(description="Every recorded reason that will move the run")
+
+
+class Approval(Told):
+    run_id: str
+    tenant: str
+    name: str
+    visit: int
+    workflow: str
+    title: str
+    role: str
+    context: Json
+    requested_at: Instant
+    due: Instant | None
+    state: str
+    decided_by: str | None
+    comment: str | None
+    decided_at: Instant | None
+
+
+class Approvals(Told):
+    items: list[Approval]
+    next: str | None = None
+    as_of: str
+
+
+class DeadLetter(Told):
+    id: str
+    tenant: str
+    reason: str
+    detail: str
+    source: str
+    routing_key: str
+    event_id: str | None
+    type: str | None
+    state: str
+    created_at: Instant
+    settled_at: Instant | None
+    settled_by: str | None
+
+
+class DeadLetters(Told):
+    items: list[DeadLetter]
+    next: str | None = None
+
+
+class DeadLetterDetail(DeadLetter):
+    attempts: list[dict[str, Json]]
+    headers: dict[str, Json]
+    size: int = Field(description="Bytes of the message as received")
+    sha256: str = Field(description="Digest of the message as received; a redrive sends these bytes")
+    envelope: Json = Field(description="The message, redacted")
+
+
+class Settled(Told):
+    """`changed` False: it was settled before, and nothing happened."""
+
+    id: str
+    changed: bool
+    state: str
+
+
+class UsageDay(Told):
+    day: date
+    runs_started: int
+    runs_ended: int
+    runs_failed: int
+    steps: int
+    attempts: int
+    undos: int
+    approvals: int
+    cost: float
+
+
+class TenantUsage(Told):
+    tenant: str
+    open_runs: int
+    total_runs: int
+    days: list[UsageDay]
+
+
+class Usage(Told):
+    items: list[TenantUsage]
+    as_of: str
+
+
+class WorkflowStats(Told):
+    tenant: str
+    workflow: str
+    started: int
+    ended: int
+    by_status: dict[str, int]
+    success_rate: float | None
+    average_seconds: float | None
+    p50_seconds: float | None
+    p95_seconds: float | None
+    longest_seconds: float | None
+    cost: float
+
+
+class Statistics(Told):
+    items: list[WorkflowStats]
+    as_of: str
+
+
+class AuditEntry(Told):
+    tenant: str
+    number: int
+    position: int
+    stream: str
+    kind: str
+    version: int
+    topic: str
+    actor: str
+    details: dict[str, Json]
+    recorded_at: Instant
+    hash: str
+
+
+class AuditEntries(Told):
+    items: list[AuditEntry]
+    next: str | None = None
+    as_of: str
+
+
+class AuditHead(Told):
+    tenant: str
+    number: int
+    hash: str
+    as_of: str
+
+
+class AuditVerdict(Told):
+    tenant: str
+    holds: bool
+    entries: int
+    head: str
+    position: int
+    broken: str | None
+
+
+class Node(Told):
+    """A message or a run, and what it led to."""
+
+    kind: Literal["request", "event", "run", "step", "undo", "fact"]
+    id: str
+    name: str
+    status: str | None = None
+    at: Instant | None = None
+    run_id: str | None = None
+    children: list[Node] = Field(default_factory=list)
+
+
+class Story(Told):
+    """Everything of one correlation id as a tree, from what began it to its last step."""
+
+    correlation_id: str
+    roots: list[Node]
+    runs: int
+    as_of: str
+
+
+class Workflow(Told):
+    name: str
+    version: int
+    versions: list[int]
+    events: list[str]
+    hook: str | None
+    attributes: list[str]
+
+
+class Workflows(Told):
+    items: list[Workflow]
