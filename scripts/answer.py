@@ -45,13 +45,19 @@ def table(
         if not materialised:
             return Text(empty)
         grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            grid.add_column(column, overflow="fold")
+        for number, column in enumerate(columns):
+            # What names the row is copied from the screen: it must stay in one piece.
+            grid.add_column(column, overflow="fold", no_wrap=number == 0)
         for row in materialised:
             grid.add_row(*row)
         return grid
 
     return shown
+
+
+def instant(text: str | None) -> str | None:
+    """An RFC 3339 instant as people read it, to the second; documents keep the whole."""
+    return None if text is None else text[:19].replace("T", " ")
 
 
 def pairs(values: Mapping[str, object]) -> Callable[[], RenderableType]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.answer import Answer, pairs, stacked, table
+from scripts.answer import Answer, instant, pairs, stacked, table
 from scripts.border import verb
 from scripts.verbs.runs import Tenant, spell
 
@@ -34,7 +34,7 @@ async def list_letters(
             letter["type"],
             letter["reason"],
             letter["state"],
-            letter["created_at"],
+            instant(letter["created_at"]),
             letter["detail"],
         )
         for letter in page["items"]

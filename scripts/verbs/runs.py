@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scripts.answer import Answer, pairs, stacked, table
+from scripts.answer import Answer, instant, pairs, stacked, table
 from scripts.border import verb
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def list_runs(
             run["workflow"],
             run["status"],
             run["business_state"],
-            run["started_at"],
+            instant(run["started_at"]),
             run["error_code"],
         )
         for run in page["items"]
@@ -117,7 +117,7 @@ async def timeline(run: RunId, tenant: Tenant = None) -> Answer:
     rows = [
         (
             entry["version"],
-            entry["event"].get("at"),
+            instant(entry["event"].get("at")),
             entry["topic"],
             entry["event"].get("step") or entry["event"].get("name"),
         )
@@ -136,7 +136,7 @@ async def explain(run: RunId, tenant: Tenant = None) -> Answer:
     lines = [found["sentence"]]
     if len(found["branches"]) > 1:
         lines += [f"  - {branch}" for branch in found["branches"]]
-    wakes = [f"  {kind}: {spell(row)}" for kind, rows in found["wakes"].items() for row in rows]
+    wakes = [f"  {kind.removesuffix('s')}: {_wake(row)}" for kind, rows in found["wakes"].items() for row in rows]
     if wakes:
         lines += ["It will be moved by:", *wakes]
     return Answer(found, "\n".join(lines))
@@ -210,8 +210,8 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
             "initiator": run["initiator"],
             "correlation id": run["correlation_id"],
             "attributes": spell(run["attributes"]),
-            "started": run["started_at"],
-            "ended": run["ended_at"],
+            "started": instant(run["started_at"]),
+            "ended": instant(run["ended_at"]),
             "parked": run["parked"],
             "error": error,
             "output": None if run.get("output") is None else spell(run["output"]),
@@ -235,6 +235,19 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
         "",
         table(("STEP", "ACTION", "STATUS", "ATTEMPTS", "TOOK", "UNDO", "OUTPUT OR ERROR"), rows, empty="No steps."),
     )
+
+
+def _wake(row: dict[str, Any]) -> str:
+    """A recorded reason to wake: its fields, without those that only the store needs."""
+    shown = {
+        name: value for name, value in row.items() if value is not None and name not in ("available_at", "owner", "id")
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in shown.items())
+
+
+def _plain(value: Any) -> str:
+    text = spell(value)
+    return instant(text) or "" if len(text) > 19 and text[4:5] == text[7:8] == "-" and text[10:11] == "T" else text
 
 
 def spell(value: Any) -> str:
