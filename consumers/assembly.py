@@ -160,7 +160,7 @@ class Assembly:
         settings, limits = self.settings, self.settings.limits
         coordinator = self.coordinator
         worker = Worker(coordinator, self.clock, self.metrics)
-        inputs = Inputs(self.store, self.vault, self.registry, self.plans, coordinator, self.clock)
+        inputs = Inputs(self.store, self.vault, self.registry, self.plans, coordinator, self.clock, self.metrics)
         timers = TimerLoop(self.store, coordinator, self.clock)
         janitor = Janitor(
             self.store,

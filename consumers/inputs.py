@@ -10,18 +10,20 @@ again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils
 
 from contracts import envelope as wire
-from contracts.problems import Problem, Unavailable
+from contracts.problems import NotFound, Problem, Unavailable
 from contracts.registry import Registry
 from engine import notes
 from engine.clock import Clock
-from engine.coordinator import Coordinator, NotOurs, Result
+from engine.coordinator import Coordinator, Ignored, NotOurs, Result
+from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store
 from engine.store.keys import Erased, Vault
@@ -41,10 +43,17 @@ class Inputs:
     """Takes rows addressed to runs that this process owns or may claim."""
 
     def __init__(
-        self, store: Store, vault: Vault, registry: Registry, plans: Plans, coordinator: Coordinator, clock: Clock
+        self,
+        store: Store,
+        vault: Vault,
+        registry: Registry,
+        plans: Plans,
+        coordinator: Coordinator,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._store, self._vault, self._registry, self._plans = store, vault, registry, plans
-        self._door, self._clock = coordinator, clock
+        self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._taken: set[int] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -71,7 +80,14 @@ class Inputs:
 
     def take_soon(self, rows: Sequence[InputRow]) -> None:
         """Takes rows that a commit of this process has just brought about."""
-        task = asyncio.create_task(self._take(list(rows)), name="take-inputs")
+        self._spawn(self._take_patiently(list(rows)))
+
+    async def _take_patiently(self, rows: list[InputRow]) -> None:
+        with suppress(Unavailable):  # what could not be taken is found by polling, once its lease is over
+            await self._take(rows)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -100,6 +116,10 @@ class Inputs:
             except Unavailable:
                 self._taken.discard(row.id)
                 raise
+            except NotFound:
+                self._taken.discard(row.id)  # a workflow this process does not run: left to one that does
+            except Problem as problem:
+                self._refuse(row, problem)
 
     async def _give(self, row: InputRow) -> None:
         keys = await self._vault.ready(row.tenant, [row.body] if row.body is not None else [])
@@ -110,11 +130,7 @@ class Inputs:
         if row.kind == "start":
             await self._begin(row, body)
             return
-        try:
-            given = notes.decode(body, settles=(row.id,)) if row.kind == "note" else self._read(row, body)
-        except Problem:
-            self._settle(row)
-            return
+        given = notes.decode(body, settles=(row.id,)) if row.kind == "note" else self._read(row, body)
         assert row.run_id is not None
         self._door.submit(row.tenant, row.run_id, given, lambda result: self._answered(row, result))
 
@@ -189,11 +205,26 @@ class Inputs:
         )
 
     def _answered(self, row: InputRow, result: Result) -> None:
-        """Settled rows are gone. One that is not ours stays for its owner, and may be offered again."""
+        """Settled rows are gone, a late one leaves its reason in the journal. One that is not ours stays for its owner,
+        and may be offered again.
+        """
+        if isinstance(result, Ignored) and row.arrival is not None:
+            self._metrics.ignored.of(row.kind).inc()
+            self._spawn(self._remember(row, row.arrival, f"ignored: {result.reason}"))
         if isinstance(result, NotOurs) or len(self._taken) > 100_000:
             self._taken.discard(row.id)
         else:
             asyncio.get_running_loop().call_later(30.0, self._taken.discard, row.id)
+
+    def _refuse(self, row: InputRow, problem: Problem) -> None:
+        """It was accepted once and is refused now: a contract has changed. Settled, with the reason in the journal."""
+        self._settle(row)
+        if row.arrival is not None:
+            self._spawn(self._remember(row, row.arrival, f"refused: {problem.code}: {problem.detail}"))
+
+    async def _remember(self, row: InputRow, arrival: tuple[str, str], outcome: str) -> None:
+        with suppress(Unavailable):
+            await self._store.record_outcome(row.tenant, *arrival, outcome)
 
 
 def _target(name: str) -> tuple[str, bool]:
