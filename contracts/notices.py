@@ -86,53 +86,11 @@ class RunEndedV1(RunNotice):
     attributes: dict[str, str] = Field(default_factory=dict)
 
 
-class WorkflowPublishedV1(EventModel):
-    """A version of a workflow takes runs from now on."""
-
-    workflow: str
-    workflow_version: int
-    hash: str | None = None
-    by: str
-
-
-class WorkflowQuotaBreachedV1(EventModel):
-    """A cap was met: what was asked for waits, or was refused. Counted once per quota and minute, `count` times met.
-    """
-
-    quota: str
-    limit: float
-    used: float
-    scope: Literal["tenant", "workflow", "run"]
-    effect: Literal["queued", "refused", "parked"]
-    workflow: str | None = None
-    run_id: str | None = None
-    count: int = 1
-
-
-class EgressRefusedV1(EventModel):
-    """An outbound call was refused by the guard before it left. The address is not repeated."""
-
-    code: str
-    workflow: str | None = None
-    run_id: str | None = None
-    step: str | None = None
-
-
 class SignatureRefusedV1(EventModel):
     """Somebody knocked at a webhook endpoint with a wrong signature or token, `count` times within a minute."""
 
     endpoint: str
     count: int
-
-
-class MessageDeadLetteredV1(EventModel):
-    """A message could not be understood and waits, sealed and whole, for an operator's redrive or discard."""
-
-    dead_letter: str
-    code: str
-    message_type: str | None = None
-    source: str | None = None
-    attempts: int = 1
 
 
 _RUN_KEYS = {"run": "/run_id", "workflow": "/workflow"}
@@ -148,10 +106,6 @@ UNWIND = Module(
         Event(ApprovalDecidedV1, keys=_RUN_KEYS),
         Event(CompensationStartedV1, keys=_RUN_KEYS),
         Event(RunEndedV1, keys=_RUN_KEYS),
-        Event(WorkflowPublishedV1, keys={"workflow": "/workflow"}),
-        Event(WorkflowQuotaBreachedV1, keys={"run": "/run_id", "workflow": "/workflow"}),
-        Event(EgressRefusedV1, keys={"run": "/run_id"}),
         Event(SignatureRefusedV1, keys={"endpoint": "/endpoint"}),
-        Event(MessageDeadLetteredV1),
     ),
 )

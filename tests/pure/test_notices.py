@@ -50,4 +50,4 @@ def test_notices_use_the_words_of_the_log() -> None:
 def test_the_engine_is_a_module_like_any_other() -> None:
     assert UNWIND.source == "/modules/unwind"
     assert UNWIND.version == __version__
-    assert "unwind.WorkflowQuotaBreachedV1" in REGISTRY.events
+    assert "unwind.SignatureRefusedV1" in REGISTRY.events
