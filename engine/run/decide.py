@@ -158,6 +158,7 @@ def _attempt_failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
             ambiguous=lost.ambiguous,
             irrecoverable=lost.irrecoverable,
             retry_at=retry_at,
+            marks=run.taint(lost.error, (), "/error"),
         )
     )
     if not final:
@@ -275,7 +276,13 @@ def _decided(run: Draft, given: given_.Decided) -> str | None:
         return f"no approval called {given.name!r} is open"
     run.emit(
         ev.ApprovalDecided(
-            at=run.at, name=wait.name, visit=wait.visit, approved=given.approved, by=given.by, comment=given.comment
+            at=run.at,
+            name=wait.name,
+            visit=wait.visit,
+            approved=given.approved,
+            by=given.by,
+            comment=given.comment,
+            marks=run.taint(given.comment, (), "/comment"),
         )
     )
     advance(run)
@@ -344,7 +351,7 @@ def _skip(run: Draft, given: given_.SkipAsked) -> str | None:
         undo_skipped(run, step, given.output, incident, given.by)
         return None
     run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="skip", by=given.by))
-    marks = run.taint(given.output, (), "/output")
+    marks = run.taint(given.output, (), "/output") + run.taint(given.reason, (), "/reason")
     run.emit(
         ev.StepSkipped(
             at=run.at,

@@ -212,6 +212,7 @@ def park(run: Draft, reason: IncidentReason, detail: str, *, step: Step | None =
             incident=f"{run.state.run_id}/{run.state.version + 1}",
             reason=reason,
             detail=detail[:4000],
+            marks=run.taint(detail[:4000], (), "/detail"),
             step=step.name if step else None,
             visit=step.visit if step else None,
         )

@@ -32,7 +32,9 @@ def unwind(
     """Starts unwinding (with `cause`), or takes it one step further. Ends the run when nothing is left to undo."""
     if cause is not None:
         run.plan.forget(run.state)
-        run.emit(ev.CompensationStarted(at=run.at, cause=cause, by=by, error=error))
+        run.emit(
+            ev.CompensationStarted(at=run.at, cause=cause, by=by, error=error, marks=run.taint(error, (), "/error"))
+        )
     _settle_siblings(run)
     if run.state.open_steps() or any(step.undo_status in ("open", "backoff", "parked") for step in _steps(run.state)):
         return
@@ -100,6 +102,7 @@ def _park_undo(run: Draft, step: Step, detail: str) -> None:
             step=step.name,
             visit=step.visit,
             detail=detail[:4000],
+            marks=run.taint(detail[:4000], (), "/detail"),
         )
     )
 
@@ -147,6 +150,7 @@ def _undo_attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
             error=lost.error,
             final=retry_at is None,
             retry_at=retry_at,
+            marks=run.taint(lost.error, (), "/error"),
         )
     )
     if retry_at is None:
@@ -199,7 +203,8 @@ def end(run: Draft, status: Any, *, by: str, error: Mapping[str, Any] | None) ->
         and step.undo_status != "done"
         and (step.status in ("succeeded", "open") or step.ambiguous)
     )
-    run.emit(ev.RunEnded(at=run.at, status=status, error=error, left=left, by=by))
+    marks = run.taint(error, (), "/error")
+    run.emit(ev.RunEnded(at=run.at, status=status, error=error, left=left, by=by, marks=marks))
 
 
 def _steps(state: RunState) -> list[Step]:

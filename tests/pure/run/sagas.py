@@ -103,6 +103,12 @@ async def personal(run: Run, data: Any) -> Any:
     return {"told": f"dear {data['email']}", "account": account, "by": answer["by"]}
 
 
+@saga("blunt", version=1)
+async def blunt(run: Run, data: Any) -> Any:
+    await run.step("one", do, retry=ONCE, on_failure="park")
+    raise run.fail("unwanted", f"{data['email']} is not wanted")
+
+
 @saga("everything", version=1, timeout_seconds=3600, on_failure="park", parked_state="Stuck")
 async def everything(run: Run, data: Any) -> Any:
     """A bit of everything, small enough to search all of its states."""

@@ -58,8 +58,8 @@ def lost(step: str, code: str = "broken", *, visit: int = 1, **more: Any) -> Hea
     return lambda at: given_.StepLost(at=at, step=step, visit=visit, error=error, **more)
 
 
-def undo_lost(step: str, **more: Any) -> Heard:
-    return lost(step, undo=True, **more)
+def undo_lost(step: str, code: str = "broken", **more: Any) -> Heard:
+    return lost(step, code, undo=True, **more)
 
 
 def due(key: str) -> Heard:
