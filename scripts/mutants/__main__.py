@@ -3,12 +3,16 @@ code 1 when one is not killed. `--list` only names them."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from contracts.problems import NotFound, Problem
 from scripts.border import tell
 from scripts.mutants.catalog import MUTANTS
-from scripts.mutants.run import Verdict, hunt
+from scripts.mutants.run import Mutant, Verdict, hunt
+from scripts.provision import servers
 
 
 def main(arguments: list[str]) -> int:
@@ -21,12 +25,25 @@ def main(arguments: list[str]) -> int:
             for mutant in chosen:
                 print(f"{mutant.name:34} {mutant.law}")
             return 0
-        verdicts = hunt(chosen, _tell)
+        with _servers(chosen):
+            verdicts = hunt(chosen, _tell)
     except Problem as problem:
         return tell(problem, as_json=False)
     killed = sum(verdict.fate == "killed" for verdict in verdicts)
     print(f"{killed} of {len(verdicts)} mutants killed")
     return 0 if killed == len(verdicts) else 1
+
+
+@contextmanager
+def _servers(chosen: list[Mutant]) -> Iterator[None]:
+    """The servers that the tests of these mutants need: those of the environment, else private ones."""
+    needs = {need for mutant in chosen for need in mutant.needs}
+    if not needs:
+        yield
+        return
+    with servers(postgres="postgres" in needs, rabbitmq="rabbitmq" in needs) as private:
+        os.environ.update(private.environment())
+        yield
 
 
 def _tell(verdict: Verdict) -> None:

@@ -106,4 +106,193 @@ HEART: Final = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*HEART,)
+_SQLITE: Final = "tests/conformance/test_store_sqlite.py"
+_APPEND: Final = "engine/store/sqlite_append.py"
+
+STORE: Final = (
+    Mutant(
+        name="no-inbox-dedup",
+        law="An arrival is accepted once",
+        path=_APPEND,
+        old="        if known is not None:\n            found.setdefault(row[0], (DUPLICATE if known[0] == row[5]",
+        new="        if False:\n            found.setdefault(row[0], (DUPLICATE if known[0] == row[5]",
+        test=_SQLITE,
+        select="test_an_arrival_is_kept_once",
+    ),
+    Mutant(
+        name="another-body-is-a-duplicate",
+        law="The same id with another body is a mismatch",
+        path=_APPEND,
+        old="(DUPLICATE if known[0] == row[5] else MISMATCH, 0, None)",
+        new="(DUPLICATE, 0, None)",
+        test=_SQLITE,
+        select="test_an_arrival_is_kept_once",
+    ),
+    Mutant(
+        name="start-keys-forgotten",
+        law="A start key is taken for ever",
+        path=_APPEND,
+        old="            found.setdefault(row[0], (DUPLICATE, 0, UUID(known[0])))",
+        new="            pass",
+        test=_SQLITE,
+        select="test_a_start_key_is_taken_for_ever",
+    ),
+    Mutant(
+        name="lease-without-epoch",
+        law="A process declared dead can append nothing",
+        path=_APPEND,
+        old='        if cursor.execute(self._sql["living"], (epoch,)).fetchone() is None:\n            codes',
+        new="        if False:\n            codes",
+        test=_SQLITE,
+        select="test_a_silent_process_is_declared_dead",
+    ),
+    Mutant(
+        name="anybody-decides",
+        law="Only a run's owner decides it",
+        path=_APPEND,
+        old="        if owner is not None and owner != context.epoch:",
+        new="        if False:",
+        test=_SQLITE,
+        select="test_only_a_runs_owner_decides_it",
+    ),
+    Mutant(
+        name="version-not-checked",
+        law="A lost race is answered, not written",
+        path=_APPEND,
+        old="            stale[ordinal] = version or 0",
+        new="            pass",
+        test=_SQLITE,
+        select="test_another_version_is_stale",
+    ),
+    Mutant(
+        name="early-facts-missed",
+        law="A fact may come before the wait it belongs to",
+        path=_APPEND,
+        old="        if known is not None:\n            wait = (row[2], row[3], row[4])",
+        new="        if False:\n            wait = (row[2], row[3], row[4])",
+        test=_SQLITE,
+        select="test_a_wait_finds_the_fact_that_came_early",
+    ),
+    Mutant(
+        name="caps-not-counted",
+        law="Slots are rows: a cap bounds their holders",
+        path=_APPEND,
+        old="            over.append((ordinal, LIMITED_WORKFLOW, workflow_cap))",
+        new="            pass",
+        test=_SQLITE,
+        select="test_a_workflow_cap_bounds_the_holders_of_slots",
+    ),
+    Mutant(
+        name="checkpoint-moves-anyhow",
+        law="Rows and checkpoint move together, from the position that was read",
+        path="engine/store/sql/sqlite/views.sql",
+        old=" WHERE checkpoints.position = :expected",
+        new="",
+        test=_SQLITE,
+        select="test_rows_and_checkpoint_move_together",
+    ),
+    Mutant(
+        name="redriven-twice",
+        law="A second redrive does nothing",
+        path="engine/store/sql/sqlite/journal.sql",
+        old=" WHERE id = :id AND state = 'dead' RETURNING id",
+        new=" WHERE id = :id RETURNING id",
+        test=_SQLITE,
+        select="test_a_second_redrive_is_refused",
+    ),
+    Mutant(
+        name="no-lane-lock",
+        law="Positions become visible in their order",
+        path="engine/store/sql/postgres/migrations/0002_append.sql",
+        old="    PERFORM pg_advisory_xact_lock(1970169719, p_lane);\n",
+        new="",
+        test="tests/conformance/test_store_order.py",
+        needs=("postgres",),
+    ),
+)
+
+_FAULTS: Final = "tests/faults/test_first_faults.py"
+
+HOUSE: Final = (
+    Mutant(
+        name="acknowledged-before-commit",
+        law="Acknowledge after commit",
+        path="consumers/intake.py",
+        old="        now = self._clock.now()\n        body = delivery.body if not _is_binary(delivery)",
+        new="        self._ack(delivery)\n        now = self._clock.now()\n"
+        "        body = delivery.body if not _is_binary(delivery)",
+        test=_FAULTS,
+        select="test_killed_before_the_append and embedded",
+    ),
+    Mutant(
+        name="outbox-outside-the-commit",
+        law="What must be sent is recorded with what happened",
+        path="engine/recording.py",
+        old="            outbox=tuple(rows.outbox),\n",
+        new="            outbox=(),\n",
+        test=_FAULTS,
+        select="test_killed_before_the_publish and embedded",
+    ),
+    Mutant(
+        name="another-command-at-each-send",
+        law="A retry is the same command",
+        path="engine/recording.py",
+        old="    return str(uuid5(COMMAND_IDS, key))",
+        new="    return str(uuid5(COMMAND_IDS, key + str(id(object()))))",
+        test=f"{_LAWS}::test_a_command_is_known_by_its_key",
+    ),
+    Mutant(
+        name="parked-and-forgotten",
+        law="A parked step can be tried again",
+        path="engine/run/react.py",
+        old='        if step.status != "backoff" and not _will_park(event, step, state):',
+        new='        if step.status != "backoff":',
+        test=f"{_LAWS}::test_a_parked_command_is_still_awaited_so_that_its_retry_can_be_answered",
+    ),
+)
+
+GUARDS: Final = (
+    Mutant(
+        name="marks-not-masked",
+        law="What is marked personal is never shown",
+        path="engine/guards/redaction.py",
+        old="        return _walk_marks(document, (self._marks,)) if self._marks else document",
+        new="        return document",
+        test="tests/pure/test_redaction.py",
+    ),
+    Mutant(
+        name="personal-attributes-shown",
+        law="A run attribute that repeats a personal value is hashed, not shown",
+        path="engine/run/forward.py",
+        old="if value in personal)",
+        new="if False)",
+        test=f"{_LAWS}::test_an_attribute_that_repeats_a_personal_value_is_marked_too",
+    ),
+    Mutant(
+        name="body-fits-anywhere",
+        law="A sealed body opens only where it was written",
+        path="engine/store/mapper.py",
+        old="        aad = keys.aad_prefix + stream.bytes"
+        ' + stored.version.to_bytes(8, "big") + stored.topic.encode()\n',
+        new="        aad = keys.aad_prefix\n",
+        test="tests/pure/test_mapper.py",
+    ),
+    Mutant(
+        name="any-secret-will-do",
+        law="A token is proven by its digest",
+        path="engine/guards/permissions.py",
+        old="        or not same\n",
+        new="",
+        test="tests/pure/test_tokens_and_signatures.py",
+    ),
+    Mutant(
+        name="tenant-filter-dropped",
+        law="Tenant first: nobody sees another's runs",
+        path="projections/sql/sqlite/history.sql",
+        old="SELECT * FROM history_runs\nWHERE (:tenant IS NULL OR tenant = :tenant)\n    AND (:before",
+        new="SELECT * FROM history_runs\nWHERE (:tenant IS NULL OR tenant <> '')\n    AND (:before",
+        test="tests/web/test_access.py",
+    ),
+)
+
+MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *STORE, *HOUSE, *GUARDS)

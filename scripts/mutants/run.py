@@ -44,6 +44,8 @@ class Mutant:
     old: str
     new: str
     test: str
+    select: str = ""
+    needs: tuple[Literal["postgres", "rabbitmq"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,13 @@ def hunt(mutants: Sequence[Mutant], tell: Callable[[Verdict], None]) -> list[Ver
     nothing."""
     verdicts: list[Verdict] = []
     with scratch_copy() as copy:
-        sound: dict[str, tuple[bool, str]] = {}
+        sound: dict[tuple[str, str], tuple[bool, str]] = {}
         for mutant in mutants:
-            if mutant.test not in sound:
-                code, tail = run_test(copy, mutant.test)
-                sound[mutant.test] = (code == 0, tail)
-            passes, tail = sound[mutant.test]
+            named = (mutant.test, mutant.select)
+            if named not in sound:
+                code, tail = run_test(copy, *named)
+                sound[named] = (code == 0, tail)
+            passes, tail = sound[named]
             verdict = (
                 _judge(copy, mutant)
                 if passes
@@ -93,7 +96,7 @@ def _judge(copy: Path, mutant: Mutant) -> Verdict:
     original = file.read_text(encoding="utf-8")
     file.write_text(mutated(original, mutant), encoding="utf-8")
     try:
-        code, tail = run_test(copy, mutant.test)
+        code, tail = run_test(copy, mutant.test, mutant.select)
     finally:
         file.write_text(original, encoding="utf-8")
     if code == 0:
@@ -119,12 +122,15 @@ def scratch_copy() -> Iterator[Path]:
         yield copy
 
 
-def run_test(copy: Path, test: str) -> tuple[int, str]:
+def run_test(copy: Path, test: str, select: str = "") -> tuple[int, str]:
     """The exit code of pytest in the copy, and the last line it said. A hung test counts as failed: a law that ends
     in a deadlock is broken too."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "UNWIND_ACCEPTANCE_FILE": str(copy.parent / "acceptance.json")}
+    # A test that is left out for want of a server would let every mutant survive.
+    environment |= {"UNWIND_TEST_REQUIRE_SERVERS": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", test]
+    command += ["-k", select] if select else []
     try:
         done = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TEST_SECONDS, check=False

@@ -18,6 +18,8 @@ def test_a_mutant_changes_one_place_and_names_a_test_that_exists(mutant: Mutant)
         compile(changed, mutant.path, "exec")
     file, _, name = mutant.test.partition("::")
     assert not name or name.rpartition("::")[2] in (ROOT / file).read_text(encoding="utf-8")
+    suites = "".join(path.read_text(encoding="utf-8") for path in (ROOT / file).parent.glob("*.py"))
+    assert mutant.select.partition(" ")[0] in suites
 
 
 def test_mutants_have_names_of_their_own() -> None:

@@ -13,6 +13,7 @@ from contracts import run_events as ev
 from contracts.calls import ActionCall, ActionSpec, RetryPolicy
 from contracts.run_events import RunEvent
 from engine.plan.code import CodePlan, Run, saga
+from engine.recording import command_id
 from engine.run.decide import decide
 from engine.run.evolve import fold
 from engine.run.inputs import (
@@ -268,3 +269,9 @@ def test_a_parked_command_is_still_awaited_so_that_its_retry_can_be_answered() -
     assert Send in play.effects(play.given(RetryAsked, by="operator"))
     assert Settled in play.effects(play.done("mail", {"id": "m-1"}))
     assert play.state.ended == "succeeded"
+
+
+def test_a_command_is_known_by_its_key() -> None:
+    # Spelled out: a command sent by an older release must still be the same one.
+    assert command_id("scope/charge/1") == "0788c2a7-0560-534e-9104-3a0e0f2b148c"
+    assert command_id("scope/charge/2") != command_id("scope/charge/1")
