@@ -293,21 +293,28 @@ class Assembly:
 
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, asked)
+        # A task, so that a signal and a part that dies are heard while the start waits or `started` works.
+        opening = asyncio.create_task(self._open(started), name="opening")
+        stopping = asyncio.create_task(stop.wait(), name="stopping")
         try:
-            await self.start()
-            if started is not None:
-                await started(self)
-            while not stop.is_set():
-                try:
-                    async with asyncio.timeout(0.5):
-                        await stop.wait()
-                except TimeoutError:
-                    pass
+            while not stopping.done():
+                waiting = {stopping} if opening.done() else {opening, stopping}
+                await asyncio.wait(waiting, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+                if opening.done():
+                    opening.result()
                 error = self.failure()
                 if error is not None:
                     raise error
         finally:
+            for task in (opening, stopping):
+                task.cancel()
+            await asyncio.gather(opening, stopping, return_exceptions=True)
             await self.stop()
+
+    async def _open(self, started: Callable[[Assembly], Awaitable[None]] | None) -> None:
+        await self.start()
+        if started is not None:
+            await started(self)
 
     # ---------------------------------------------------------------------------------------------------------- stop
 
