@@ -22,7 +22,7 @@ from engine.store import (
     Outcome,
     Stale,
 )
-from engine.store.errors import CommitRefused
+from engine.store.errors import CommitRefused, ContentRefused
 
 APPENDED, DUPLICATE, MISMATCH, STALE, LIMITED_WORKFLOW, LIMITED_TENANT, FENCED = range(7)
 
@@ -52,11 +52,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 Rows = dict[str, list[tuple[Any, ...]]]
-
-
-class Poisoned(Exception):
-    """Raised by a driver when the database rejects a batch for its content; the batch is then halved until the guilty
-    commits stand alone."""
 
 
 class Batch:
@@ -190,7 +185,7 @@ def _open_run(rows: Rows, n: int, commit: Commit, run: Any, instants: Callable[[
     change, start, tenant = commit.open_run, commit.start, commit.tenant
     if isinstance(change, Opened):
         if start is None:
-            raise Poisoned(f"run {commit.stream} is opened without a start; give the commit its start key")
+            raise ContentRefused(f"run {commit.stream} is opened without a start; give the commit its start key")
         deadline = None if change.deadline is None else instants(change.deadline)
         plan = (start.workflow, start.workflow_version)
         rows["oo"].append((n, tenant, run, *plan, change.status, change.slot, deadline))
@@ -258,7 +253,7 @@ async def send_bisecting(
     the others' outcomes."""
     try:
         return await send(commits)
-    except Poisoned as poison:
+    except ContentRefused as poison:
         cause = str(poison)
     outcomes: list[Outcome | None] = [None] * len(commits)
     causes: dict[int, str] = {}
@@ -271,7 +266,7 @@ async def send_bisecting(
         for start, stop in ((low, middle), (middle, high)):
             try:
                 outcomes[start:stop] = await send(commits[start:stop])
-            except Poisoned as poison:
+            except ContentRefused as poison:
                 await halve(start, stop, str(poison))
 
     await halve(0, len(commits), cause)

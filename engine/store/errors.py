@@ -5,6 +5,7 @@ answers to an append (duplicate, stale, limited, fenced) are outcomes, not error
     Problem
     ├── Unavailable      the database does not answer: wait, make the same call again
     ├── CommitRefused    the database rejects one commit of a batch: bury that one, the others are settled
+    ├── ContentRefused   the database rejects a value: correct it, the same call fails every time
     ├── TenantRefused    a caller bound to one tenant named another
     ├── SchemaNewer      the database was migrated by a later version: run that version
     ├── SchemaOlder      the database lacks migrations: run `unwind migrate`
@@ -21,7 +22,15 @@ from contracts.problems import Problem, Unavailable
 if TYPE_CHECKING:
     from engine.store import Outcome
 
-__all__ = ["CommitRefused", "SchemaChanged", "SchemaNewer", "SchemaOlder", "TenantRefused", "Unavailable"]
+__all__ = [
+    "CommitRefused",
+    "ContentRefused",
+    "SchemaChanged",
+    "SchemaNewer",
+    "SchemaOlder",
+    "TenantRefused",
+    "Unavailable",
+]
 
 
 class CommitRefused(Problem):
@@ -42,6 +51,15 @@ class CommitRefused(Problem):
             "correct or bury it",
             ordinal=self.ordinal,
         )
+
+
+class ContentRefused(Problem):
+    """Inside an append the batch is then halved until the guilty commits stand alone."""
+
+    code = "content_refused"
+    title = "The database refuses this content"
+    status = 422
+    exit_code = 4
 
 
 class TenantRefused(Problem):

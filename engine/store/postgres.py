@@ -146,7 +146,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
     async def append_strictly(
         self, commits: Sequence[Commit], *, epoch: int, view: tuple[str, int] | None = None, lane: int = 0
     ) -> list[Outcome]:
-        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same
+        """All commits or none: any refusal raises `ContentRefused`. `view` moves that checkpoint forward in the same
         transaction."""
         batch = flatten(commits, strict=True, uuids=packed_uuid, instants=packed_instant)
         name, position = view if view is not None else (None, None)

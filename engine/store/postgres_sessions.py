@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import asyncpg
 
-from engine.store.batch import Batch, Poisoned
-from engine.store.errors import TenantRefused, Unavailable
+from engine.store.batch import Batch
+from engine.store.errors import ContentRefused, TenantRefused, Unavailable
 from engine.store.postgres_wire import columns, install, install_arrays
 
 T = TypeVar("T")
@@ -36,7 +36,9 @@ SERVER_SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
     "jit": "off",
 }
-"""Timeouts live in the server: one in the client would leave the fate of a COMMIT unknown."""
+"""Timeouts live in the server: one in the client leaves the fate of a COMMIT unknown."""
+_FROZEN_SECONDS = 35
+"""Longer than any statement may take: only a server that has stopped answering at all is given up by the client."""
 
 
 def retryable(error: BaseException) -> bool:
@@ -70,7 +72,7 @@ async def patiently(attempt: Callable[[], Awaitable[T]], *, seconds: float) -> T
             if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _PRIVILEGE and "append_for" in str(error):
                 raise TenantRefused(str(error)) from error
             if poisonous(error):
-                raise Poisoned(f"{type(error).__name__}: {error}") from error
+                raise ContentRefused(f"{type(error).__name__}: {error}") from error
             timed_out = isinstance(error, asyncpg.PostgresError) and error.sqlstate == _CANCELLED
             if not retryable(error) and not timed_out:
                 raise
@@ -110,7 +112,9 @@ class Sessions:
     async def connect(self, role: str | None = None) -> Connection:
         """A connection of the caller's own."""
         self._check_open()
-        connection = await asyncpg.connect(self._url, server_settings=SERVER_SETTINGS, timeout=5)
+        connection = await asyncpg.connect(
+            self._url, server_settings=SERVER_SETTINGS, timeout=5, command_timeout=_FROZEN_SECONDS
+        )
         if role is not None:
             await self._take_role(connection, role)
         return connection
@@ -152,6 +156,7 @@ class Sessions:
                         reset=keep,
                         server_settings=SERVER_SETTINGS,
                         timeout=5,
+                        command_timeout=_FROZEN_SECONDS,
                         max_inactive_connection_lifetime=300,
                     )
                     self._pools[role] = pool

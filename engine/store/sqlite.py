@@ -169,7 +169,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
     async def append_strictly(
         self, commits: Sequence[Commit], *, epoch: int, view: tuple[str, int] | None = None, lane: int = 0
     ) -> list[Outcome]:
-        """All commits or none: any refusal raises `Poisoned`. `view` moves that checkpoint forward in the same
+        """All commits or none: any refusal raises `ContentRefused`. `view` moves that checkpoint forward in the same
         transaction."""
 
         def work(cursor: sqlite3.Cursor) -> list[Outcome]:

@@ -22,12 +22,11 @@ from engine.store.batch import (
     LIMITED_WORKFLOW,
     MISMATCH,
     STALE,
-    Poisoned,
     Rows,
     assemble,
     flatten,
 )
-from engine.store.errors import TenantRefused
+from engine.store.errors import ContentRefused, TenantRefused
 from engine.store.es import LogRecorder
 from engine.store.statements import Statement
 
@@ -120,13 +119,13 @@ class Appender:
         refused = {n for n, code in enumerate(codes, 1) if code != APPENDED}
         if refused:
             if strict:
-                raise Poisoned(f"strict append: {len(refused)} of {len(commits)} commits refused")
+                raise ContentRefused(f"strict append: {len(refused)} of {len(commits)} commits refused")
             rows = {
                 prefix: [row for row in group if row[0] not in refused] if prefix not in "ca" else group
                 for prefix, group in rows.items()
             }
         if view is not None and not self._recorder.move_tracking(cursor, *view):
-            raise Poisoned(f"checkpoint of {view[0]} is at {view[1]} or past it")
+            raise ContentRefused(f"checkpoint of {view[0]} is at {view[1]} or past it")
         first = self._recorder.insert_rows(cursor, [(*row, lane, context.now) for row in rows["e"]])
         matched = _write(context, rows, refused)
         return assemble(batch, commits, first, codes if refused else None, nums, runs, matched)
@@ -143,7 +142,7 @@ def refusals(context: Context, rows: Rows) -> dict[int, tuple[int, int, UUID | N
             continue
         version, owner_tenant, owner = cursor.execute(sql["find_stream"], (stream,)).fetchone()
         if owner_tenant is not None and owner_tenant != tenant:
-            raise Poisoned(f"stream {stream} belongs to another tenant than {tenant}")
+            raise ContentRefused(f"stream {stream} belongs to another tenant than {tenant}")
         if owner is not None and owner != context.epoch:
             if owner not in living:
                 living[owner] = cursor.execute(sql["living"], (owner,)).fetchone() is not None

@@ -14,8 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from engine.store.batch import Poisoned
-from engine.store.errors import Unavailable
+from engine.store.errors import ContentRefused, Unavailable
 from engine.store.es import LogRecorder, PersistenceError
 
 T = TypeVar("T")
@@ -144,9 +143,9 @@ def translated(error: BaseException) -> BaseException:
     """The store's error for one of sqlite3's or the library's: busy and broken files are `Unavailable`, bad content
     is poison."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | OverflowError):
-        return Poisoned(f"{type(error).__name__}: {error}")
+        return ContentRefused(f"{type(error).__name__}: {error}")
     if isinstance(error, sqlite3.ProgrammingError) and "bind" in str(error):
-        return Poisoned(f"{type(error).__name__}: {error}")
+        return ContentRefused(f"{type(error).__name__}: {error}")
     if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError | PersistenceError):
         return Unavailable(f"SQLite cannot go on ({error}); free the file or the disk, then try again")
     return error

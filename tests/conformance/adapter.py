@@ -23,7 +23,7 @@ from eventsourcing.persistence import (
 
 from engine.store import Appended, Commit, Outcome, Recorded, Store
 from engine.store import Notification as Told
-from engine.store.batch import Poisoned
+from engine.store.errors import ContentRefused
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60
@@ -145,7 +145,7 @@ class StoreRecorder(ProcessRecorder):
 
         try:
             return self._thread.call(run())
-        except Poisoned as refused:
+        except ContentRefused as refused:
             raise IntegrityError(str(refused)) from refused
 
 

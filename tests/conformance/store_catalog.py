@@ -8,7 +8,10 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from engine.store import DeadLetter, NewInput, Store, Token, WrappedKey
+from engine.store.errors import ContentRefused
 from tests.conformance.store_making import NOW, Opening, append, arrived, later
 
 KEY = WrappedKey(tenant="acme", scope="tenant", key_id=1, wrapped=b"wrapped by a", root_id="a")
@@ -132,6 +135,8 @@ class CatalogConformance:
         )
         await store.add_token(TOKEN)
         await store.add_token(operator)
+        with pytest.raises(ContentRefused):
+            await store.add_token(TOKEN)
         assert await store.token("uw_abc") == TOKEN
         assert await store.token("uw_none") is None
         assert await store.tokens("acme") == [TOKEN]

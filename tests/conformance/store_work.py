@@ -140,6 +140,7 @@ class LeaseConformance:
     async def test_queued_runs_come_in_fair_order_and_woken_before_new(self, store: Store, epoch: int) -> None:
         """`big` queues four runs and holds no slot; `small` queues one; `heavy` counts double."""
         await store.put_setting("heavy", "weight", 2)
+        await store.put_setting("small", "weight", "much")
         queue: dict[str, Any] = {"status": "queued", "slot": False}
         big = [await open_a_run(store, epoch, tenant="big", **queue) for _ in range(4)]
         small = await open_a_run(store, epoch, tenant="small", **queue)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -129,3 +130,23 @@ async def test_four_writers_and_a_tailing_reader_miss_nothing(stores: list[Store
 
     seen, *_ = await asyncio.gather(tail(), *map(write, writers))
     assert seen == list(range(1, total + 1))
+
+
+async def test_every_lane_counts_and_locks_for_itself(stores: list[Store], shared: SharedDatabase) -> None:
+    store = stores[0]
+    epoch = await store.register("w", ["all"])
+    admin = await asyncpg.connect(shared.url, server_settings={"search_path": "unwind"})
+    await admin.execute("SELECT open_lane(1::smallint); INSERT INTO tenants (tenant, lane) VALUES ('far', 1)")
+    assert await store.lane_of("far") == 1
+    assert await store.lanes() == [0, 1]
+    near, far = commit(), replace(commit(), tenant="far")
+    assert await store.append([near, far, replace(commit(), tenant="far")], epoch=epoch) == [
+        Appended(1),
+        Appended(1),
+        Appended(2),
+    ]
+    await admin.execute("SELECT pg_advisory_lock(1970169719, 1)")
+    async with asyncio.timeout(20):
+        assert await store.append([commit()], epoch=epoch) == [Appended(2)]
+    assert [n.stream for n in await store.read(1, after=0, limit=1)] == [far.stream]
+    await admin.close()

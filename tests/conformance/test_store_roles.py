@@ -212,6 +212,45 @@ async def test_a_user_who_may_make_no_roles_runs_all_as_himself(
         await admin.close()
 
 
+@pytest.mark.parametrize("made_by", ["the migrating login", "an administrator"])
+async def test_a_login_that_is_no_superuser_gets_the_roles_apart(
+    postgres_url: str, postgres_server_url: str, tmp_path: Path, made_by: str
+) -> None:
+    login = f"u_{uuid.uuid4().hex}"
+    database = urlsplit(postgres_url).path[1:]
+    names = [f"unwind_{database}_{name}" for name in ("owner", "engine", "projector", "web", "operator")]
+    admin = await asyncpg.connect(postgres_server_url)
+    may = "CREATEROLE" if made_by == "the migrating login" else "NOCREATEROLE"
+    await admin.execute(f"CREATE ROLE {login} LOGIN {may} PASSWORD 'x'")
+    if made_by == "an administrator":
+        for name in names:
+            await admin.execute(f'CREATE ROLE "{name}" NOLOGIN')
+            await admin.execute(f'GRANT "{name}" TO {login}')
+    await admin.execute(f'GRANT CREATE ON DATABASE "{database}" TO {login}')
+    plain = open_store(as_login(postgres_url, login), views=write_views(tmp_path / "views", "postgres"))
+    try:
+        await plain.migrate()
+        await plain.start()
+        epoch = await plain.register("p", ["all"])
+        assert len(await append(plain, epoch, started(), arrived("e1"))) == 2
+        assert await plain.apply("seen", 0, expected=0, position=1, changes=[Change("seen_put", [("acme", "a", 1)])])
+        assert len(await plain.fetch("seen_list", tenant=None, least=0)) == 1
+        assert await plain.fetch("seen_list", tenant="other", least=0) == []
+        owner = await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)", names)
+        assert owner == 5
+    finally:
+        await plain.stop()
+        own = await asyncpg.connect(postgres_url)
+        await own.execute(f"DROP OWNED BY {login} CASCADE")
+        for name in names:
+            await own.execute(f'DROP OWNED BY "{name}" CASCADE')
+        await own.close()
+        for name in names:
+            await admin.execute(f'DROP ROLE "{name}"')
+        await admin.execute(f"DROP ROLE {login}")
+        await admin.close()
+
+
 async def test_the_roles_carry_the_databases_name(connection: Connection, postgres_url: str) -> None:
     """So that two databases in one cluster cannot be mixed up."""
     database = urlsplit(postgres_url).path[1:]

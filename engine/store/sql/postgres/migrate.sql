@@ -15,8 +15,11 @@ BEGIN
         BEGIN
             IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = prefix || role_name) THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', prefix || role_name);
-            END IF;
-            IF NOT pg_has_role(current_user, prefix || role_name, 'MEMBER') THEN
+                -- Who makes a role administers it, and from PostgreSQL 16 on may not take it by that alone.
+                IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+                    EXECUTE format('GRANT %I TO %I', prefix || role_name, current_user);
+                END IF;
+            ELSIF NOT pg_has_role(current_user, prefix || role_name, 'MEMBER') THEN
                 EXECUTE format('GRANT %I TO %I', prefix || role_name, current_user);
             END IF;
         EXCEPTION WHEN insufficient_privilege THEN

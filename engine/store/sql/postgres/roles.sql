@@ -19,15 +19,14 @@ BEGIN
            max(role) FILTER (WHERE name = 'web') AS web, max(role) FILTER (WHERE name = 'operator') AS operator
     INTO r FROM unwind.roles;
     FOR v IN SELECT c.oid::regclass AS name, c.relname,
-                    EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped) AS by_tenant
+                    EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped) AS by_tenant,
+                    c.relforcerowsecurity AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid) AS guarded
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'views' AND c.relkind IN ('r', 'p')
     LOOP
-        IF v.by_tenant THEN
+        IF v.by_tenant AND NOT v.guarded THEN
             EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v.name);
             EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', v.name);
-            EXECUTE format('DROP POLICY IF EXISTS by_tenant ON %s', v.name);
-            EXECUTE format('DROP POLICY IF EXISTS all_tenants ON %s', v.name);
             IF r.web IS NULL THEN
                 EXECUTE format('CREATE POLICY by_tenant ON %s USING (current_setting(''app.tenant'', true) IN (tenant, ''*''))', v.name);
             ELSE

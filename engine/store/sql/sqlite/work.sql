@@ -62,7 +62,8 @@ SELECT * FROM (
                row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
                + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
            ) / max(coalesce((SELECT CAST(value AS REAL) FROM settings
-                             WHERE name = 'weight' AND tenant IN (o.tenant, '*') ORDER BY tenant = '*' LIMIT 1), 1.0), 0.001) AS turn
+                             WHERE name = 'weight' AND json_type(value) IN ('integer', 'real') AND tenant IN (o.tenant, '*')
+                             ORDER BY tenant = '*' LIMIT 1), 1.0), 0.001) AS turn
     FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = :epoch)
 )
 ORDER BY turn, started_at, run_id LIMIT :limit

@@ -144,7 +144,7 @@ CREATE FUNCTION queued_runs(p_epoch bigint, p_limit integer) RETURNS SETOF run_r
                    row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
                    + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
                ) / greatest(coalesce((SELECT (value #>> '{}')::double precision FROM settings
-                                      WHERE name = 'weight' AND tenant IN (o.tenant, '*') ORDER BY tenant = '*' LIMIT 1), 1), 0.001) AS turn
+                                      WHERE name = 'weight' AND jsonb_typeof(value) = 'number' AND tenant IN (o.tenant, '*') ORDER BY tenant = '*' LIMIT 1), 1), 0.001) AS turn
         FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = p_epoch)
     ) f
     ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
@@ -334,6 +334,12 @@ BEGIN
         SELECT lane INTO found_lane FROM tenants WHERE tenant = p_tenant;
     END IF;
     RETURN found_lane;
+END $$;
+
+-- For the administrator: a further lane. Tenants are put on it when they are made; a tenant never changes its lane.
+CREATE FUNCTION open_lane(p_lane smallint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE SEQUENCE IF NOT EXISTS log_position_%s AS bigint', p_lane);
 END $$;
 
 CREATE FUNCTION lanes() RETURNS SETOF smallint LANGUAGE sql STABLE AS $$

@@ -26,7 +26,7 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA unwind TO %I', engine);
-    EXECUTE format('REVOKE EXECUTE ON FUNCTION append_for FROM %I', engine);
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION append_for, open_lane FROM %I', engine);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON checkpoints TO %I', projector);
     EXECUTE format('GRANT EXECUTE ON FUNCTION read_log, head TO %I', projector);
     EXECUTE format('GRANT EXECUTE ON FUNCTION append_for, head, lane_of TO %I', web);
