@@ -452,7 +452,9 @@ class CodePlan:
             if not driver.feed(completion):
                 self.forget(state)
                 missing = _spell((completion.name, completion.visit), recorded)
-                return Diverged(f"the saga no longer asks for {missing}, which is recorded")
+                return Diverged(
+                    "\n".join([f"- {missing}: recorded, not asked for any more", *_added(driver, recorded)])
+                )
         if replaying:
             diff = _divergence(driver, recorded)
             if diff is not None:
@@ -495,10 +497,12 @@ def _ending(driver: Driver) -> Next:
 def _divergence(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) -> str | None:
     """What the code now asks differently from what is recorded, one line each; None when it fits."""
     lines = []
+    removed = False
     for key, was in recorded.items():
         operation = driver.asked.get(key)
         if operation is None:
-            lines.append(f"- {_spell(key, recorded)}: recorded, no longer asked for")
+            lines.append(f"- {_spell(key, recorded)}: recorded, not asked for any more")
+            removed = True
             continue
         now = _recorded_form(operation)
         if now[:2] != was[:2]:
@@ -509,7 +513,16 @@ def _divergence(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) ->
             lines.append(
                 f"~ {key[0]} (visit {key[1]}): {was[0]} {was[1]} is now asked with another input than the recorded one"
             )
-    return "\n".join(lines) or None
+    return "\n".join(lines + _added(driver, recorded) if removed else lines) or None
+
+
+def _added(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) -> list[str]:
+    """What the code asks for that is not recorded, and how it ended: a renamed step shows in both."""
+    asked = {key: _recorded_form(operation) for key, operation in driver.asked.items() if key not in recorded}
+    lines = [f"+ {_spell(key, asked)}: asked for, not recorded" for key in asked]
+    if driver.finished:
+        lines.append("+ the saga ends" if driver.error is None else f"+ the saga raises {type(driver.error).__name__}")
+    return lines
 
 
 def _recorded_form(operation: Operation) -> tuple[str, str, str]:
