@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from engine.store import Commit, InputRow, Notification, Outcome, Stored
+from engine.store import Appended, Commit, Duplicate, InputRow, Notification, Outcome, Stale, Stored
 from engine.store import rows as read
 from engine.store.batch import Batch, assemble, flatten, send_bisecting
 from engine.store.catalog import CatalogVerbs
@@ -23,6 +23,10 @@ from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
 from engine.store.statements import Statement, bind, load
 from engine.store.work import WorkVerbs
+
+_MATCHED = tuple(
+    f"m_{name}" for name in ("ord", "id", "tenant", "kind", "run", "name", "visit", "source", "event_id", "body")
+)
 
 
 class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
@@ -120,8 +124,9 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         async def send(part: Sequence[Commit]) -> list[Outcome]:
             batch = flatten(part, uuids=packed_uuid, instants=packed_instant)
             values = (lane, epoch, now, False, None, None)
-            row = await self._sessions.on_lane("engine", lane, self._append, values, batch)
-            return self._outcomes(lane, batch, part, row)
+            row, lost = await self._sessions.on_lane("engine", lane, self._append, values, batch)
+            outcomes = self._outcomes(lane, batch, part, row)
+            return await self._ours(part, outcomes) if lost else outcomes
 
         return await send_bisecting(commits, send)
 
@@ -138,7 +143,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         async def send(part: Sequence[Commit]) -> list[Outcome]:
             batch = flatten(part, uuids=packed_uuid, instants=packed_instant)
             values = (tenant, lane, epoch, now)
-            row = await self._sessions.on_lane("web", lane, self._append_for, values, batch)
+            row, _ = await self._sessions.on_lane("web", lane, self._append_for, values, batch)
             return self._outcomes(lane, batch, part, row)
 
         return await send_bisecting(commits, send)
@@ -151,30 +156,31 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         batch = flatten(commits, strict=True, uuids=packed_uuid, instants=packed_instant)
         name, position = view if view is not None else (None, None)
         values = (lane, epoch, None, True, name, position)
-        row = await self._sessions.on_lane("engine", lane, self._append, values, batch)
+        row, _ = await self._sessions.on_lane("engine", lane, self._append, values, batch)
         return self._outcomes(lane, batch, commits, row)
+
+    async def _ours(self, commits: Sequence[Commit], outcomes: list[Outcome]) -> list[Outcome]:
+        """After a lost answer: what is refused now may be there because the lost try wrote it. A sealed body is never
+        made twice, so a stream that holds these very bodies was written by us. Its position is given as the lane's
+        head; inputs that it matched come by `claim_inputs` when their lease ends.
+        """
+        settled = list(outcomes)
+        for place, (commit, outcome) in enumerate(zip(commits, outcomes, strict=True)):
+            if commit.stream is None or not commit.events or not isinstance(outcome, Stale | Duplicate):
+                continue
+            stored = await self.load(commit.tenant, commit.stream, after=commit.expected)
+            if [(e.topic, e.body) for e in stored[: len(commit.events)]] == [(e.topic, e.body) for e in commit.events]:
+                settled[place] = Appended(await self.head(await self.lane_of(commit.tenant)))
+        return settled
 
     def _outcomes(self, lane: int, batch: Batch, commits: Sequence[Commit], row: Mapping[str, Any]) -> list[Outcome]:
         matched: dict[int, list[InputRow]] = {}
         if row["m_ord"] is not None:
-            columns = (
-                "m_ord",
-                "m_id",
-                "m_tenant",
-                "m_kind",
-                "m_run",
-                "m_name",
-                "m_visit",
-                "m_source",
-                "m_event_id",
-                "m_body",
-            )
             for n, ident, tenant, kind, run, name, visit, source, event, body in zip(
-                *(row[c] for c in columns), strict=True
+                *(row[column] for column in _MATCHED), strict=True
             ):
-                matched.setdefault(n, []).append(
-                    InputRow(ident, tenant, kind, run, None, name, visit, (source, event), body)
-                )
+                known = InputRow(ident, tenant, kind, run, None, name, visit, (source, event), body)
+                matched.setdefault(n, []).append(known)
         outcomes = assemble(batch, commits, row["first_position"], row["codes"], row["nums"], row["runs"], matched)
         self._listening.appended(lane, max((getattr(outcome, "position", 0) for outcome in outcomes), default=0))
         return outcomes

@@ -177,34 +177,39 @@ class Sessions:
 
         return await patiently(attempt, seconds=self._patience)
 
-    async def on_lane(self, role: str, lane: int, sql: str, values: Sequence[Any], batch: Batch) -> Mapping[str, Any]:
-        """One statement on the lane's own connection, one at a time; the batch is its last argument. It is not
-        cancelled
+    async def on_lane(
+        self, role: str, lane: int, sql: str, values: Sequence[Any], batch: Batch
+    ) -> tuple[Mapping[str, Any], bool]:
+        """One statement on the lane's own connection, one at a time; the batch is its last argument. Also answers
+        whether an earlier try of this call may have been committed without our hearing of it. It is not cancelled
         half-way, since a COMMIT under way cannot be called back.
         """
         held = self._lanes.get((role, lane))
         if held is None:
             held = self._lanes[role, lane] = Held()
+        lost = False
 
         async def attempt() -> Mapping[str, Any]:
+            nonlocal lost
             if held.connection is None or held.connection.is_closed():
                 held.connection = await self.connect(role)
                 held.taught = await install(held.connection)
+            connection = held.connection
+            value = batch if held.taught else columns(batch)
             try:
-                value = batch if held.taught else columns(batch)
-                row = await held.connection.fetchrow(sql, *values, value)
+                row = await connection.fetchrow(sql, *values, value)
             except BaseException as error:
-                known = isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError)
-                if not known or held.connection.is_closed():
-                    held.connection.terminate()
+                if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) or connection.is_closed():
+                    lost = True
                     held.connection = None
+                    connection.terminate()
                 raise
             return cast(Mapping[str, Any], row)
 
         async with held.lock:
             task = asyncio.ensure_future(patiently(attempt, seconds=self._patience))
             try:
-                return await asyncio.shield(task)
+                return await asyncio.shield(task), lost
             except asyncio.CancelledError:
                 await asyncio.wait({task})
                 raise

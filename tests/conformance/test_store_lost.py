@@ -16,7 +16,7 @@ import pytest
 from engine.store import Appended, Commit, Duplicate, Stale, Store, open_store
 from engine.store.errors import CommitRefused, Unavailable
 from engine.store.postgres_sessions import poisonous, retryable
-from tests.conformance.store_making import NOW, append, events, open_a_run, started
+from tests.conformance.store_making import NOW, append, arrived, events, open_a_run, started
 from tests.conformance.store_postgres_database import SharedDatabase
 
 pytestmark = pytest.mark.postgres
@@ -87,10 +87,8 @@ class Proxy:
                 await writer.drain()
             writer.transport.abort()
 
-        with suppress(OSError):
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_quietly(requests()))
-                group.create_task(_quietly(answers()))
+        with suppress(OSError, asyncio.CancelledError):
+            await asyncio.gather(_quietly(requests()), _quietly(answers()))
 
 
 async def _quietly(work: object) -> None:
@@ -134,15 +132,21 @@ async def epoch(store: Store) -> int:
     return epoch
 
 
-async def test_a_lost_answer_to_a_commit_settles_itself_by_duplicates(store: Store, epoch: int, proxy: Proxy) -> None:
+async def test_a_lost_answer_to_a_commit_settles_itself(store: Store, epoch: int, proxy: Proxy) -> None:
+    """Sent again, each commit is known by its keys or version, and as our own by its bodies; what is another's stays
+    refused.
+    """
     run = await open_a_run(store, epoch)
     marked = started(events=events("unmistakable-topic"))
     step = Commit(tenant="acme", stream=run, expected=1, events=events("x"), input_keys=("reply/1",))
     keyless = Commit(tenant="acme", stream=await open_a_run(store, epoch), expected=1, events=events("y"))
+    stale = Commit(tenant="acme", stream=await open_a_run(store, epoch), expected=0, events=events("z"))
+    again = started(key=f"event/w/{run}")
     proxy.lose_next_answer(b"unmistakable-topic")
-    outcomes = await append(store, epoch, marked, step, keyless)
+    outcomes = await append(store, epoch, marked, step, keyless, stale, again, arrived("e1"))
     assert proxy.lost.is_set()
-    assert outcomes == [Duplicate(marked.stream), Duplicate(run), Stale(2)]
+    assert outcomes[:3] == [Appended(7)] * 3
+    assert outcomes[3:] == [Stale(1), Duplicate(run), Duplicate()]
     assert [len(await store.load("acme", c.stream)) for c in (marked, step, keyless) if c.stream] == [1, 2, 2]
 
 
