@@ -124,9 +124,21 @@ class Follower:
     async def _write(
         self, group: Sequence[str], after: int, stored: Sequence[Notification], events: Sequence[Decoded]
     ) -> None:
-        await self._warm(events)
-        batch = gather(events, self._known)
         position = events[-1].position
+        try:
+            await self._warm(events)
+            batch = gather(events, self._known)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # An event that cannot be folded is beyond every view; alone in its batch it is known by name.
+            self._known.clear()
+            for name in group:
+                if len(events) == 1:
+                    self._stop(name, stored[0], error)
+                else:
+                    self._cautious[name] = position
+            return
         tenants = batch.tenants()
         answers = await asyncio.gather(
             *(self._apply(self._views[name], after, position, batch, tenants) for name in group), return_exceptions=True

@@ -103,6 +103,8 @@ def gather(events: Sequence[Decoded], known: MutableMapping[UUID, RunFacts]) -> 
         facts = runs.get(run_id)
         if facts is None:
             if event.version == 1:
+                if topic != "run.started":
+                    raise ValueError(f"a run begins with run.started, not with {topic}")
                 facts = known[run_id] = RunFacts(run_id, event.tenant)
             else:
                 facts = known[run_id]

@@ -19,9 +19,9 @@ class RunFacts:
     """One run. `first` is the version of its first event in the batch at hand: 1 means that it started there."""
 
     __slots__ = (
-        "attempts", "business_state", "cause", "cost_micros", "ended", "ended_at", "error", "first", "incidents",
-        "open_steps", "open_undos", "parked", "position", "queued", "run_id", "started", "steps", "tenant", "undone",
-        "updated_at", "version",
+        "attempts", "business_state", "cause", "cost_micros", "ended", "ended_at", "error", "first", "incidents", "missing",
+        "missing", "open_steps", "open_undos", "parked", "position", "queued", "run_id", "started", "steps", "tenant",
+        "undone", "updated_at", "version",
     )  # fmt: skip
 
     def __init__(self, run_id: UUID, tenant: str) -> None:
@@ -39,6 +39,8 @@ class RunFacts:
         self.updated_at = ""
         self.business_state: str | None = None
         self.error: _Event | None = None
+        self.missing: dict[tuple[str, int], _Event | None] = {}
+        """Errors of steps that the run has had to go without, as yet."""
         self.parked: str | None = None
         """What the oldest open incident says."""
         self.incidents: dict[str, str] = {}
@@ -101,6 +103,7 @@ def _step_attempted(run: RunFacts, event: _Event) -> None:
 
 def _step_succeeded(run: RunFacts, event: _Event) -> None:
     run.open_steps.discard((event["step"], event["visit"]))
+    run.missing.pop((event["step"], event["visit"]), None)
     cost = event.get("cost")
     if cost:
         run.cost_micros += cost_micros(cost)
@@ -109,10 +112,13 @@ def _step_succeeded(run: RunFacts, event: _Event) -> None:
 def _step_failed(run: RunFacts, event: _Event) -> None:
     run.open_steps.discard((event["step"], event["visit"]))
     run.error = event.get("error")
+    if event.get("final"):
+        run.missing[event["step"], event["visit"]] = run.error
 
 
 def _step_closed(run: RunFacts, event: _Event) -> None:
     run.open_steps.discard((event["step"], event["visit"]))
+    run.missing.pop((event["step"], event["visit"]), None)
 
 
 def _state_entered(run: RunFacts, event: _Event) -> None:
@@ -159,7 +165,8 @@ def _run_ended(run: RunFacts, event: _Event) -> None:
     run.ended_at = event["at"]
     run.queued = False
     if run.ended == "succeeded":
-        run.error = None
+        # Marked, when a step failed that its saga could do without.
+        run.error = next(reversed(run.missing.values()), None)
     elif event.get("error"):
         run.error = event["error"]
 

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from engine.metrics import Metrics
-from engine.store import Change
+from engine.store import Change, Commit, Recorded
+from engine.store.mapper import Mapper
 from projections import Batch
 from projections.history import History
 from projections.usage import Usage
@@ -55,8 +56,6 @@ async def test_an_event_a_view_cannot_take_stops_that_view_alone_and_at_that_eve
 
 async def test_a_body_that_does_not_open_stops_before_it_and_counts_an_incident(house: House) -> None:
     await record(house.store, house.vault, "acme", histories.straight(), epoch=house.epoch)
-    from engine.store import Commit, Recorded
-
     broken = Commit(tenant="acme", stream=UUID(int=7), events=(Recorded("run.started", b"\x01 not sealed by anyone"),))
     await house.store.append([broken], epoch=house.epoch)
     metrics = Metrics()
@@ -94,3 +93,16 @@ async def test_two_projectors_write_every_row_once(house: House) -> None:
     await other.stop()
     usage = next(iter(await house.store.fetch("usage_now", tenant="acme")))
     assert (usage["total_runs"], usage["open_runs"]) == (5, 0)
+
+
+async def test_an_event_that_cannot_be_folded_stops_every_view_at_it(house: House) -> None:
+    await record(house.store, house.vault, "acme", histories.straight(), epoch=house.epoch)
+    keys = await house.vault.keys_for("acme")
+    stream = UUID(int=9)
+    stray = Mapper().encode(keys, stream, 1, histories.straight()[-1])
+    await house.store.append([Commit(tenant="acme", stream=stream, events=(stray,))], epoch=house.epoch)
+    await record(house.store, house.vault, "acme", histories.straight(), epoch=house.epoch)
+    projector = house.projector()
+    await projector.catch_up()
+    assert set(projector.stopped_views) == {"history", "usage", "audit", "stats", "approvals"}
+    assert {stopped.stream for stopped in projector.stopped_views.values()} == {stream}
