@@ -19,7 +19,7 @@ class RunFacts:
     """One run. `first` is the version of its first event in the batch at hand: 1 means that it started there."""
 
     __slots__ = (
-        "attempts", "business_state", "cause", "cost_micros", "ended", "ended_at", "error", "first", "incidents", "missing",
+        "attempts", "business_state", "cause", "cost_micros", "ended", "ended_at", "error", "first", "incidents",
         "missing", "open_steps", "open_undos", "parked", "position", "queued", "run_id", "started", "steps", "tenant",
         "undone", "updated_at", "version",
     )  # fmt: skip
