@@ -17,7 +17,7 @@ from contracts.problems import Unavailable
 from contracts.sdk import rabbit_topology
 from contracts.sdk.rabbit_consumer import RabbitConsumer
 from contracts.sdk.rabbit_lanes import PublishLane
-from contracts.sdk.rabbit_link import CONNECTION_ERRORS, Link, tolerating
+from contracts.sdk.rabbit_link import CONNECTION_ERRORS, Link, end, tolerating
 from contracts.sdk.transport import Delivery, Message, Published, Topology, TopologyMismatch
 
 log = logging.getLogger(__name__)
@@ -101,9 +101,7 @@ class RabbitTransport:
         for consumer in consumers:
             await consumer.stop()
         keeper, self._lane_keeper = self._lane_keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        await end(keeper)
         await self._sending.stop()
         await self._receiving.stop()
         self._known.clear()

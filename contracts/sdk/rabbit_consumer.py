@@ -20,7 +20,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from contracts.problems import Forbidden, Problem, Unavailable
 from contracts.sdk.rabbit_lanes import ReceiveLane
-from contracts.sdk.rabbit_link import CONNECTION_ERRORS, Link, tolerating
+from contracts.sdk.rabbit_link import CONNECTION_ERRORS, Link, end, tolerating
 from contracts.sdk.transport import Delivery, TopologyMismatch
 
 log = logging.getLogger(__name__)
@@ -89,9 +89,7 @@ class RabbitConsumer:
     async def stop(self) -> None:
         self._running = False
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        await end(keeper)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         lane = self._lane

@@ -35,6 +35,7 @@ CONNECTION_ERRORS = (AMQPError, OSError, TimeoutError, EOFError, RuntimeError, a
 """What aio-pika and aiormq raise when a connection or a channel cannot be had or is lost in the middle."""
 
 _CALL_SECONDS = 10.0
+_ENDING_SECONDS = 2.0
 _HEARTBEAT_FORWARD_SECONDS = 1.0
 
 
@@ -52,16 +53,23 @@ class Trouble:
 async def tolerating() -> AsyncIterator[Trouble]:
     """For the loops that keep something alive: trouble with the broker ends the block, not the loop."""
     trouble = Trouble()
+    task = asyncio.current_task()
     try:
         yield trouble
-    except (*CONNECTION_ERRORS, Unavailable) as error:
+    except (*CONNECTION_ERRORS, Unavailable, asyncio.CancelledError) as error:
+        # aiormq cancels what waits on a dying connection, and answers a real cancellation with errors of its own: only
+        # the task itself knows whether it was asked to end.
         trouble.error = error
-    except asyncio.CancelledError as error:
-        # aiormq cancels what waits on a dying connection; only a cancellation of our own task is ours to obey.
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        trouble.error = error
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def end(task: asyncio.Task[None] | None) -> None:
+    """Cancels a task that keeps something alive, again if need be: aiormq swallows a cancellation that meets its
+    answer half-way."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=_ENDING_SECONDS)
 
 
 class Lane(Protocol):
@@ -241,9 +249,7 @@ class Link:
 
     async def stop(self) -> None:
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        await end(keeper)
 
     async def channel(self, *, confirms: bool) -> aio_pika.abc.AbstractChannel:
         """An open channel. Raises one of CONNECTION_ERRORS or `Unavailable`."""

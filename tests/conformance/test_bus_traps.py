@@ -16,6 +16,7 @@ import aiormq
 import pytest
 
 from contracts.problems import Unavailable
+from contracts.sdk import rabbit_wire as wire
 from contracts.sdk.rabbit import RabbitTransport
 from contracts.sdk.transport import (
     Binding,
@@ -221,9 +222,7 @@ async def test_confirmed_messages_outlive_kill_9_of_the_broker_and_sending_goes_
     # RabbitMQ 3.10 writes its register of quorum queues with a delay: a queue younger than that is lost to a kill -9.
     aged = asyncio.get_running_loop().time() + 3
     sending = asyncio.create_task(send())
-    await until(
-        lambda: len(confirmed) > 500 and asyncio.get_running_loop().time() > aged, "some are confirmed before"
-    )
+    await until(lambda: len(confirmed) > 500 and asyncio.get_running_loop().time() > aged, "some are confirmed before")
     await asyncio.to_thread(broker.kill)
     await asyncio.wait_for(killed.wait(), PATIENCE_SECONDS)
     before = len(confirmed)
@@ -352,6 +351,42 @@ async def test_a_consumer_that_only_the_broker_has_forgotten_is_found_by_asking(
     await until(lambda: consumer.attached == 2 and consumer.alive, "it consumes again")
     await transport.publish([name.message(b"x")])
     await inbox.wait(1)
+
+
+async def test_a_consumer_whose_channel_the_broker_closes_gets_a_new_one_and_loses_nothing(
+    connect: Open, name: Names
+) -> None:
+    transport = await connect()
+    await transport.declare(name.plain())
+    await transport.publish([name.message(b"a"), name.message(b"b")])
+    inbox = Inbox()
+    consumer = await transport.consume(name("intake.v1"), inbox, prefetch=10)
+    await inbox.wait(2)
+    protocol = transport._receiving.protocol
+    [channel] = protocol.lanes
+    protocol.write(
+        wire.ack_frame(channel, 999, multiple=False)
+    )  # the broker closes a channel that settles what it never had
+    await inbox.wait(4)
+    consumer.ack(inbox.deliveries)
+    assert consumer.stale_settlements == 2
+    assert [(d.body, d.delivery_count) for d in inbox.deliveries[2:]] == [(b"a", 1), (b"b", 1)]
+
+
+async def test_stopping_while_a_consumer_is_being_opened_again_comes_to_an_end(connect: Open, name: Names) -> None:
+    transport = await connect()
+    await transport.declare(name.plain())
+    await transport.publish([name.message(b"a")])
+    inbox = Inbox()
+    consumer = await transport.consume(name("intake.v1"), inbox, prefetch=10)
+    await inbox.wait(1)
+    protocol = transport._receiving.protocol
+    [channel] = protocol.lanes
+    protocol.write(wire.ack_frame(channel, 999, multiple=False))
+    await inbox.wait(2)  # a delivery comes before the answer to the call that asked for it
+    async with asyncio.timeout(10):
+        await transport.stop()
+    assert not consumer.alive
 
 
 async def test_a_reply_queue_and_its_consumer_come_back_with_the_connection(
@@ -501,7 +536,7 @@ async def test_a_wrong_password_is_said_at_once(broker: RabbitmqServer) -> None:
 
 
 class Frozen:
-    """A stretch of wire between client and broker: it can be held still, and cut."""
+    """A stretch of cable between client and broker: it can be held still, and cut."""
 
     def __init__(self, port: int, credentials: str) -> None:
         self._port, self._credentials = port, credentials
@@ -560,7 +595,7 @@ class Frozen:
 
 @pytest.fixture
 async def frozen(broker: RabbitmqServer) -> AsyncIterator[Frozen]:
-    wire = Frozen(broker.port, urlsplit(broker.url).netloc.rpartition("@")[0])
-    await wire.start()
-    yield wire
-    await wire.stop()
+    cable = Frozen(broker.port, urlsplit(broker.url).netloc.rpartition("@")[0])
+    await cable.start()
+    yield cable
+    await cable.stop()
