@@ -4,6 +4,7 @@ own beside the engine's and the modules', and can send what a misbehaving partic
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from contracts.sdk.transport import (
     Transport,
 )
 
-QUEUES = {"ear.events": EVENTS_EXCHANGE, "ear.commands": COMMANDS_EXCHANGE}
+QUEUES = {"events": EVENTS_EXCHANGE, "commands": COMMANDS_EXCHANGE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ class Heard:
 
 
 class Ear:
-    """`commands` False: binds nothing to the commands exchange, so that a command nobody obeys stays unroutable."""
+    """`hears` names what it listens to. What it does not listen to and nobody else is bound for stays unroutable."""
 
-    def __init__(self, transport: Transport, *, commands: bool = True) -> None:
+    def __init__(self, transport: Transport, *, hears: Sequence[str] = ("events", "commands")) -> None:
         self.transport = transport
         self.messages: list[Heard] = []
-        self._queues = dict(QUEUES) if commands else {"ear.events": EVENTS_EXCHANGE}
+        self._queues = {f"ear.{name}": QUEUES[name] for name in hears}
         self._consumers: dict[str, Consumer] = {}
 
     async def start(self) -> None:

@@ -97,10 +97,14 @@ class House:
         modules: Sequence[str] | None = None,
         separate_modules: bool = False,
         contracts: Sequence[Module] = (),
-        hears_commands: bool = True,
+        hears: Sequence[str] = ("events", "commands"),
         dead_seconds: float = 60.0,
+        loads: Sequence[str] = (),
         **overrides: Any,
     ) -> None:
+        """`sagas` are for this process; `loads` names modules of sagas, which processes of their own load too."""
+        if loads:
+            overrides["sagas"] = tuple(loads)
         overrides["lease"] = {"heartbeat_seconds": 0.3, "dead_seconds": dead_seconds}
         if separate_modules:
             overrides["modules"] = "separate"
@@ -114,7 +118,7 @@ class House:
         self.sagas = sagas
         self.contracts = tuple(contracts)
         self.bus_url = bus_url(settings)
-        self.ear = Ear(open_transport(self.bus_url, name="ear"), commands=hears_commands)
+        self.ear = Ear(open_transport(self.bus_url, name="ear"), hears=hears)
         self.asker = Asker(self.ear.transport, name="stories")
         self.host = ModuleHost(settings, bus_url=self.bus_url, names=NAMES if modules is None else modules)
         self.assembly: Assembly | None = None
@@ -143,6 +147,11 @@ class House:
         await self.close()
 
     async def close(self) -> None:
+        """Stops everything; what does not stop in time fails the story instead of holding it for ever."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self._close()
+
+    async def _close(self) -> None:
         for process in self.processes:
             await process.kill()
         if self.assembly is not None:

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from contracts.modules import tenancy
-from tests.stories.house import House, MovableClock, Stack
+from tests.stories.house import House, MovableClock, Stack, until, until_now
 from tests.stories.understudy import asked, play, success
 
 TIMED_OUT = "tenancy.TenantProvisioningTimedOutV1"
@@ -82,8 +82,6 @@ async def test_an_answer_at_the_deadline_itself_has_one_winner(stack: Stack) -> 
 
 async def _settled(house: House, tenant: str) -> str:
     """Active or ProvisioningFailed, once the tenant is one of them and the bus has said so."""
-    from tests.stories.house import until, until_now
-
     state = await until(lambda: _state(house, tenant), lambda found: found in ("Active", "ProvisioningFailed"))
     assert state is not None
     kind = PROVISIONED if state == "Active" else TIMED_OUT

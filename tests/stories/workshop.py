@@ -1,0 +1,59 @@
+"""Sagas and actions of the stories, at module level so that an engine process of its own finds them again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contracts.calls import ActionCall, RetryPolicy
+from engine.plan.code import Run, StepFailed, saga
+from engine.sagas import direct_command as direct_command
+
+
+def explode(call: ActionCall) -> Any:
+    """Fails as a programming mistake does, with what it was working on in its text."""
+    raise ValueError(f"cannot work on {call.input}")
+
+
+def note(call: ActionCall) -> dict[str, Any]:
+    return {"noted": call.input["text"], "attempt": call.attempt}
+
+
+@saga("errand", version=1)
+async def errand(run: Run, order: dict[str, Any]) -> dict[str, Any]:
+    """One call outside, as patiently as the order says."""
+    done = await run.step(
+        "call",
+        "http.request",
+        url=order["url"],
+        json={"order": order["id"]},
+        retry=RetryPolicy(attempts=order.get("attempts", 3), delay_seconds=order.get("delay", 0.2), jitter=0.0),
+        timeout_seconds=order.get("limit", 30.0),
+    )
+    return {"status": done["status"]}
+
+
+@saga("forgiving", version=1)
+async def forgiving(run: Run, order: dict[str, Any]) -> dict[str, Any]:
+    """Goes on without what it could not get."""
+    try:
+        await run.step("call", "http.request", url=order["url"], on_failure="continue", retry=RetryPolicy(attempts=1))
+        said = "got it"
+    except StepFailed as failed:
+        said = str(failed.error["code"])
+    noted = await run.step("note", note, text=said)
+    return {"said": noted["noted"]}
+
+
+@saga("workbench", version=1)
+async def workbench(run: Run, order: dict[str, Any]) -> None:
+    """Makes a user, takes note, and then breaks: the user is taken back."""
+    await run.step("user", "identity.create_user", email=order["email"], name="Eve")
+    await run.step("note", note, text="halfway")
+    await run.step("break", explode, card=order["card"], retry=RetryPolicy(attempts=2, delay_seconds=0.1))
+
+
+@saga("slow-signup", version=1, on="crm.SignupRequestedV1")
+async def slow_signup(run: Run, signup: dict[str, Any]) -> str:
+    """As slow as the company it is told to call."""
+    await run.step("call", "http.request", url=signup["company"], timeout_seconds=120.0)
+    return "done"
