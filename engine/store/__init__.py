@@ -7,8 +7,7 @@ it is.
     checkpoints   how far a projection has read
 
 Two drivers, `postgres` (asyncpg) and `sqlite` (the `eventsourcing` SQLite recorder, subclassed), pass one conformance
-suite. Bodies come in sealed and
-go out sealed: the store never sees a payload (`engine.store.mapper` seals).
+suite. Bodies come in sealed and go out sealed: the store never sees a payload (`engine.store.mapper` seals).
 """
 
 from __future__ import annotations
@@ -101,9 +100,8 @@ class Log(Protocol):
 
     async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
         """One transaction under the lane lock; an outcome per commit, in order. At most one commit per stream and
-        batch. Raises `Unavailable` when the database
-        does not answer (the fate is then unknown and the same call may be made again), `CommitRefused` naming the
-        guilty ordinal for a poison commit."""
+        batch. Raises `Unavailable` when the database does not answer (the fate is then unknown and the same call may
+        be made again), `CommitRefused` naming the guilty ordinal for a poison commit."""
 
     async def append_for(
         self, tenant: str, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None
@@ -152,8 +150,7 @@ class Work(Protocol):
         self, epoch: int, *, plans: Sequence[tuple[str, int]], limit: int = 500, now: datetime | None = None
     ) -> list[OpenRun]:
         """Takes over unowned runs, or runs of dead processes, whose (workflow, version) this process knows; counts a
-        takeover on each taken from a dead process. A commit with
-        `Changed` sets the count back to 0."""
+        takeover on each taken from a dead process. A commit with `Changed` sets the count back to 0."""
 
     async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None: ...
 
@@ -264,8 +261,8 @@ class Catalog(Protocol):
 
 
 class ReadModels(Protocol):
-    """Where projections write and everyone reads. Statements are named SQL in `projections/sql/<driver>/*.sql`,
-    loaded at start."""
+    """Where projections write and everyone reads. Statements are named SQL in `projections/sql/<driver>/*.sql`, loaded
+    at start."""
 
     async def checkpoint(self, view: str, lane: int) -> int: ...
 
@@ -297,9 +294,8 @@ class Store(Log, Work, Journal, Catalog, ReadModels, Protocol):
 
 def open_store(url: str, *, views: Path | None = None, patience_seconds: float = 5.0) -> Store:
     """The driver for `postgresql://...` or `sqlite:///path`; `start` it before use. `views` is the folder of the read
-    models' statements, by default the
-    projections' for that driver. `patience_seconds` is how long a call is tried again before it raises
-    `Unavailable`."""
+    models' statements, by default the projections' for that driver. `patience_seconds` is how long a call is tried
+    again before it raises `Unavailable`."""
     scheme = url.split(":", 1)[0]
     folder = Path(__file__).parents[2] / "projections" / "sql"
     if scheme in ("postgresql", "postgres"):

@@ -1,6 +1,6 @@
 """A batch of commits as columns, and the answers as outcomes. Pure: no database here; both drivers flatten with it,
-call their `append`, and assemble with it.
-What repeats a key of an earlier commit of the same batch is kept out of the call and takes that commit's answer."""
+call their `append`, and assemble with it. What repeats a key of an earlier commit of the same batch is kept out of the
+call and takes that commit's answer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the store refuses, one class per thing a caller can do about it. Raised by both drivers, caught by the
-coordinator and the consumers; expected
-answers to an append (duplicate, stale, limited, fenced) are outcomes, not errors.
+coordinator and the consumers; expected answers to an append (duplicate, stale, limited, fenced) are outcomes, not
+errors.
 
     Problem
     ├── Unavailable      the database does not answer: wait, make the same call again

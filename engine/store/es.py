@@ -1,6 +1,6 @@
 """What the store uses of the `eventsourcing` library: its SQLite recorder, subclassed. The log, its versions and its
-tracking are the library's own code on our
-tables; our statements come from `sql/sqlite`. Only this module and the mapper import the library."""
+tracking are the library's own code on our tables; our statements come from `sql/sqlite`. Only this module and the
+mapper import the library."""
 
 from __future__ import annotations
 
@@ -90,8 +90,7 @@ class LogRecorder(SQLiteProcessRecorder):
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Cursor]:
         """One transaction on the writing connection, committed at the end. It takes the write lock at once, so that a
-        second
-        process cannot make it read an old state and fail at its first write.
+        second process cannot make it read an old state and fail at its first write.
         """
         with self.datastore.get_connection(commit=True) as connection:
             cursor = connection.cursor().sqlite_cursor

@@ -1,6 +1,5 @@
 """The `Journal` port, once for both drivers: arrivals, start keys, outcomes and dead letters. Arrivals are written by
-`append` alone; here they are read,
-annotated and pruned."""
+`append` alone; here they are read, annotated and pruned."""
 
 from __future__ import annotations
 

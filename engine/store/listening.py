@@ -1,6 +1,5 @@
 """Wakes those who wait for appends, by PostgreSQL's LISTEN and by polling: a notification is a hint, nothing is kept
-for an absent listener, so polling is the
-truth. It reads no event."""
+for an absent listener, so polling is the truth. It reads no event."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Which migrations there are and which are missing: numbered files per driver, known by name and checksum. Pure but
-for reading the files; each driver runs
-what is missing, all in one transaction, under its lock."""
+for reading the files; each driver runs what is missing, all in one transaction, under its lock."""
 
 from __future__ import annotations
 

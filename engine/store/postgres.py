@@ -1,6 +1,6 @@
 """The store on PostgreSQL through asyncpg: `append` is one call of a database function, everything else a named
-statement under the role it needs. Migrations
-run as the schema's owner. It knows no payload: bodies come in and go out sealed."""
+statement under the role it needs. Migrations run as the schema's owner. It knows no payload: bodies come in and go out
+sealed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         CatalogVerbs.__init__(self)
         self._statements: dict[str, Statement] = load([FOLDER / "postgres"], "postgres")
         self._patience = patience_seconds
-        self._sessions = Sessions(url, patience_seconds=patience_seconds, pool_size=pool_size)
+        self._sessions = Sessions(url, self._statements, patience_seconds=patience_seconds, pool_size=pool_size)
         self._listening = Listening(self._sessions, self.head)
         PostgresViews.__init__(self, self._sessions, self._statements, load([views], "postgres"))
         self._append = self._sql("append")
@@ -77,11 +77,10 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         return await patiently(run, seconds=self._patience)
 
     async def _migrate(self, connection: Connection) -> list[str]:
-        await connection.execute("SET LOCAL lock_timeout = '60s'")
         await connection.execute(self._sql("lock_migrations"))
         await connection.execute(self._sql("prepare"))
         await connection.execute(self._sql("become_owner"))
-        await connection.execute("SET LOCAL search_path = unwind")
+        await connection.execute(self._sql("make_in"), "unwind")
         applied = {row["name"]: row["checksum"] for row in await connection.fetch(self._sql("applied"))}
         fresh = missing(migrations("postgres"), applied)
         for migration in fresh:

@@ -1,6 +1,5 @@
 """Connections to PostgreSQL by role: one kept per lane for appending, small pools for the rest, one that listens. It
-decides what is worth trying again and
-what a lost connection means; it knows no table."""
+decides what is worth trying again and what a lost connection means; it knows no table."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ import asyncpg
 from engine.store.batch import Batch
 from engine.store.errors import ContentRefused, TenantRefused, Unavailable
 from engine.store.postgres_wire import columns, install, install_arrays
+from engine.store.statements import Statement
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class Held:
 class Sessions:
     """Connections that have taken a role on. Pools open their connections when first needed."""
 
-    def __init__(self, url: str, *, patience_seconds: float, pool_size: int) -> None:
+    def __init__(
+        self, url: str, statements: Mapping[str, Statement], *, patience_seconds: float, pool_size: int
+    ) -> None:
         self._url = url
+        self._statements = statements
         self._patience = patience_seconds
         self._pool_size = pool_size
         self._pools: dict[str, Pool] = {}
@@ -116,14 +119,22 @@ class Sessions:
             self._url, server_settings=SERVER_SETTINGS, timeout=5, command_timeout=_FROZEN_SECONDS
         )
         if role is not None:
-            await self._take_role(connection, role)
+            await self.take_role(connection, role)
         return connection
 
-    async def _take_role(self, connection: Any, role: str) -> None:
+    async def take_role(self, connection: Any, role: str, *, here: bool = False) -> None:
+        """For the session, or `here` for the transaction. Where no roles were made the session sees all tenants."""
         if self.roles:
-            await connection.execute("SELECT set_config('role', $1, false)", self.roles[role])
+            await connection.execute(self._sql("take_role"), self.roles[role], here)
         else:
-            await connection.execute("SELECT set_config('app.tenant', '*', false)")
+            await self.see_tenant(connection, "*", here=here)
+
+    async def see_tenant(self, connection: Any, tenant: str, *, here: bool) -> None:
+        """What row-level security lets through."""
+        await connection.execute(self._sql("see_tenant"), tenant, here)
+
+    def _sql(self, statement: str) -> str:
+        return self._statements[statement].steps[0].sql
 
     def _check_open(self) -> None:
         if self._closed:
@@ -138,7 +149,7 @@ class Sessions:
                 if pool is None:
 
                     async def take_role(connection: Any) -> None:
-                        await self._take_role(connection, role)
+                        await self.take_role(connection, role)
                         if role == "projector":
                             # Rows and checkpoint are lost together, if at all, and follow from the log again: nobody
                             # need wait for the disk.
@@ -193,7 +204,7 @@ class Sessions:
             nonlocal lost
             if held.connection is None or held.connection.is_closed():
                 held.connection = await self.connect(role)
-                held.taught = await install(held.connection)
+                held.taught = await install(held.connection, self._sql("batch_type"))
             connection = held.connection
             value = batch if held.taught else columns(batch)
             try:

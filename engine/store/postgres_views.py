@@ -1,6 +1,6 @@
 """The `ReadModels` port on PostgreSQL: projections write as the projector's role, everyone reads as the web's role
-under row-level security, or as the
-operator's over all tenants. The statements are the projections' own; this file knows none of them."""
+under row-level security, or as the operator's over all tenants. The statements are the projections' own; this file
+knows none of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class PostgresViews:
     """See `engine.store.ReadModels`; docstrings are there.
 
     A statement `<view>_create` makes the view's tables, idempotently, at each migration. A write statement takes the
-    rows of
-    a `Change` as columns (`unnest`), so that a batch is one execution.
+    rows of a `Change` as columns (`unnest`), so that a batch is one execution.
     """
 
     def __init__(self, sessions: Sessions, own: Mapping[str, Statement], views: Mapping[str, Statement]) -> None:
@@ -27,7 +26,7 @@ class PostgresViews:
 
     async def create_views(self, connection: Connection) -> None:
         """Makes every view's tables in schema `views`, and puts them behind row-level security."""
-        await connection.execute("SET LOCAL search_path = views")
+        await connection.execute(self._own["make_in"].steps[0].sql, "views")
         for name in sorted(self._views):
             if name.endswith("_create"):
                 for step in self._views[name].steps:
@@ -63,11 +62,9 @@ class PostgresViews:
 
         async def work(connection: Connection) -> list[dict[str, Any]]:
             if tenant is None and self._sessions.roles:
-                await connection.execute("SELECT set_config('role', $1, true)", self._sessions.roles["operator"])
+                await self._sessions.take_role(connection, "operator", here=True)
             else:
-                await connection.execute(
-                    "SELECT set_config('app.tenant', $1, true)", tenant if tenant is not None else "*"
-                )
+                await self._sessions.see_tenant(connection, tenant if tenant is not None else "*", here=True)
             return [dict(row) for row in await connection.fetch(step.sql, *values)]
 
         return await self._sessions.within("web", work, readonly=True)

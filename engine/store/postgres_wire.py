@@ -1,6 +1,6 @@
 """The batch in PostgreSQL's binary form. asyncpg asks of every array element whether it is a container, which costs
-more than encoding it; here a column is
-joined bytes. Used through `install`; where asyncpg has no place for it, the plain columns go through asyncpg."""
+more than encoding it; here a column is joined bytes. Used through `install`; where asyncpg has no place for it, the
+plain columns go through asyncpg."""
 
 from __future__ import annotations
 
@@ -138,11 +138,11 @@ def install_arrays(connection: Any) -> bool:
     return True
 
 
-async def install(connection: Any) -> bool:
+async def install(connection: Any, find_type: str) -> bool:
     """Teaches the connection to send a `Batch` as it is. False when this asyncpg cannot be taught; then send
     `columns`.
     """
-    found = await connection.fetchval("SELECT 'unwind.batch'::regtype::oid")
+    found = await connection.fetchval(find_type)
     try:
         settings = connection._protocol.get_settings()
         settings.add_python_codec(found, "batch", "unwind", [], "scalar", encode, bytes, "binary")

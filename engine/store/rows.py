@@ -1,6 +1,5 @@
-"""Rows of either database as the store's dataclasses. SQLite keeps instants as microseconds, uuids as hex and lists
-as JSON; asyncpg hands over the real
-types. Read by the verbs of both drivers."""
+"""Rows of either database as the store's dataclasses. SQLite keeps instants as microseconds, uuids as hex and lists as
+JSON; asyncpg hands over the real types. Read by the verbs of both drivers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """What goes into the store and what comes out, as frozen values: the parts of a commit, the answers of an append, the
-rows that are
-read. No behaviour and no database here; import them from `engine.store`."""
+rows that are read. No behaviour and no database here; import them from `engine.store`."""
 
 from __future__ import annotations
 
@@ -56,8 +55,7 @@ class Start:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewInput:
     """Something a run must still be given. `kind` start: begin `workflow` from the arrival; fact: a wait named `name`
-    matched; reply: an outcome of step `name`;
-    note: any other durable input, its sealed body inline."""
+    matched; reply: an outcome of step `name`; note: any other durable input, its sealed body inline."""
 
     kind: Literal["start", "fact", "reply", "note"]
     run_id: UUID | None = None
@@ -156,8 +154,8 @@ class Commit:
     events: tuple[Recorded, ...] = ()
     start: Start | None = None
     input_keys: tuple[str, ...] = ()
-    """Dedup keys of the inputs this commit answers (`reply/<event id>`, `fact/<wait>/<visit>`, ...); a known one
-    makes the commit Duplicate."""
+    """Dedup keys of the inputs this commit answers (`reply/<event id>`, `fact/<wait>/<visit>`, ...); a known one makes
+    the commit Duplicate."""
     arrival: Arrival | None = None
     inputs: tuple[NewInput, ...] = ()
     settled: tuple[int, ...] = ()
@@ -179,8 +177,8 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """It is in the log. `position` is the last event's (0 without events); `matched` are input rows that this
-    commit's insertions brought about."""
+    """It is in the log. `position` is the last event's (0 without events); `matched` are input rows that this commit's
+    insertions brought about."""
 
     position: int
     matched: tuple[InputRow, ...] = ()
@@ -345,8 +343,8 @@ class WrappedKey:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Rows for one named statement of a read model (`projections/sql/<driver>/<view>.sql`), one execution per row,
-    values in the statement's order."""
+    """Rows for one named statement of a read model (`projections/sql/<driver>/<view>.sql`), values in the statement's
+    order. On PostgreSQL the statement gets them as columns (`unnest`), in one execution; on SQLite row by row."""
 
     statement: str
     rows: Sequence[tuple[Any, ...]]

@@ -1,6 +1,5 @@
 """The embedded store: one SQLite file in WAL mode, synced at every commit, written by one thread that joins waiting
-callers into one transaction. The same
-verbs and answers as on PostgreSQL; a second process may open the same file."""
+callers into one transaction. The same verbs and answers as on PostgreSQL; a second process may open the same file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """One append on SQLite, step by step inside the writer's transaction: the same order and the same answers as
-PostgreSQL's function. It neither begins nor
-commits; `sqlite` calls it in the writer thread."""
+PostgreSQL's function. It neither begins nor commits; `sqlite` calls it in the writer thread."""
 
 from __future__ import annotations
 

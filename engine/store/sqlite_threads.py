@@ -1,6 +1,6 @@
 """The threads of the embedded store: one that writes, joining whatever waits into one transaction and one sync to
-disk, and a few that read through read-only
-connections. Callers are coroutines; they get a result or the error of their own job."""
+disk, and a few that read through read-only connections. Callers are coroutines; they get a result or the error of
+their own job."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ class Readers:
 
 
 def translated(error: BaseException) -> BaseException:
-    """The store's error for one of sqlite3's or the library's: busy and broken files are `Unavailable`, bad content
-    is poison."""
+    """The store's error for one of sqlite3's or the library's: busy and broken files are `Unavailable`, bad content is
+    poison."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | OverflowError):
         return ContentRefused(f"{type(error).__name__}: {error}")
     if isinstance(error, sqlite3.ProgrammingError) and "bind" in str(error):

@@ -1,6 +1,5 @@
-"""Named SQL: reads `.sql` files of `-- name: x` blocks and turns `:name` parameters into the driver's positional
-ones. It executes nothing; the drivers
-load their twins with it at start, and the read models' statements too."""
+"""Named SQL: reads `.sql` files of `-- name: x` blocks and turns `:name` parameters into the driver's positional ones.
+It executes nothing; the drivers load their twins with it at start, and the read models' statements too."""
 
 from __future__ import annotations
 
@@ -40,8 +39,8 @@ class Statement:
 
 
 class Caller(ABC):
-    """What the verbs of `work`, `journal` and `catalog` ask of a driver: run a named statement in a transaction of
-    its own."""
+    """What the verbs of `work`, `journal` and `catalog` ask of a driver: run a named statement in a transaction of its
+    own."""
 
     @abstractmethod
     async def call(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:

@@ -1,6 +1,5 @@
 """The `Work` port, once for both drivers: each verb is one named statement of their twin `work.sql`. It claims and
-releases; deciding what to do with what was
-claimed is the consumers'."""
+releases; deciding what to do with what was claimed is the consumers'."""
 
 from __future__ import annotations
 

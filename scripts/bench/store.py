@@ -1,10 +1,8 @@
 """How fast the store appends, against the raw ceiling of the same server in the same run: batches of 100 and 250 runs
-with two events each, bodies as large
-as the ceiling's. Measures the store alone: no engine, no sealing. Give it an empty database of its own, or a path for
-the embedded store.
+with two events each, bodies as large as the ceiling's. Measures the store alone: no engine, no sealing. Give it an
+empty database of its own, or a path for the embedded store.
 
-python -m scripts.bench.store postgresql://... [ROUNDS]
-python -m scripts.bench.store sqlite:///path [ROUNDS]
+python -m scripts.bench.store postgresql://... [ROUNDS] python -m scripts.bench.store sqlite:///path [ROUNDS]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A store driver seen as one of the `eventsourcing` library's recorders, so that the test cases in its wheel run
-against the real append, in strict mode. The
-store lives on a loop in a thread of its own; each call waits for its answer."""
+against the real append, in strict mode. The store lives on a loop in a thread of its own; each call waits for its
+answer."""
 
 from __future__ import annotations
 

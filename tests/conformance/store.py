@@ -1,6 +1,5 @@
 """What every store driver must do, once: the log and its outcomes. The other parts are in `store_matching`,
-`store_work` and `store_catalog`; a driver's own
-test file has only what is special to it."""
+`store_work` and `store_catalog`; a driver's own test file has only what is special to it."""
 
 from __future__ import annotations
 

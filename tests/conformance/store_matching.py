@@ -1,6 +1,5 @@
 """What every store driver must do about early and late facts: a wait and its event find each other whichever is
-recorded first, and a command's outcome its
-step."""
+recorded first, and a command's outcome its step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """A writing process for the kill tests: appends batches for ever and says so, one line before each batch and one
-after. Run as
-`python -m tests.conformance.store_victim <url> <views>`; its batches can be made again by number."""
+after. Run as `python -m tests.conformance.store_victim <url> <views>`; its batches can be made again by number."""
 
 from __future__ import annotations
 

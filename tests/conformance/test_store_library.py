@@ -1,6 +1,5 @@
-"""Both drivers pass the recorder test cases that ship in the `eventsourcing` wheel. Subscriptions and
-non-interleaving ids are PostgreSQL's: the library has
-no subscriptions on SQLite, and one writer cannot interleave."""
+"""Both drivers pass the recorder test cases that ship in the `eventsourcing` wheel. Subscriptions and non-interleaving
+ids are PostgreSQL's: the library has no subscriptions on SQLite, and one writer cannot interleave."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """PostgreSQL goes away at the worst moments: between COMMIT and its answer, in mid-statement, for good. What was
-appended is appended once, what was not can be
-appended again, and a caller is told when nobody answers."""
+appended is appended once, what was not can be appended again, and a caller is told when nobody answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Readers of a lane never step over an event. Proven twice: many writers and a tailing reader miss nothing, and with
-the lock taken out of the append function
-the same schedule does miss one."""
+the lock taken out of the append function the same schedule does miss one."""
 
 from __future__ import annotations
 
@@ -65,8 +64,7 @@ async def waits_for_a_lock(watch: Connection, pid: int, work: asyncio.Task[None]
 
 async def two_writers(store: Store, url: str, epoch: int) -> tuple[bool, list[int], list[int]]:
     """The first writer appends and does not commit yet; the second appends; the reader looks; the first commits; the
-    reader looks on. Answers
-    whether the second had to wait, what the reader saw in all, and what is in the log.
+    reader looks on. Answers whether the second had to wait, what the reader saw in all, and what is in the log.
     """
     settings = {"search_path": "unwind"}
     first, second, watch = [await asyncpg.connect(url, server_settings=settings) for _ in range(3)]

@@ -1,6 +1,5 @@
 """What each database role can and cannot do: the engine executes functions and touches no table, the projector writes
-read models only, the web sees one tenant,
-the owner itself cannot change the log."""
+read models only, the web sees one tenant, the owner itself cannot change the log."""
 
 from __future__ import annotations
 

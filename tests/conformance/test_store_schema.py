@@ -1,5 +1,5 @@
-"""The store's SQL as data: twins have the same names, statements are parsed as meant, migrations are known by name
-and content, hot queries ride indexes."""
+"""The store's SQL as data: twins have the same names, statements are parsed as meant, migrations are known by name and
+content, hot queries ride indexes."""
 
 from __future__ import annotations
 
@@ -246,7 +246,8 @@ class TestPostgresPlans:
         batch = flatten([full_commit(uuid.uuid4(), 3), arrived("only")], uuids=packed_uuid, instants=packed_instant)
         connection = await asyncpg.connect(shared.url, server_settings={"search_path": "unwind"})
         plain = await connection.fetchval("SELECT ($1::batch)::text", columns(batch))
-        assert await install(connection)
+        find_type = load([FOLDER / "postgres"], "postgres")["batch_type"].steps[0].sql
+        assert await install(connection, find_type)
         assert await connection.fetchval("SELECT ($1::batch)::text", batch) == plain
         await connection.close()
 

@@ -1,10 +1,23 @@
 -- Group roles and what guards the read models. SQLite has no roles, so this file has no twin.
 
 -- name: lock_migrations
+SET LOCAL lock_timeout = '60s';
 SELECT pg_advisory_xact_lock(1970169719, -1)
 
 -- name: become_owner
 SELECT set_config('role', role, true) FROM unwind.roles WHERE name = 'owner'
+
+-- name: make_in
+SELECT set_config('search_path', :schema, true)
+
+-- name: take_role
+SELECT set_config('role', :role, :here)
+
+-- name: see_tenant
+SELECT set_config('app.tenant', :tenant, :here)
+
+-- name: batch_type
+SELECT 'unwind.batch'::regtype::oid
 
 -- name: roles
 SELECT name, role FROM unwind.roles
