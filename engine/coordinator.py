@@ -431,7 +431,8 @@ class Coordinator:
             if step.undo_status == "open" and step.undo is not None:
                 assert hot.plan is not None
                 spec = hot.plan.action(step.undo)
-                if spec is not None and spec.kind == "local":
+                # An undo that nobody brings any more is attempted too: the attempt says so and parks the run.
+                if (spec.kind if spec is not None else step.kind) == "local":
                     self._perform(hot, Perform(step.name, step.visit, step.undo_attempt, undo=True))
 
     # ------------------------------------------------------------------------------------------------------------

@@ -308,7 +308,7 @@ class Simulation:
             if step.kind == "local" and step.status == "open":
                 self._attempt(fx.Perform(step.name, step.visit, step.attempt))
             undo = self.plan.action(step.undo or "")
-            if step.undo_status == "open" and undo is not None and undo.kind == "local":
+            if step.undo_status == "open" and (undo.kind if undo is not None else step.kind) == "local":
                 self._attempt(fx.Perform(step.name, step.visit, step.undo_attempt, undo=True))
         self._work()
 

@@ -14,6 +14,7 @@ and the next call replays it.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -237,6 +238,21 @@ def function_action(function: Any) -> ActionSpec:
 _FUNCTIONS: dict[FunctionType, ActionSpec] = {}
 
 
+def _function_named(name: str) -> ActionSpec | None:
+    """The local action `module:function` of a module that is loaded; None when there is no such function any more."""
+    known = next((spec for spec in _FUNCTIONS.values() if spec.name == name), None)
+    if known is not None:
+        return known
+    # A process that has taken a run over was never asked for this step by the saga: it is in the log alone.
+    module, _, function = name.partition(":")
+    found = getattr(sys.modules.get(module), function, None)
+    try:
+        spec = function_action(found)
+    except SagaMistake:
+        return None
+    return spec if spec.name == name else None
+
+
 @dataclass(slots=True)
 class _Branch:
     coroutine: Coroutine[Any, Any, Any]
@@ -420,7 +436,7 @@ class CodePlan:
     def action(self, name: str) -> ActionSpec | None:
         spec = self._actions.get(name)
         if spec is None and ":" in name:
-            spec = next((known for known in _FUNCTIONS.values() if known.name == name), None)
+            spec = _function_named(name)
         return spec
 
     def attributes(self, data: Any) -> Mapping[str, str]:

@@ -126,6 +126,20 @@ def test_a_module_level_function_is_found_again_by_its_name() -> None:
     assert CodePlan(of(_nothing), {}).action(spec.name) is spec
 
 
+def never_asked(call: ActionCall) -> Any:
+    return None
+
+
+def test_a_function_in_the_log_is_found_before_this_process_was_asked_for_it() -> None:
+    plan = CodePlan(of(_nothing), {})
+    found = plan.action(f"{__name__}:never_asked")
+    assert found is not None
+    assert found.perform is never_asked
+    assert plan.action(f"{__name__}:gone") is None
+    assert plan.action(f"{__name__}:Holder") is None
+    assert plan.action("not.loaded:never_asked") is None
+
+
 def test_an_unknown_action_is_named() -> None:
     async def body(run: Run, data: Any) -> Any:
         await run.step("one", "pay.steal")
