@@ -11,7 +11,8 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from contextvars import ContextVar
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 
@@ -64,8 +65,17 @@ def verb(
     return register
 
 
+_wants_json: Final[ContextVar[bool]] = ContextVar("wants_json", default=False)
+
+
+def people() -> TextIO:
+    """Where a verb that works for long tells people about it: not on the standard output that a machine reads."""
+    return sys.stderr if _wants_json.get() else sys.stdout
+
+
 def perform(function: Callable[[], Any], *, as_json: bool) -> int:
     """Runs a verb to its exit code."""
+    _wants_json.set(as_json)
     try:
         answer = function()
         if inspect.iscoroutine(answer):

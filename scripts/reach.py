@@ -124,8 +124,10 @@ def segment(value: object) -> str:
 
 
 @asynccontextmanager
-async def reach() -> AsyncIterator[Api]:
-    """The API of the engine that this environment means. Raises `Unauthenticated` when no token is at hand."""
+async def reach(*, alone: bool = True) -> AsyncIterator[Api]:
+    """The API of the engine that this environment means. With `alone` False an engine must be running. Raises
+    `Unauthenticated` when no token is at hand.
+    """
     import aiohttp
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session:
@@ -145,6 +147,8 @@ async def reach() -> AsyncIterator[Api]:
                 )
             yield Api(session, holder.url, _token(settings.admin_token_path))
             return
+        if not alone:
+            raise Unavailable(f"no engine runs in {settings.data_dir}; start `unwind up --demo`", field="data_dir")
         async with _web_alone(settings) as own_url:
             yield Api(session, own_url, _token(settings.admin_token_path))
 

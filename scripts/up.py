@@ -15,6 +15,7 @@ from engine.guards.first_run import FirstRun, first_run
 from engine.logs import configure
 from engine.settings import load
 from scripts.answer import Answer
+from scripts.border import people
 from scripts.opening import opened_store
 from scripts.residence import Residence, residence
 
@@ -48,7 +49,7 @@ async def run(*, demo: bool, once: bool, modules: str, port: int) -> Answer:
             if demo:
                 from scripts.demo import play
 
-                story.append(await play(assembly.url, settings.admin_token_path.read_text().strip(), sys.stdout))
+                story.append(await play(assembly.url, settings.admin_token_path.read_text().strip(), people()))
             if once:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -70,4 +71,4 @@ def _say(settings: Settings, url: str, made: FirstRun, host: ModuleHost, home: R
     if host.sink is not None:
         lines.append(f"  mail         caught, one file each, in {(settings.data_dir / 'mail').absolute()}")
     lines.append("  try          unwind runs list · unwind runs explain RUN · curl " + url + "/metrics")
-    print("\n".join(lines), flush=True)
+    print("\n".join(lines), file=people(), flush=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from contracts.problems import NotFound
+from contracts.problems import NotFound, Unavailable
 from scripts.answer import Answer, stacked, table
 from scripts.bench.figures import FIGURES, Figure, Measured, Round, named
 from scripts.bench.measure import FULL, QUICK, Measurements, Servers
@@ -122,10 +122,17 @@ def _servers(figures: Sequence[Figure], postgres_url: str, rabbitmq_url: str) ->
     if postgres_url and rabbitmq_url:
         yield Servers(postgres_url, rabbitmq_url)
         return
-    from scripts.provision import servers
+    from scripts.provision import NoServers, servers
 
-    with servers(postgres=not postgres_url, rabbitmq=not rabbitmq_url, durable=True, given=False) as private:
+    private = servers(postgres=not postgres_url, rabbitmq=not rabbitmq_url, durable=True, given=False)
+    try:
+        private.start()
+    except NoServers as why:
+        raise Unavailable(f"{why}; or name servers with --postgres and --rabbitmq") from None
+    try:
         yield Servers(postgres_url or private.postgres_url, rabbitmq_url or private.rabbitmq_url)
+    finally:
+        private.close()
 
 
 def _tell(number: int, what: str) -> None:

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     verb(app, "rebuild")(rebuild)
     verb(app, "doctor")(doctor)
     verb(app, "openapi")(openapi)
+    verb(app, "demo")(demo)
 
 
 async def publish(
@@ -105,3 +106,19 @@ def openapi() -> Answer:
 
     described = document(ROUTES)
     return Answer(described, orjson.dumps(described, option=orjson.OPT_INDENT_2).decode())
+
+
+async def demo() -> Answer:
+    """Play the demo against a running engine.
+
+    Its modules must have been started with UNWIND_REHEARSALS=1, as `unwind up --demo` does: the demo scripts failures.
+    """
+    from scripts.border import people
+    from scripts.demo import Demo
+    from scripts.reach import reach
+
+    async with reach(alone=False) as api:
+        performance = Demo(api, lambda line: print(line, file=people(), flush=True))
+        await performance.play()
+    chapters = [chapter.to_document() for chapter in performance.chapters]
+    return Answer(chapters, f"{len(chapters)} chapters; every run is still there.")

@@ -55,6 +55,12 @@ def bench(
     write: bool = typer.Option(False, "--write", help="Write the table to docs/performance.md."),
 ) -> Answer:
     """Measure speed as ratios taken in one run."""
-    from scripts.bench.report import bench as measure
+    from contracts.problems import NotFound
 
+    try:
+        from scripts.bench.report import bench as measure
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not missing.name.startswith("scripts."):
+            raise
+        raise NotFound("the bench needs scripts/provision; run this verb in a checkout of the project") from None
     return measure(figure, quick=quick, peer=peer, postgres_url=postgres_url, rabbitmq_url=rabbitmq_url, write=write)
