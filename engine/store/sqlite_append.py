@@ -160,7 +160,11 @@ def refusals(context: Context, rows: Rows) -> dict[int, tuple[int, int, UUID | N
     for row in rows["a"]:
         known = cursor.execute(sql["find_arrival"], row[1:4]).fetchone()
         if known is not None:
-            found.setdefault(row[0], (DUPLICATE if known[0] == row[5] else MISMATCH, 0, None))
+            if known[0] == row[5]:
+                found.setdefault(row[0], (DUPLICATE, 0, None))
+            elif found.get(row[0], (DUPLICATE,))[0] == DUPLICATE:
+                # Another fact under a known id, also where the known one has started a run: it must not be lost.
+                found[row[0]] = (MISMATCH, 0, None)
     for ordinal, version in stale.items():
         found.setdefault(ordinal, (STALE, version, None))
     return found

@@ -71,7 +71,7 @@ BEGIN
     -- Keys first, so that a batch sent again after a lost answer is a duplicate and not a conflict.
     FOR r IN
         SELECT * FROM (
-            SELECT u.ord, 1::smallint AS code, 0::bigint AS num, s.run_id, 1 AS rank
+            SELECT u.ord, 1::smallint AS code, 0::bigint AS num, s.run_id, 2 AS rank
             FROM unnest(b.s_ord, b.s_tenant, b.s_key) AS u(ord, tenant, key)
             JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
             UNION ALL
@@ -79,7 +79,9 @@ BEGIN
             FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key)
             JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
             UNION ALL
-            SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint, 0, NULL, 3
+            SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint, 0, NULL,
+                   -- Another fact under a known id, also where the known one has started a run: it must not be lost.
+                   CASE WHEN i.body_hash = u.hash THEN 3 ELSE 1 END
             FROM unnest(b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(ord, tenant, source, event_id, hash)
             JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
             UNION ALL
