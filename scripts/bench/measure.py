@@ -203,6 +203,7 @@ class Measurements:
 
     def _load(self, engine: Engine, in_flight: int, runs: int) -> Report:
         warm_up = self._sizes.warm_up if in_flight > 1 else self._sizes.one_by_one // 5
+        in_flight = min(in_flight, runs)
         load = Load(
             bus_url=engine.bus_url,
             store=engine.store,

@@ -1,0 +1,24 @@
+"""The bench measures a real engine from outside: a small round on the embedded stack gives a rate, and counts what it
+says it counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from scripts.bench.measure import QUICK, Measurements
+from scripts.bench.workload import EVENTS_PER_RUN
+
+SMALL = replace(QUICK, warm_up=20, embedded=100)
+
+
+@pytest.mark.embedded
+def test_a_small_round_counts_every_event_and_few_appends() -> None:
+    told: list[str] = []
+    report = Measurements(None, SMALL, told.append).embedded
+    assert told == ["workload A, embedded"]
+    assert report.runs >= SMALL.embedded
+    assert report.events_per_run == EVENTS_PER_RUN
+    assert report.seconds > 0
+    assert 0 < report.appends < report.counted
