@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,12 @@ def _statements(file: str) -> dict[str, str]:
 
 SQL: Final = _statements("load.sql")
 SQLITE: Final = _statements("load_sqlite.sql")
+APPEND_SECONDS: Final = 0.002
+"""How long a watch waits for the next append where nobody tells it of one."""
+
+HEARD_SECONDS: Final = 0.25
+"""The same where the store tells of appends: only a lost notification lets it run out."""
+
 STATISTICS_SECONDS: Final = 2.5
 """Backends report their counts about once a second, and once more when they fall idle."""
 
@@ -30,6 +37,9 @@ class Watch(Protocol):
     async def begin(self) -> None: ...
 
     async def ended(self) -> int: ...
+
+    async def moved(self) -> None:
+        """Waits until something was appended, or for a moment. Waiting must not take the measured engine's time."""
 
     async def counted(self) -> tuple[int, int]:
         """Events and runs in the log since `begin`."""
@@ -48,13 +58,23 @@ class Watch(Protocol):
 class PostgresWatch:
     """One connection. It counts its own questions, so that watching is not among the commits that are reported."""
 
-    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+    def __init__(self, connection: asyncpg.Connection[Any], listening: asyncpg.Connection[Any]) -> None:
         self._connection = connection
+        self._listening = listening
         self._start = self._position = self._ended = self._asked = 0
+        self._appended = asyncio.Event()
 
     @classmethod
     async def open(cls, url: str) -> PostgresWatch:
-        return cls(await asyncpg.connect(url))
+        watch = cls(await asyncpg.connect(url), await asyncpg.connect(url))
+        await watch._listening.add_listener("unwind", lambda *_: watch._appended.set())
+        return watch
+
+    async def moved(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_SECONDS):
+                await self._appended.wait()
+        self._appended.clear()
 
     async def begin(self) -> None:
         self._start = self._position = (await self._row("head"))["position"]
@@ -85,6 +105,7 @@ class PostgresWatch:
 
     async def close(self) -> None:
         await self._connection.close()
+        await self._listening.close()
 
     async def _row(self, name: str, *given: int) -> Any:
         self._asked += 1
@@ -107,6 +128,9 @@ class SqliteWatch:
         self._ended += ended
         self._position = position or self._position
         return self._ended
+
+    async def moved(self) -> None:
+        await asyncio.sleep(APPEND_SECONDS)
 
     async def counted(self) -> tuple[int, int]:
         events, runs = self._connection.execute(SQLITE["counted"], {"after": self._start}).fetchone()
