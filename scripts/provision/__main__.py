@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from scripts.provision import NoServers, ServerFailed, Servers, servers
+from scripts.provision.places import cache_folder, sweep
 
 NO_SERVERS = 69
 
@@ -49,13 +51,20 @@ def _run(command: list[str], durable: bool) -> int:
         try:
             return child.wait()
         except _Ended:
-            child.terminate()
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            _end_child(child)
             return 130
+        finally:
+            # Processes of the command that were killed may have left servers of their own.
+            sweep(cache_folder() / "instances")
+
+
+def _end_child(child: subprocess.Popen[bytes]) -> None:
+    """SIGINT first: pytest then says what had failed so far and lets its fixtures take their servers down."""
+    for number, seconds in ((signal.SIGINT, 30), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        child.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+            return
 
 
 def _up(env_file: Path | None, durable: bool) -> int:

@@ -172,6 +172,8 @@ class Instance:
 
 def sweep(instances: Path) -> None:
     """End the processes and remove the folders of runs whose owner is gone."""
+    if not instances.is_dir():
+        return
     for folder in instances.iterdir():
         try:
             lock = (folder / "lock").open("r+")
