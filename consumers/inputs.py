@@ -22,7 +22,7 @@ from contracts.problems import NotFound, Problem, Unavailable
 from contracts.registry import Registry
 from engine import notes
 from engine.clock import Clock
-from engine.coordinator import Coordinator, Ignored, NotOurs, Result
+from engine.coordinator import Coordinator, Ignored, NotOurs, Refused, Result
 from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store
@@ -208,6 +208,8 @@ class Inputs:
         """Settled rows are gone, a late one leaves its reason in the journal. One that is not ours stays for its owner,
         and may be offered again.
         """
+        if isinstance(result, Refused) and row.kind == "start":
+            self._settle(row)
         if isinstance(result, Ignored) and row.arrival is not None:
             self._metrics.ignored.of(row.kind).inc()
             self._spawn(self._remember(row, row.arrival, f"ignored: {result.reason}"))

@@ -24,7 +24,7 @@ from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, Unav
 from contracts.registry import Checked, Registry
 from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.clock import Clock
-from engine.coordinator import Coordinator, Result
+from engine.coordinator import Coordinator, Refused, Result
 from engine.metrics import Metrics
 from engine.run.inputs import Begin
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
@@ -35,6 +35,15 @@ from engine.triggers import Plans
 FENCED_PAUSE_SECONDS: Final = 0.5
 RUNS_IN_DECISION: Final = 200
 """More deliveries than this wait unacknowledged; the broker's prefetch then holds the rest back."""
+
+
+class CannotBeStored(Problem):
+    """The message is well formed and fits its contract, and yet the database refuses to keep it."""
+
+    code = "cannot_be_stored"
+    title = "The message cannot be stored"
+    status = 422
+    exit_code = 2
 
 
 class Intake:
@@ -186,6 +195,8 @@ class Intake:
             case Appended():
                 self._metrics.deliveries.of(self._queue, "accepted").inc()
                 self._ack(delivery)
+            case Refused(reason):
+                self._spawn(self._bury(delivery, CannotBeStored(f"{reason}; correct it and send it under a new id")))
             case Duplicate(mismatch=True):
                 problem = DuplicateMismatch(
                     f"event {envelope.id} of {envelope.source} came before with another body; "

@@ -48,6 +48,7 @@ from engine.store import (
     Start,
     Store,
 )
+from engine.store.errors import CommitRefused
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import Mapper
 from engine.triggers import Plans
@@ -74,7 +75,17 @@ class NotOurs:
     """Another live process owns the run, or it is closed; whoever owns it will find the input."""
 
 
-Result = Outcome | Ignored | NotOurs
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The database will never store this; `reason` says why. A run goes no further and is parked, a start or an arrival
+    is for whoever handed it in to bury.
+    """
+
+    reason: str
+
+
+Answer = Outcome | Refused
+Result = Answer | Ignored | NotOurs
 Done = Callable[[Result], None]
 
 
@@ -120,6 +131,7 @@ _OUTCOME: Final = {
     Stale: "stale",
     Limited: "limited",
     Fenced: "fenced",
+    Refused: "refused",
 }
 
 
@@ -349,12 +361,9 @@ class Coordinator:
             with self.interrupter:
                 return decide(state, given, plan, hold=hot.hold)
         except SagaStuck as stuck:
+            # What happened is recorded all the same; only the saga is not asked what follows from it.
             plan.forget(state)
-            return decide(
-                state,
-                PlanStuck(at=given.at, settles=given.settles, dedup=given.dedup, reason="stuck", detail=str(stuck)),
-                plan,
-            )
+            return decide(state, given, plan, hold=hot.hold, stuck=str(stuck))
 
     def _ignore(self, hot: Hot, given: Input, done: Done | None, reason: str) -> None:
         """A late or void input is settled with its reason; it never stays pending."""
@@ -466,14 +475,22 @@ class Coordinator:
             tally.flush(self.metrics)
             self._tell_idle()
 
-    async def _append(self, commits: list[Commit]) -> list[Outcome]:
+    async def _append(self, commits: list[Commit]) -> list[Answer]:
         """Appends until the database has answered. A repeated call is safe: what had been committed answers for itself
         (`_was_ours`).
         """
         delay, repeated = 0.05, False
         while True:
             try:
-                outcomes = await self.store.append(commits, epoch=self.epoch, now=self.clock.database_now())
+                outcomes: list[Answer] = list(
+                    await self.store.append(commits, epoch=self.epoch, now=self.clock.database_now())
+                )
+            except CommitRefused as poison:
+                # The driver has halved the batch until the guilty stood alone; all others are answered.
+                outcomes = [
+                    answer if answer is not None else Refused(poison.causes[place])
+                    for place, answer in enumerate(poison.outcomes)
+                ]
             except Unavailable:
                 self.metrics.appends.of("unknown").inc()
                 repeated = True
@@ -486,7 +503,7 @@ class Coordinator:
                 return outcomes
             return [await self._was_ours(commit, outcome) for commit, outcome in zip(commits, outcomes, strict=True)]
 
-    async def _was_ours(self, commit: Commit, outcome: Outcome) -> Outcome:
+    async def _was_ours(self, commit: Commit, outcome: Answer) -> Answer:
         """After a lost answer: a stream that already holds exactly these sealed bodies was written by the first try."""
         if commit.stream is None or not isinstance(outcome, Stale | Duplicate):
             return outcome
@@ -495,7 +512,7 @@ class Coordinator:
             return Appended(0)
         return outcome
 
-    def _settle(self, prepared: Prepared, outcome: Outcome, tally: Tally) -> None:
+    def _settle(self, prepared: Prepared, outcome: Answer, tally: Tally) -> None:
         hot = prepared.hot
         tally.commit(_OUTCOME[type(outcome)])
         if isinstance(outcome, Appended) and outcome.matched:
@@ -519,6 +536,8 @@ class Coordinator:
             case Fenced():
                 self._lost(hot, prepared.answered)
                 self.suspect()
+            case Refused():
+                self._refused(hot, prepared, outcome)
 
     def _appended(self, hot: Hot, prepared: Prepared, outcome: Appended, tally: Tally) -> None:
         before = hot.state
@@ -565,6 +584,24 @@ class Coordinator:
         if reload:
             hot.state = None
         self._make_ready(hot)
+
+    def _refused(self, hot: Hot, prepared: Prepared, refused: Refused) -> None:
+        """What follows from these inputs can never be recorded. They are settled, and an operator sees why."""
+        assert hot.plan is not None
+        assert hot.state is not None
+        hot.plan.forget(hot.state)
+        given = [one for one, _ in prepared.answered]
+        begun = hot.start is None
+        if not begun or any(isinstance(one, PlanStuck) for one in given):
+            self._forget(hot)  # it never began; or not even its incident can be stored, and the janitor shows it stuck
+        else:
+            settles = tuple(row for one in given for row in one.settles)
+            detail = f"what follows cannot be recorded: {refused.reason}"
+            hot.mailbox.appendleft((PlanStuck(at=given[-1].at, settles=settles, reason="refused", detail=detail), None))
+            self._make_ready(hot)
+        for _, done in prepared.answered:
+            if done is not None:
+                done(refused)
 
     def _limited(self, hot: Hot, prepared: Prepared) -> None:
         """No slot is free. A start is recorded as queued; a woken run records what woke it and queues; an admission

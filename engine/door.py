@@ -265,13 +265,13 @@ class Door:
             routing_key=letter.routing_key,
             body=seal_blob(keys, "outbox", message_id, body),
         )
-        if not await self.store.settle_dead_letter(letter_id, state="redriven", by=by, now=self.clock.database_now()):
-            return False
+        # Sent first: a crash in between sends it twice, which dedup makes one; settled first, it could be lost.
         await self.store.append(
             [Commit(tenant=letter.tenant, stream=None, outbox=(message,))],
             epoch=self.epoch,
             now=self.clock.database_now(),
         )
+        await self.store.settle_dead_letter(letter_id, state="redriven", by=by, now=self.clock.database_now())
         self.on_outbox()
         return True
 

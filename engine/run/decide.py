@@ -34,15 +34,15 @@ class Decision:
     ignored: str | None = None
 
 
-def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False) -> Decision:
+def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False, stuck: str | None = None) -> Decision:
     """The events that follow from `given`. With `hold`, no slot is free: what happened is recorded, but no new step
-    begins (`RunHeld`).
+    begins (`RunHeld`). With `stuck`, the plan did not answer: what happened is recorded, and the run is parked.
     """
     if state.ended is not None:
         return Decision((), state, f"the run has ended ({state.ended})")
     if not state.version and not isinstance(given, given_.Begin):
         return Decision((), state, "the run has not begun")
-    run = Draft(state, plan, given, hold)
+    run = Draft(state, plan, given, hold, stuck)
     ignored = _hear(run, given)
     return Decision(tuple(run.events), run.state, None if run.events else ignored or "it changes nothing")
 

@@ -15,15 +15,18 @@ from engine.run.state import Incident, RunState, Step
 
 
 class Draft:
-    """Collects events on a state of its own. `hold`: no slot is free, so no new step may begin."""
+    """Collects events on a state of its own. `hold`: no slot is free, so no new step may begin. `stuck`: why the plan
+    must not be asked.
+    """
 
-    __slots__ = ("at", "events", "hold", "plan", "state")
+    __slots__ = ("at", "events", "hold", "plan", "state", "stuck")
 
-    def __init__(self, state: RunState, plan: Plan, given: Input, hold: bool) -> None:
+    def __init__(self, state: RunState, plan: Plan, given: Input, hold: bool, stuck: str | None) -> None:
         self.state = state.copy()
         self.plan = plan
         self.at: datetime = given.at
         self.hold = hold
+        self.stuck = stuck
         self.events: list[RunEvent] = []
 
     def emit(self, event: RunEvent) -> None:

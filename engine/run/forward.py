@@ -75,6 +75,9 @@ def advance(run: Draft) -> None:
     while True:
         if run.state.queued or any(i.step is None for i in (run.state.incidents or {}).values()):
             return
+        if run.stuck is not None:
+            park(run, "saga_stuck", run.stuck)
+            return
         answer = run.plan.next(run.state)
         match answer:
             case Ask(operations):

@@ -82,6 +82,9 @@ class Notify:
     fields: Mapping[str, Any]
 
 
+APPROVAL = "a person's decision"
+"""What an open approval is subscribed to: no message has this type, but the row is the run's reason to wake."""
+
 Effect = Perform | Send | SetTimer | ClearTimer | Subscribe | Unsubscribe | Settled | Notify
 
 
@@ -163,7 +166,9 @@ def _wait_settled(event: ev.WaitMatched | ev.WaitTimedOut, state: RunState) -> l
 
 def _approval_requested(event: ev.ApprovalRequested, state: RunState) -> list[Effect]:
     asked = Notify("ApprovalRequestedV1", {"name": event.name, "role": event.role, "due": event.due})
-    return [asked, SetTimer(f"approval/{event.name}/{event.visit}", event.due)] if event.due is not None else [asked]
+    row = Subscribe(event.name, event.visit, APPROVAL, "approval", event.name, event.at)
+    timer = [SetTimer(f"approval/{event.name}/{event.visit}", event.due)] if event.due is not None else []
+    return [asked, row, *timer]
 
 
 def _approval_settled(event: ev.ApprovalDecided | ev.ApprovalTimedOut, state: RunState) -> list[Effect]:
@@ -171,7 +176,11 @@ def _approval_settled(event: ev.ApprovalDecided | ev.ApprovalTimedOut, state: Ru
         fields = {"name": event.name, "outcome": "timed_out", "by": None}
     else:
         fields = {"name": event.name, "outcome": "approved" if event.approved else "refused", "by": event.by}
-    return [Notify("ApprovalDecidedV1", fields), ClearTimer(f"approval/{event.name}/{event.visit}")]
+    return [
+        Notify("ApprovalDecidedV1", fields),
+        Unsubscribe(event.name, event.visit),
+        ClearTimer(f"approval/{event.name}/{event.visit}"),
+    ]
 
 
 def _state_entered(event: ev.StateEntered, state: RunState) -> list[Effect]:
@@ -190,7 +199,7 @@ def _compensation_started(event: ev.CompensationStarted, state: RunState) -> lis
     """Waits are over: nothing but undos moves the run from here."""
     effects: list[Effect] = [Notify("CompensationStartedV1", {"cause": event.cause, "by": event.by})]
     for wait in (state.waits or {}).values():
-        if wait.kind == "fact":
+        if wait.kind != "sleep":
             effects.append(Unsubscribe(wait.name, wait.visit))
         prefix = "wait" if wait.kind == "fact" else wait.kind
         effects.append(ClearTimer(f"{prefix}/{wait.name}/{wait.visit}"))
