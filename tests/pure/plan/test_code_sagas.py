@@ -111,7 +111,9 @@ def local_function() -> Any:
 
 
 @pytest.mark.parametrize(
-    "function", [local_function(), lambda call: None, Holder().method, Holder.method, print, Holder], ids=repr
+    "function",
+    [local_function(), lambda call: None, Holder().method, Holder.method, print, Holder],
+    ids=["local", "lambda", "bound method", "method", "built-in", "class"],
 )
 def test_a_step_that_another_process_could_not_find_is_refused(function: Any) -> None:
     async def body(run: Run, data: Any) -> Any:
