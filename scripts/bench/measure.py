@@ -37,6 +37,9 @@ LOAD_SECONDS: Final = 900
 SATURATING: Final = 2_000
 """Runs in flight that keep the engine busy, most of them still in its queue."""
 BOUNDED: Final = 200
+PROCESSES: Final = (("intake", "worker", "relay", "timer", "janitor"), ("projector", "web"))
+"""How the engine is deployed on PostgreSQL and RabbitMQ, as in compose.yaml: what owns runs apart from what shows them.
+"""
 CONNECTIONS: Final = 20
 
 
@@ -231,13 +234,14 @@ class Measurements:
                 "UNWIND_DATABASE_URL": url,
                 "UNWIND_BUS_URL": self._servers.rabbitmq_url,
             }
-            with self._engine(environment, *options) as engine:
+            owning, showing = ({**environment, "UNWIND_ROLES": ",".join(roles)} for roles in PROCESSES)
+            # The first one makes the schema and the key file that the second one finds.
+            with self._engine(owning, *options) as engine, self._engine(showing):
                 yield engine
 
     @contextmanager
     def _engine(self, environment: dict[str, str], *options: str) -> Iterator[Engine]:
-        """Workload A's engine, all roles in one process, until the block ends. Its log goes to a file that is shown
-        when it fails."""
+        """A process of workload A's engine until the block ends. Its log goes to a file that is shown when it fails."""
         given = {
             name: value
             for name, value in os.environ.items()

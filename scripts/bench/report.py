@@ -108,8 +108,9 @@ Measured {measured_at} on {machine}; {rounds}.
 FOOT: Final = """
 Workload A: trigger events of about 400 bytes published on the stack's bus, a saga of five no-op local steps, every
 transition durable before and after each step, with sealing, dedup, redaction and projections on. C: one run at a time,
-from publish to the end seen. Engine, load generator, broker and database share the machine's cores; the peer does the
-same five steps with its own defaults.
+from publish to the end seen. On PostgreSQL and RabbitMQ the engine runs as two processes, one that owns runs and one
+that writes the read models; embedded it is one. Engine, load generator, broker and database share the machine's cores;
+the peer does the same five steps with its own defaults.
 """
 
 
