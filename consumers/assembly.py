@@ -247,6 +247,7 @@ class Assembly:
         """This process was declared dead: it goes on as another one, with nothing in hand."""
         self.coordinator.fenced()
         self.epoch = await self.store.register(self.settings.process_name, self.roles, now=self.clock.database_now())
+        self.log.warning("declared_dead", goes_on_as=self.epoch)
         self.coordinator.epoch = self.door.epoch = self.epoch
         if hasattr(self, "relay"):
             self.relay.epoch = self.epoch
