@@ -54,6 +54,8 @@ from engine.triggers import Plans
 
 OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
 WATCHDOG_SECONDS: Final = 3.0
+PING_SECONDS: Final = 1.0
+"""Shorter than the store's own patience: a probe wants to know now."""
 
 
 class Part(Protocol):
@@ -266,10 +268,13 @@ class Assembly:
     async def checks(self) -> dict[str, dict[str, Any]]:
         """What /readyz says, part by part."""
         try:
-            await self.store.ping()
+            async with asyncio.timeout(PING_SECONDS):
+                await self.store.ping()
             database: dict[str, Any] = {"ok": True}
         except Unavailable as problem:
             database = {"ok": False, "detail": problem.detail}
+        except TimeoutError:
+            database = {"ok": False, "detail": f"the database did not answer within {PING_SECONDS:g} s"}
         found = {"database": database, "bus": {"ok": self.transport.ready}, "accepting": {"ok": not self._draining}}
         if "intake" in self.roles:
             found["intake"] = {"ok": all(intake.alive for intake in getattr(self, "intakes", []))}

@@ -32,7 +32,8 @@ from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import arrival_ident, seal_blob
 from engine.triggers import Plans
 
-FENCED_PAUSE_SECONDS: Final = 0.5
+PAUSE_SECONDS: Final = 0.5
+"""After which a delivery is taken again that met a database that was away, or a process that had been declared dead."""
 RUNS_IN_DECISION: Final = 200
 """More deliveries than this wait unacknowledged; the broker's prefetch then holds the rest back."""
 
@@ -135,7 +136,7 @@ class Intake:
                 else None
             )
         except Unavailable:
-            self._give_back(delivery)
+            self._take_later(delivery)
             return
         self._accept(delivery, envelope, checked, keys, subject)
 
@@ -209,9 +210,7 @@ class Intake:
                 self._metrics.deliveries.of(self._queue, "duplicate").inc()
                 self._ack(delivery)
             case Fenced():
-                # Given back, it would count against its delivery limit; it is taken again once this process is another.
-                self._waiting.append(delivery)
-                asyncio.get_running_loop().call_later(FENCED_PAUSE_SECONDS, self.pump)
+                self._take_later(delivery)  # by then this process is another
             case _:
                 self._ack(delivery)
 
@@ -232,16 +231,19 @@ class Intake:
             self._consumer.ack(settled)
         self.pump()
 
-    def _give_back(self, delivery: Delivery) -> None:
-        if self._consumer is not None:
-            self._consumer.reject(delivery, requeue=True)
+    def _take_later(self, delivery: Delivery) -> None:
+        """Keeps it unacknowledged. Given back, it would come again at once and count against its delivery limit: an
+        outage of the database would make dead letters of good messages.
+        """
+        self._waiting.append(delivery)
+        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.pump)
 
     async def _bury(self, delivery: Delivery, problem: Problem) -> None:
         """Keeps the whole message, sealed, before the broker may forget it."""
         try:
             await bury(self._store, self._vault, self._clock, delivery, problem)
         except Unavailable:
-            self._give_back(delivery)
+            self._take_later(delivery)
             return
         self._metrics.dead_letters.of(problem.code).inc()
         self._metrics.deliveries.of(self._queue, "dead").inc()

@@ -7,6 +7,7 @@ That this process itself lives is said by `consumers.heartbeat`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -43,6 +44,8 @@ class Janitor:
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._freed = asyncio.Event()
+        self._looked: float | None = None
+        self._judges_from = 0.0
 
     async def start(self) -> None:
         self._tasks = [
@@ -68,10 +71,27 @@ class Janitor:
 
     async def take_over(self) -> None:
         """Declares silent processes dead and takes over runs that nobody owns."""
-        now = self._clock.database_now()
-        await self._store.declare_dead(silent_seconds=self._dead, now=now)
+        await self._claim()
+        if self._may_judge() and await self._store.declare_dead(
+            silent_seconds=self._dead, now=self._clock.database_now()
+        ):
+            await self._claim()
+
+    def _may_judge(self) -> bool:
+        """Whoever could not look for a while may not judge yet: when the database comes back everybody was silent, and
+        the living say so first.
+        """
+        now = time.monotonic()
+        looked, self._looked = self._looked, now
+        if looked is not None and now - looked > self._dead / 2:
+            self._judges_from = now + self._dead
+        return now >= self._judges_from
+
+    async def _claim(self) -> None:
         while True:
-            runs = await self._store.claim_runs(self._door.epoch, plans=self._plans.known, limit=SLICE, now=now)
+            runs = await self._store.claim_runs(
+                self._door.epoch, plans=self._plans.known, limit=SLICE, now=self._clock.database_now()
+            )
             by_tenant: defaultdict[str, list[OpenRun]] = defaultdict(list)
             for run in runs:
                 by_tenant[run.tenant].append(run)
