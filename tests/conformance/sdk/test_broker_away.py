@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.sdk import open_database, open_transport
+from contracts.sdk.topology import module_queue
 from scripts.provision import RabbitmqServer
 from tests.conformance.sdk.depot import Depot, StockLowV1
 from tests.conformance.sdk.witness import Witness, order
@@ -41,7 +42,7 @@ async def test_a_broker_that_is_killed_loses_no_command_and_no_fact(
         command = await witness.give(order("depot.ReserveV1", {"item": "apple"}))
         async with asyncio.timeout(30):
             await began.wait()
-        for queue in ("module.depot", "witness.events"):
+        for queue in (module_queue("depot"), "witness.events"):
             await asyncio.to_thread(own_rabbitmq.await_recorded, queue)
         await asyncio.to_thread(own_rabbitmq.kill)
         finish.set()
