@@ -22,17 +22,18 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from contracts.problems import Unavailable
+from contracts.problems import EventNewer, Unavailable
 from contracts.run_events import RunEvent
 from engine.clock import Clock
 from engine.counting import Tally
 from engine.interrupt import Interrupter, SagaStuck
+from engine.logs import logger
 from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
 from engine.run.decide import Decision, decide
 from engine.run.evolve import fold
-from engine.run.inputs import Begin, Input, PlanStuck
+from engine.run.inputs import Admitted, Begin, Input, PlanStuck
 from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.store import (
@@ -47,6 +48,7 @@ from engine.store import (
     Stale,
     Start,
     Store,
+    Stored,
 )
 from engine.store.errors import CommitRefused
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
@@ -167,6 +169,7 @@ class Coordinator:
         self.matched: Callable[[Sequence[InputRow]], None] = lambda rows: None
         self.wrote_outbox: Callable[[], None] = lambda: None
         self.freed_slot: Callable[[], None] = lambda: None
+        self._log = logger("coordinator")
         self._caps = caps
         self._batch = batch
         self._appends_at_once = appends_at_once
@@ -307,7 +310,7 @@ class Coordinator:
             loading, self._to_load = self._to_load, []
             task = asyncio.create_task(self._load(loading), name="load-runs")
             self._loads.add(task)
-            task.add_done_callback(self._loads.discard)
+            task.add_done_callback(self._loaded)
         if self._ready:
             self._take_turn_soon()
 
@@ -391,23 +394,12 @@ class Coordinator:
                     await self._not_ours(hot)
             streams = await self.store.load_many([(hot.tenant, hot.run_id) for hot in ours])
             for hot in ours:
-                stored = streams.get(hot.run_id, [])
-                hot.keys = await self.vault.ready(hot.tenant, [one.body for one in stored])
-                state = fold(RunState(hot.run_id, hot.tenant), self.mapper.decode_all(hot.keys, hot.run_id, stored))
-                hot.plan = self.plans.get(state.workflow, state.workflow_version)
-                if hot.plan is None or state.ended is not None:
-                    await self.store.release_runs(self.epoch, [hot.run_id])
-                    await self._not_ours(hot)
-                    continue
-                if state.subject is not None:
-                    hot.subject = await self.vault.subject_keys(hot.tenant, state.subject)
-                hot.state = state
-                hot.busy = False
-                self._perform_again(hot)
-                if hot.mailbox:
-                    self._make_ready(hot)
-                else:
-                    self._rest(hot)
+                try:
+                    await self._open(hot, streams.get(hot.run_id, []))
+                except Unavailable:
+                    raise
+                except Exception as unreadable:  # one run that cannot be read must not hold up the others
+                    await self._unreadable(hot, unreadable)
         except Unavailable:
             for hot in loading:
                 if hot.state is None and hot.run_id in self._hot:
@@ -415,6 +407,40 @@ class Coordinator:
                     for _, done in hot.mailbox:
                         if done is not None:
                             done(NotOurs())
+
+    def _loaded(self, task: asyncio.Task[None]) -> None:
+        self._loads.discard(task)
+        self._tell_idle()  # whoever drains has seen this load under way
+
+    async def _open(self, hot: Hot, stored: list[Stored]) -> None:
+        hot.keys = await self.vault.ready(hot.tenant, [one.body for one in stored])
+        state = fold(RunState(hot.run_id, hot.tenant), self.mapper.decode_all(hot.keys, hot.run_id, stored))
+        hot.plan = self.plans.get(state.workflow, state.workflow_version)
+        if hot.plan is None or state.ended is not None:
+            await self.store.release_runs(self.epoch, [hot.run_id])
+            await self._not_ours(hot)
+            return
+        if state.subject is not None:
+            hot.subject = await self.vault.subject_keys(hot.tenant, state.subject)
+        hot.state = state
+        hot.busy = False
+        self._perform_again(hot)
+        if hot.mailbox:
+            self._make_ready(hot)
+        else:
+            self._rest(hot)
+
+    async def _unreadable(self, hot: Hot, why: Exception) -> None:
+        """Its log cannot be opened or folded here. It stays ours, so that it is counted as stuck and not handed round;
+        only what a newer process wrote is left to that one.
+        """
+        self._log.error("run_unreadable", run_id=str(hot.run_id), tenant_id=hot.tenant, code=getattr(why, "code", None))
+        self._forget(hot)
+        if isinstance(why, EventNewer):
+            await self.store.release_runs(self.epoch, [hot.run_id])
+        for _, done in hot.mailbox:
+            if done is not None:
+                done(NotOurs())
 
     async def _not_ours(self, hot: Hot) -> None:
         """Another live process owns it: leave its inputs to that one. Closed: settle them as ignored, they came too
@@ -613,12 +639,11 @@ class Coordinator:
         if isinstance(given, Begin):
             prepared.answered[0] = (replace(given, queued=True), prepared.answered[0][1])
         elif hot.state.queued:
-            hot.plan.forget(hot.state)
-            for _, done in prepared.answered:
-                if done is not None:
+            for given, done in prepared.answered:
+                if isinstance(given, Admitted) and done is not None:
                     done(Ignored("no slot is free yet"))
-            self._rest(hot)
-            return
+            # What came together with the admission has happened all the same.
+            prepared.answered = [one for one in prepared.answered if not isinstance(one[0], Admitted)]
         else:
             hot.hold = True
         self._again(hot, prepared, reload=False)

@@ -1,0 +1,293 @@
+"""Processes that own runs, over one store of either driver and a clock turned by hand: what the coordinator's tests
+stand on. A node is a coordinator with its worker, inputs, timers and janitor, none of which runs by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from consumers.inputs import Inputs, new_run_id
+from consumers.janitor import Janitor
+from consumers.timer import TimerLoop
+from consumers.worker import Worker
+from contracts.calls import ActionCall, RetryPolicy
+from contracts.modules import SHIPPED
+from contracts.problems import Unavailable
+from contracts.registry import Registry
+from contracts.run_events import RunEvent
+from engine.clock import VirtualClock
+from engine.coordinator import Coordinator, Result
+from engine.door import Door
+from engine.metrics import Metrics
+from engine.plan.code import Run, Saga, saga
+from engine.recording import Caps
+from engine.run.evolve import fold
+from engine.run.inputs import Begin
+from engine.run.state import RunState
+from engine.store import Commit, Outcome, Start, Store, open_store
+from engine.store.key_ring import KeyRing, create_key_ring
+from engine.store.keys import Vault
+from engine.store.mapper import Mapper
+from engine.triggers import Plans
+
+PATIENCE_SECONDS = 20.0
+ONCE = RetryPolicy(attempts=1)
+
+
+@dataclass
+class World:
+    """What actions did, and gates that hold them: the outside, which no store knows."""
+
+    done: list[tuple[str, str]] = field(default_factory=list)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    entered: dict[str, asyncio.Event] = field(default_factory=dict)
+    failing: set[str] = field(default_factory=set)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    def gate(self, name: str) -> asyncio.Event:
+        return self.gates.setdefault(name, asyncio.Event())
+
+    def arrival(self, name: str) -> asyncio.Event:
+        return self.entered.setdefault(name, asyncio.Event())
+
+
+WORLD = World()
+
+
+def note(call: ActionCall) -> Any:
+    """Quick: happens at once."""
+    WORLD.done.append((call.action.rpartition(":")[2], call.key))
+    if call.input.get("name") in WORLD.failing:
+        raise RuntimeError("scripted")
+    return {"of": call.key}
+
+
+def unnote(call: ActionCall) -> Any:
+    WORLD.done.append(("unnote", call.key))
+
+
+async def gated(call: ActionCall) -> Any:
+    """Slow: says that it was entered, then waits at the gate of its name."""
+    name = call.input["gate"]
+    WORLD.done.append(("gated", call.key))
+    WORLD.at_once += 1
+    WORLD.most_at_once = max(WORLD.most_at_once, WORLD.at_once)
+    WORLD.arrival(name).set()
+    try:
+        await WORLD.gate(name).wait()
+    finally:
+        WORLD.at_once -= 1
+    return {"of": call.key}
+
+
+@saga("quick", version=1)
+async def quick(run: Run, data: Any) -> Any:
+    for name in ("one", "two", "three"):
+        await run.step(name, note, undo=unnote, retry=ONCE, name=name)
+    return "done"
+
+
+@saga("slow", version=1)
+async def slow(run: Run, data: Any) -> Any:
+    await run.step("before", note, undo=unnote)
+    await run.step("hold", gated, gate=data["gate"], timeout_seconds=3600)
+    return await run.step("after", note)
+
+
+@saga("waiting", version=1)
+async def waiting(run: Run, data: Any) -> Any:
+    await run.sleep("nap", 60)
+    await run.step("after", note)
+    return "rested"
+
+
+@saga("flaky", version=1)
+async def flaky(run: Run, data: Any) -> Any:
+    await run.step("try", note, name="try", retry=RetryPolicy(attempts=5, delay_seconds=10, jitter=0))
+    return "done"
+
+
+@saga("patient", version=1, on_failure="park")
+async def patient(run: Run, data: Any) -> Any:
+    await run.step("try", note, name="try", retry=ONCE)
+    return "done"
+
+
+@saga("inviting", version=1)
+async def inviting(run: Run, data: Any) -> Any:
+    await run.sleep("nap", 60)
+    return await run.step("invite", "identity.create_user", undo=None, email="ann@example.org", name="Ann")
+
+
+@saga("endless", version=1)
+async def endless(run: Run, data: Any) -> Any:
+    await run.step("one", note)
+    while True:
+        pass
+
+
+SAGAS: tuple[Saga, ...] = (quick, slow, waiting, flaky, patient, inviting, endless)
+
+
+class Watched:
+    """A store that remembers its appends, can lose an answer after it has committed, and can show a broken body."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.batches: list[list[Commit]] = []
+        self.lose: Callable[[int], bool] = lambda number: False
+        self.broken: set[UUID] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
+        self.batches.append(list(commits))
+        number = len(self.batches)
+        outcomes = await self._store.append(commits, epoch=epoch, now=now)
+        if self.lose(number):
+            raise Unavailable("the answer got lost")
+        return outcomes
+
+    async def load_many(self, streams: Sequence[tuple[str, UUID]]) -> Any:
+        found = await self._store.load_many(streams)
+        for run_id in self.broken & set(found):
+            one = found[run_id][-1]
+            found[run_id][-1] = type(one)(one.version, one.topic, one.body[:-1] + b"\0", one.recorded_at)
+        return found
+
+
+class Node:
+    """One process. It does nothing by itself: tests call its timers, its janitor and its inputs."""
+
+    def __init__(self, store: Watched, vault: Vault, clock: VirtualClock, caps: Caps) -> None:
+        self.store, self.vault, self.clock = store, vault, clock
+        self.metrics = Metrics()
+        self.registry = Registry(SHIPPED)
+        self.plans = Plans(SAGAS, self.registry.action_specs())
+        self.mapper = Mapper()
+        typed: Any = store
+        self.coordinator = Coordinator(
+            typed, vault, self.mapper, self.plans, clock, self.metrics, caps=lambda tenant, workflow: caps
+        )
+        self.worker = Worker(self.coordinator, clock, self.metrics)
+        self.inputs = Inputs(typed, vault, self.registry, self.plans, self.coordinator, clock, self.metrics)
+        self.timers = TimerLoop(typed, self.coordinator, clock)
+        self.janitor = Janitor(typed, self.coordinator, self.plans, clock, self.metrics, dead_seconds=4.0)
+        self.coordinator.perform = self.worker.perform
+        self.coordinator.matched = self.inputs.take_soon
+        self.suspicions = 0
+        self.coordinator.suspect = self._suspected
+        self.epoch = 0
+
+    async def start(self, name: str) -> None:
+        self.epoch = await self.store.register(name, ("worker",), now=self.clock.now())
+        await self.coordinator.start(self.epoch)
+        typed: Any = self.store
+        self.door = Door(typed, self.vault, self.mapper, self.registry, self.plans, self.clock, None, self.epoch)
+        self.door.on_input = self.inputs.wake
+
+    async def stop(self) -> None:
+        await self.inputs.stop()
+        await self.worker.stop()
+        await self.coordinator.stop()
+
+    async def begin(
+        self, saga_name: str, data: Any = None, *, tenant: str = "acme", key: str | None = None
+    ) -> tuple[UUID, asyncio.Future[Result]]:
+        """Starts a run; the future has what became of the start."""
+        plan = self.plans.latest(saga_name)
+        given = Begin(
+            at=self.clock.now(),
+            run_id=new_run_id(),
+            tenant=tenant,
+            trigger={"kind": "manual", "id": "1"},
+            data=data or {},
+            initiator="test",
+            correlation_id="c",
+        )
+        start = Start(key=key or f"manual/{given.run_id}", workflow=plan.name, workflow_version=plan.version)
+        heard: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        keys = await self.vault.keys_for(tenant)
+        self.coordinator.begin(plan, given, start, keys, None, done=heard.set_result)
+        return given.run_id, heard
+
+    async def run(self, saga_name: str, data: Any = None, *, tenant: str = "acme") -> UUID:
+        """Starts a run and lets it go as far as it goes by itself."""
+        run_id, heard = await self.begin(saga_name, data, tenant=tenant)
+        await heard
+        return run_id
+
+    async def settled(self) -> None:
+        """Until nothing is under way here."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.coordinator.drain()
+
+    async def later(self, **delta: float) -> None:
+        """Time passes, due timers fire, and what follows from them happens."""
+        self.clock.forward(**delta)
+        await self.timers.fire()
+        await self.settled()
+
+    async def admit(self) -> None:
+        await self.janitor.admit()
+        await self.settled()
+
+    async def log(self, run_id: UUID, tenant: str = "acme") -> list[RunEvent]:
+        stored = await self.store.load(tenant, run_id)
+        keys = await self.vault.ready(tenant, [one.body for one in stored])
+        return self.mapper.decode_all(keys, run_id, stored)
+
+    async def state(self, run_id: UUID, tenant: str = "acme") -> RunState:
+        return fold(RunState(run_id, tenant), await self.log(run_id, tenant))
+
+    async def status(self, run_id: UUID, tenant: str = "acme") -> str:
+        return (await self.state(run_id, tenant)).status
+
+    def _suspected(self) -> None:
+        self.suspicions += 1
+
+
+class House:
+    """Nodes over one database."""
+
+    def __init__(self, url: str, key_file: Path) -> None:
+        self._url = url
+        self._key_file = key_file
+        create_key_ring(key_file)
+        self._opened: list[Store] = []
+        self._nodes: list[Node] = []
+        self.clock = VirtualClock()
+
+    async def node(self, name: str = "node", *, caps: Caps | None = None) -> Node:
+        store = open_store(self._url)
+        self._opened.append(store)
+        await store.migrate()
+        await store.start()
+        vault = Vault(store, KeyRing.load(self._key_file))
+        await vault.start()
+        made = Node(Watched(store), vault, self.clock, caps or Caps())
+        await made.start(name)
+        self._nodes.append(made)
+        return made
+
+    async def stop(self) -> None:
+        for node in self._nodes:
+            await node.stop()
+        for store in self._opened:
+            await store.stop()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Waits for a condition that other tasks bring about; fails at the deadline."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
