@@ -212,6 +212,7 @@ STORE: Final = (
 )
 
 _FAULTS: Final = "tests/faults/test_first_faults.py"
+_TAKEOVER: Final = "tests/faults/test_takeover.py"
 
 HOUSE: Final = (
     Mutant(
@@ -222,7 +223,7 @@ HOUSE: Final = (
         new="        self._ack(delivery)\n        now = self._clock.now()\n"
         "        body = delivery.body if not _is_binary(delivery)",
         test=_FAULTS,
-        select="test_killed_before_the_append and embedded",
+        select="test_killed_before_the_append and embedded-1",
     ),
     Mutant(
         name="outbox-outside-the-commit",
@@ -248,6 +249,92 @@ HOUSE: Final = (
         old='        if step.status != "backoff" and not _will_park(event, step, state):',
         new='        if step.status != "backoff":',
         test=f"{_LAWS}::test_a_parked_command_is_still_awaited_so_that_its_retry_can_be_answered",
+    ),
+)
+
+FAULTS: Final = (
+    Mutant(
+        name="message-deleted-before-it-is-sent",
+        law="What must be sent is kept until the bus has taken it",
+        path="consumers/relay.py",
+        old="        answers = await self._transport.publish(messages, deadline_seconds=self._deadline)\n",
+        new="        await self._store.settle_outbox([row.id for row in kept])\n"
+        "        answers = await self._transport.publish(messages, deadline_seconds=self._deadline)\n",
+        test=_FAULTS,
+        select="test_killed_before_the_publish and embedded",
+    ),
+    Mutant(
+        name="new-key-at-each-attempt",
+        law="Perform with a key that every attempt shares",
+        path="consumers/worker.py",
+        old='key=step.key + "/undo" if attempt.undo else step.key,',
+        new='key=step.key + "/undo" if attempt.undo else f"{step.key}/{id(attempt)}",',
+        test=_FAULTS,
+        select="test_killed_during_an_effect and embedded",
+    ),
+    Mutant(
+        name="takeover-performs-nothing",
+        law="What a dead owner had begun is attempted again",
+        path="engine/coordinator.py",
+        old="                self._perform_again(hot)\n",
+        new="",
+        test=_FAULTS,
+        select="test_killed_during_an_effect and embedded",
+    ),
+    Mutant(
+        name="undo-forgotten-at-takeover",
+        law="An undo that was begun is finished by whoever takes over",
+        path="engine/coordinator.py",
+        old='            if step.undo_status == "open" and step.undo is not None:\n',
+        new="            if False:\n",
+        test=_FAULTS,
+        select="test_killed_during_a_compensation and embedded-1",
+    ),
+    Mutant(
+        name="functions-known-only-when-asked",
+        law="Any process that loads the saga finds the functions in its log",
+        path="engine/plan/code.py",
+        old="    found = getattr(sys.modules.get(module), function, None)\n",
+        new="    found = None\n",
+        test="tests/pure/plan/test_code_sagas.py::"
+        "test_a_function_in_the_log_is_found_before_this_process_was_asked_for_it",
+    ),
+    Mutant(
+        name="nobody-is-called-dead",
+        law="A silent process's runs are taken over within the lease",
+        path="consumers/janitor.py",
+        old="        return now >= self._judges_from\n",
+        new="        return False\n",
+        test=_FAULTS,
+        select="test_killed_during_an_effect and embedded",
+    ),
+    Mutant(
+        name="stop-without-drain",
+        law="SIGTERM lets what is under way end",
+        path="consumers/assembly.py",
+        old="                    await self.coordinator.drain()\n",
+        new="                    pass\n",
+        test=_TAKEOVER,
+        select="test_sigterm_lets and embedded",
+    ),
+    Mutant(
+        name="runs-not-handed-over",
+        law="A process that goes gives its runs back",
+        path="consumers/assembly.py",
+        old="                await self.store.retire(self.epoch)\n",
+        new="                pass\n",
+        test=_TAKEOVER,
+        select="test_what_does_not_end and embedded",
+    ),
+    Mutant(
+        name="dead-append-on-postgres",
+        law="A process declared dead can append nothing",
+        path="engine/store/sql/postgres/migrations/0002_append.sql",
+        old="WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE",
+        new="WHERE epoch = p_epoch FOR KEY SHARE",
+        test="tests/conformance/test_store_postgres.py",
+        select="test_a_silent_process_is_declared_dead",
+        needs=("postgres",),
     ),
 )
 
@@ -295,4 +382,4 @@ GUARDS: Final = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *STORE, *HOUSE, *GUARDS)
+MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *STORE, *HOUSE, *FAULTS, *GUARDS)

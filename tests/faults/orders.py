@@ -98,5 +98,5 @@ async def order(run: Run, placed: dict[str, Any]) -> dict[str, Any]:
         action = make_outside if part == 2 and placed.get("held") else make
         await run.step(f"part-{part}", action, undo=unmake, retry=ONCE, part=part, spoiled=placed.get("spoiled"))
     if placed.get("parcel"):
-        await run.step("parcel", "parcels.send_parcel", order_id=placed["order_id"])
+        await run.step("parcel", "parcels.send_parcel", retry=ONCE, order_id=placed["order_id"])
     return {"order_id": placed["order_id"]}

@@ -9,6 +9,7 @@ effect, undo                    inside an effect, or inside its undo, after it h
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from typing import Any
 
 from consumers.assembly import Assembly
 from contracts.sdk.transport import COMMANDS_EXCHANGE
+
+MOMENT_SECONDS = 0.3
 
 
 class _Countdown:
@@ -33,10 +36,15 @@ def die_at(place: str) -> None:
 
 
 def reached(place: str) -> None:
-    if place == _COUNTDOWN.place:
-        _COUNTDOWN.left -= 1
-        if _COUNTDOWN.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if _comes(place):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _comes(place: str) -> bool:
+    if place != _COUNTDOWN.place:
+        return False
+    _COUNTDOWN.left -= 1
+    return _COUNTDOWN.left == 0
 
 
 def watch(assembly: Assembly) -> None:
@@ -45,8 +53,9 @@ def watch(assembly: Assembly) -> None:
 
     async def appending(commits: Sequence[Any], **given: Any) -> Any:
         of_a_run = any(commit.stream is not None for commit in commits)
-        if of_a_run:
-            reached("append-before")
+        if of_a_run and _comes("append-before"):
+            await asyncio.sleep(MOMENT_SECONDS)
+            os.kill(os.getpid(), signal.SIGKILL)
         outcomes = await append(commits, **given)
         if of_a_run:
             reached("append-after")

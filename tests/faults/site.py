@@ -27,7 +27,7 @@ from tests.stories.house import until
 
 PROGRAM = Path(__file__).with_name("engine_process.py")
 TENANT = "acme"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 45.0
 PARTS = ["part-1/1", "part-2/1", "part-3/1"]
 
 Record = dict[str, Any]

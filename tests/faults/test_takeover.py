@@ -105,6 +105,7 @@ async def test_sigterm_lets_what_is_under_way_end_and_no_effect_happens_twice(si
 
     engine.send(signal.SIGTERM)
     await engine.until_check("accepting", ok=False)
+    await engine.lives_on(2.0)  # far longer than it takes to stop: it waits for part 2
     effect.answer()
     assert await engine.ended() == 0, site.told()
 
