@@ -102,6 +102,7 @@ class Assembly:
         self._draining = False
         self._stack = AsyncExitStack()
         self._watchdog: Watchdog | None = None
+        self._owns_process = False
 
     # ---------------------------------------------------------------------------------------------------------- start
 
@@ -150,7 +151,7 @@ class Assembly:
             await self._start_projector()
         await self._start_web()
         _calm_collector()
-        self._watchdog = Watchdog(WATCHDOG_SECONDS, self.metrics)
+        self._watchdog = Watchdog(WATCHDOG_SECONDS if self._owns_process else None, self.metrics)
         await self._watchdog.start()
 
     async def _open_store(self) -> None:
@@ -289,6 +290,7 @@ class Assembly:
     async def run_until_signal(self, *, started: Callable[[Assembly], Awaitable[None]] | None = None) -> None:
         """Starts, serves until SIGTERM or SIGINT, drains. A second signal exits at once. Raises the error that ended
         a part."""
+        self._owns_process = True
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -355,10 +357,10 @@ class Assembly:
 
 
 class Watchdog:
-    """Ends the process when its event loop stands still: whatever blocks it, another process can take over. Also
-    measures the loop's lag."""
+    """Measures the event loop's lag and, with a limit, ends the process when the loop stands still for longer: whatever
+    blocks it, another process can take over. None where the process is somebody else's."""
 
-    def __init__(self, limit_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, limit_seconds: float | None, metrics: Metrics) -> None:
         self._limit = limit_seconds
         self._metrics = metrics
         self._seen = time.monotonic()
@@ -367,7 +369,8 @@ class Watchdog:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._tick(), name="watchdog")
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        if self._limit is not None:
+            threading.Thread(target=self._watch, args=(self._limit,), name="watchdog", daemon=True).start()
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -383,11 +386,11 @@ class Watchdog:
             self._seen = time.monotonic()
             self._metrics.event_loop_lag.observe(max(0.0, self._seen - before - pause))
 
-    def _watch(self) -> None:
+    def _watch(self, limit: float) -> None:
         while not self._stopping.wait(0.5):
             stood = time.monotonic() - self._seen
             # A machine that slept wakes up with a large gap once; a loop that stands still shows it twice in a row.
-            if stood > self._limit and not self._stopping.wait(1.0) and time.monotonic() - self._seen > self._limit:
+            if stood > limit and not self._stopping.wait(1.0) and time.monotonic() - self._seen > limit:
                 faulthandler.dump_traceback(file=sys.stderr)
                 os._exit(70)
 
