@@ -150,7 +150,8 @@ class Assembly:
         if "projector" in self.roles:
             await self._start_projector()
         await self._start_web()
-        _calm_collector()
+        if self._owns_process:
+            _calm_collector()
         self._watchdog = Watchdog(WATCHDOG_SECONDS if self._owns_process else None, self.metrics)
         await self._watchdog.start()
 
