@@ -95,16 +95,20 @@ def test_a_wrong_option_is_one_line_and_bad_input(capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().err)["code"] == "bad_input"
 
 
-def test_help_costs_less_than_300_milliseconds_of_one_core() -> None:
-    # CPU time instead of wall time: the machine may be busy with other tests. The first call of a fresh checkout
-    # compiles every module, which is paid once and not meant here.
+def test_help_costs_little_more_than_loading_the_library_it_is_made_with() -> None:
+    # A ratio of CPU times within one run, the least of three: a busy or slow machine stretches both alike. The first
+    # call of a fresh checkout compiles every module, which is paid once and not meant here.
     help_of = [sys.executable, "-m", "scripts", "--help"]
-    subprocess.run(help_of, cwd=ROOT, capture_output=True, timeout=60, check=True)
+    _cpu_seconds(help_of)
+    library = min(_cpu_seconds([sys.executable, "-c", "import typer, rich.console"]) for _ in range(3))
+    assert min(_cpu_seconds(help_of) for _ in range(3)) < 3 * library
+
+
+def _cpu_seconds(command: list[str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(help_of, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "acceptance" in done.stdout
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.3
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
 
 def test_no_color_means_no_escape_codes() -> None:
