@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import projections
 from contracts import run_events as ev
 from contracts.envelope import Envelope
 from engine.coordinator import Ignored, NotOurs
 from engine.interrupt import Interrupter
 from engine.recording import Caps, command_id
-from engine.run.inputs import CancelAsked, RetryAsked, TimerDue
+from engine.run.inputs import Admitted, CancelAsked, PlanStuck, RetryAsked, TimerDue
 from engine.store import Appended, Arrival, Commit, Duplicate, Fenced
 from engine.store.mapper import arrival_ident, seal_blob
 from tests.conformance import coordinating
 from tests.conformance.coordinating import House, Node, World, eventually
+from tests.conformance.store_postgres_database import SharedDatabase
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +30,28 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
+@pytest.fixture(scope="module")
+def shared(postgres_server_url: str) -> Iterator[SharedDatabase]:
+    made = SharedDatabase(postgres_server_url, Path(projections.__file__).parent / "sql" / "postgres")
+    asyncio.run(made.create())
+    yield made
+    asyncio.run(made.drop())
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Callable[[], Awaitable[None]] | None]:
+    """Where the store is, and how it is emptied."""
     if request.param == "sqlite":
-        url = f"sqlite://{tmp_path / 'store.db'}"
-    else:
-        url = str(request.getfixturevalue("postgres_url"))
+        return f"sqlite://{tmp_path / 'store.db'}", None
+    shared: SharedDatabase = request.getfixturevalue("shared")
+    return shared.url, shared.wipe
+
+
+@pytest.fixture
+async def house(database: tuple[str, Callable[[], Awaitable[None]] | None], tmp_path: Path) -> AsyncIterator[House]:
+    url, wipe = database
+    if wipe is not None:
+        await wipe()
     made = House(url, tmp_path / "keys.json")
     yield made
     await made.stop()
@@ -329,8 +347,6 @@ async def test_what_comes_together_with_a_refused_admission_is_not_lost(house: H
     node.coordinator.submit("acme", waiting, TimerDue(at=house.clock.now(), key="sleep/nap/1"))
     await eventually(lambda: _is(node, waiting, "queued"))
     heard: list[object] = []
-    from engine.run.inputs import Admitted, PlanStuck
-
     node.coordinator.submit("acme", waiting, Admitted(at=house.clock.now()), heard.append)
     node.coordinator.submit(
         "acme", waiting, PlanStuck(at=house.clock.now(), reason="no_progress", detail="x"), heard.append
