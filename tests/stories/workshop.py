@@ -6,7 +6,7 @@ from typing import Any
 
 from contracts.calls import ActionCall, RetryPolicy
 from engine.plan.code import Run, StepFailed, saga
-from engine.sagas import direct_command as direct_command
+from engine.sagas.direct_command import direct_command as direct_command
 
 
 def explode(call: ActionCall) -> Any:
