@@ -412,13 +412,18 @@ class Service:
 
     async def _watch(self) -> None:
         """Consumes again when a consumer died under a living connection (its queue was deleted, say)."""
-        while True:
+        # Draining ends it as well as cancelling does: a consumer that `stop` has stopped is not lost, and the client
+        # library may swallow a cancellation that comes while it declares.
+        while not self._draining:
             await asyncio.sleep(1.0)
-            if self.transport.ready and not all(consumer.alive for consumer in self._consumers.values()):
+            if self._draining or not self.transport.ready:
+                continue
+            if not all(consumer.alive for consumer in self._consumers.values()):
                 log.warning("module %s lost a consumer; it consumes again", self.module.name)
                 try:
                     await self._declare()
-                    await self._consume()
+                    if not self._draining:
+                        await self._consume()
                 except Unavailable as error:
                     log.warning("module %s cannot consume yet: %s", self.module.name, error)
 
