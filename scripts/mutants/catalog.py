@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from scripts.mutants.run import Mutant
+from scripts.mutants.runs import DOOR, RUNS
 
 _LAWS: Final = "tests/pure/test_run_laws.py"
 _PURE: Final = "tests/pure/test_pure_below_the_door.py"
@@ -382,4 +383,4 @@ GUARDS: Final = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *STORE, *HOUSE, *FAULTS, *GUARDS)
+MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *RUNS, *DOOR, *STORE, *HOUSE, *FAULTS, *GUARDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,10 +111,26 @@ def local_function() -> Any:
     return inner
 
 
+def counted(function: Any) -> Any:
+    calls = []
+
+    @functools.wraps(function)
+    def wrapper(call: ActionCall) -> Any:
+        calls.append(call)
+        return function(call)
+
+    return wrapper
+
+
+@counted
+def wrapped(call: ActionCall) -> Any:
+    """Looks like a module-level function, but what it closes over dies with the process."""
+
+
 @pytest.mark.parametrize(
     "function",
-    [local_function(), lambda call: None, Holder().method, Holder.method, print, Holder],
-    ids=["local", "lambda", "bound method", "method", "built-in", "class"],
+    [wrapped, local_function(), lambda call: None, Holder().method, Holder.method, print, Holder],
+    ids=["wrapped", "local", "lambda", "bound method", "method", "built-in", "class"],
 )
 def test_a_step_that_another_process_could_not_find_is_refused(function: Any) -> None:
     async def body(run: Run, data: Any) -> Any:

@@ -1,0 +1,204 @@
+"""Mutants of the rules of one run, of code sagas, and of the one door; part of the catalog."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scripts.mutants.run import Mutant
+
+_BACK: Final = "tests/pure/run/test_going_back.py"
+_FORWARD: Final = "tests/pure/run/test_going_forward.py"
+_OPERATORS: Final = "tests/pure/run/test_operators.py"
+_STATES: Final = "tests/pure/run/test_every_state.py"
+_PERSONAL: Final = "tests/pure/run/test_personal_values.py"
+_REPLAY: Final = "tests/pure/plan/test_replay.py"
+_CHANGED: Final = "tests/pure/plan/test_changed_sagas.py"
+_SAGAS: Final = "tests/pure/plan/test_code_sagas.py"
+_DOOR: Final = "tests/conformance/test_coordinator.py"
+
+RUNS: Final = (
+    Mutant(
+        name="siblings-not-settled-first",
+        law="Siblings under way settle before anything is undone",
+        path="engine/run/unwind.py",
+        old="    if run.state.open_steps() or any(step.undo_status in",
+        new="    if any(step.undo_status in",
+        test=f"{_BACK}::test_siblings_under_way_settle_before_anything_is_undone",
+    ),
+    Mutant(
+        name="unknown-outcome-undone-blindly",
+        law="An action that wants a person to look at an unknown outcome gets one",
+        path="engine/run/unwind.py",
+        old='    return spec is None or spec.ambiguous == "tombstone"\n',
+        new="    return True\n",
+        test=f"{_BACK}::test_an_action_that_wants_a_person_to_look_is_not_undone_blindly",
+    ),
+    Mutant(
+        name="undo-retried-for-ever",
+        law="An undo that used up its attempts parks",
+        path="engine/run/retry.py",
+        old="    if step.undo_attempt >= UNDO_RETRY.attempts:\n        return None\n",
+        new="",
+        test=f"{_BACK}::test_an_undo_that_used_up_its_attempts_parks_and_later_undos_wait",
+    ),
+    Mutant(
+        name="terminate-forgets-what-is-left",
+        law="A terminated run lists what is left",
+        path="engine/run/unwind.py",
+        old='        and (step.status in ("succeeded", "open") or step.ambiguous)\n    )',
+        new='        and step.status == "succeeded"\n    )',
+        test=f"{_BACK}::test_a_terminated_run_closes_at_once_and_lists_what_is_left",
+    ),
+    Mutant(
+        name="cancel-twice",
+        law="A cancel during compensation is ignored",
+        path="engine/run/decide.py",
+        old='            if run.state.cause is not None:\n                return "the run is being unwound already"\n',
+        new="",
+        test=f"{_BACK}::test_a_cancel_during_compensation_is_ignored_with_its_reason",
+    ),
+    Mutant(
+        name="deadline-runs-while-parked",
+        law="The deadline stands still while the run is parked",
+        path="engine/run/evolve.py",
+        old="        state.deadline += event.at - state.parked_at\n",
+        new="        pass\n",
+        test=f"{_BACK}::test_the_deadline_stands_still_while_the_run_is_parked",
+    ),
+    Mutant(
+        name="retry-without-a-slot",
+        law="Without a slot no attempt begins",
+        path="engine/run/decide.py",
+        old="        if run.hold:\n",
+        new="        if False:\n",
+        test=f"{_FORWARD}::test_without_a_slot_a_retry_queues_and_is_made_when_the_run_is_admitted",
+    ),
+    Mutant(
+        name="held-attempts-forgotten",
+        law="What came due without a slot is made when one is granted",
+        path="engine/run/decide.py",
+        old="            attempt_held(run)\n",
+        new="",
+        test=_STATES,
+    ),
+    Mutant(
+        name="late-retry-timer-left",
+        law="A success during the backoff stops the retry's timer",
+        path="engine/run/react.py",
+        old="    elif step.attempt > 1 or step.error is not None or isinstance(event, ev.StepCancelled):\n",
+        new="    elif step.attempt > 1 or isinstance(event, ev.StepCancelled):\n",
+        test=f"{_FORWARD}::test_a_success_that_comes_during_the_backoff_counts_and_stops_the_timer",
+    ),
+    Mutant(
+        name="one-fact-answers-every-pass",
+        law="A wait in a loop sees only what came after its last match",
+        path="engine/run/decide.py",
+        old="    if any(other.matched == given.event_id for other in run.state.waits_called(given.name)):\n",
+        new="    if False:\n",
+        test=f"{_FORWARD}::test_a_wait_in_a_loop_sees_only_what_came_after_its_last_match",
+    ),
+    Mutant(
+        name="skip-keeps-the-undo",
+        law="A skipped step has no undo",
+        path="engine/run/evolve.py",
+        old='    step.status, step.output, step.undo = "skipped", event.output, None\n',
+        new='    step.status, step.output = "skipped", event.output\n',
+        test=f"{_OPERATORS}::test_a_skip_goes_on_with_the_given_output_and_has_no_undo",
+    ),
+    Mutant(
+        name="park-state-stays",
+        law="After the repair the run is back in the state before the park",
+        path="engine/run/forward.py",
+        old="        and state.business_state == run.plan.parked_state\n",
+        new="        and state.business_state != run.plan.parked_state\n",
+        test=f"{_OPERATORS}::test_a_retry_redoes_only_the_failed_step_and_returns_to_the_state_before",
+    ),
+    Mutant(
+        name="errors-unmarked",
+        law="No personal value is outside the marks",
+        path="engine/run/decide.py",
+        old='            marks=run.taint(lost.error, (), "/error"),\n',
+        new="",
+        test=f"{_PERSONAL}::test_a_failure_that_repeats_a_personal_value_is_marked_down_to_the_ending",
+    ),
+    Mutant(
+        name="gather-in-order-of-completion",
+        law="A gather answers in the order asked",
+        path="engine/plan/code.py",
+        old="            joined.results[branch.index] = outcome\n",
+        new="            joined.results[-joined.left] = outcome\n",
+        test=_REPLAY,
+    ),
+    Mutant(
+        name="another-input-fits",
+        law="A recorded step asked with another input parks the run",
+        path="engine/plan/code.py",
+        old='        elif now[2] != was[2] and was[0] in ("step", "fact"):\n',
+        new="        elif False:\n",
+        test=f"{_CHANGED}::test_another_input_parks_without_showing_it",
+    ),
+    Mutant(
+        name="closures-allowed",
+        law="A step is found again by another process",
+        path="engine/plan/code.py",
+        old="        or function.__closure__\n",
+        new="",
+        test=_SAGAS,
+    ),
+    Mutant(
+        name="operations-without-end",
+        law="A run asks for a thousand operations at most",
+        path="engine/plan/code.py",
+        old="MAX_OPERATIONS: Final = 1000\n",
+        new="MAX_OPERATIONS: Final = 1_000_000_000\n",
+        test=f"{_SAGAS}::test_a_run_asks_for_a_thousand_operations_and_not_one_more",
+    ),
+)
+
+DOOR: Final = (
+    Mutant(
+        name="lost-answer-decided-anew",
+        law="A lost answer neither doubles nor loses",
+        path="engine/coordinator.py",
+        old="            return Appended(0)\n",
+        new="            return outcome\n",
+        test=_DOOR,
+        select="lost_answer and sqlite",
+    ),
+    Mutant(
+        name="stale-not-reloaded",
+        law="A stale decision is made again on what is true now",
+        path="engine/coordinator.py",
+        old="                self._again(hot, prepared, reload=True)\n",
+        new="                self._rest(hot)\n",
+        test=_DOOR,
+        select="stale_decision_on_an_open_run and sqlite",
+    ),
+    Mutant(
+        name="takeover-does-not-perform",
+        law="A takeover makes open local attempts again under the same key",
+        path="engine/coordinator.py",
+        old="        self._perform_again(hot)\n",
+        new="",
+        test=_DOOR,
+        select="takeover_makes_open_local_attempts and sqlite",
+    ),
+    Mutant(
+        name="refused-admission-takes-all",
+        law="What comes together with a refused admission is not lost",
+        path="engine/coordinator.py",
+        old="            prepared.answered = [one for one in prepared.answered if not isinstance(one[0], Admitted)]\n",
+        new="            prepared.answered = []\n",
+        test=_DOOR,
+        select="refused_admission and sqlite",
+    ),
+    Mutant(
+        name="unreadable-run-stops-the-load",
+        law="A run whose log cannot be read harms no other",
+        path="engine/coordinator.py",
+        old="                    await self._unreadable(hot, unreadable)\n",
+        new="                    raise\n",
+        test=_DOOR,
+        select="cannot_be_read and sqlite",
+    ),
+)
