@@ -40,9 +40,10 @@ async def _contact(house: House, tenant: str, customer: str) -> crm.ContactV1:
 
 
 async def _made(house: House, run: str) -> tuple[str, str]:
-    """The ids of account and customer."""
-    steps = await house.steps(run)
-    return steps["create-account"]["output"]["user_id"], steps["create-billing"]["output"]["customer_id"]
+    """The ids of account and customer, once the read model shows them."""
+    account = await house.until_step(run, "create-account", lambda step: bool(step["output"]))
+    customer = await house.until_step(run, "create-billing", lambda step: bool(step["output"]))
+    return account["output"]["user_id"], customer["output"]["customer_id"]
 
 
 async def _confirm(house: House, tenant: str, account: str) -> None:
