@@ -26,7 +26,8 @@ from uuid import UUID
 from contracts.calls import ActionCall, ActionSpec
 from contracts.run_events import RunEvent
 from engine.explain import Explanation, explain_run
-from engine.plan.code import CodePlan, Saga, function_action
+from engine.plan.code import Saga, function_action
+from engine.plan.replay import CodePlan
 from engine.run import inputs as given_
 from engine.run import react as fx
 from engine.run.decide import decide

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from contracts.calls import ActionSpec
 from contracts.problems import NotFound
 from engine.plan import Plan
-from engine.plan.code import CodePlan, Saga
+from engine.plan.code import Saga
+from engine.plan.replay import CodePlan
 
 
 class Plans:

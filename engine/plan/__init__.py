@@ -1,7 +1,7 @@
 """Who says what comes next: a plan answers `next(state)`, whoever authored it. Pure: no clock, no randomness, no I/O.
 
-A code-first saga (`engine.plan.code`) drives its coroutine with recorded results; any other author of plans answers
-the same question with the same operations.
+A code-first saga (`engine.plan.code`) answers by being driven with recorded results (`engine.plan.replay`); any other
+author of plans answers the same question with the same operations.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ RUNS: Final = (
     Mutant(
         name="gather-in-order-of-completion",
         law="A gather answers in the order asked",
-        path="engine/plan/code.py",
+        path="engine/plan/driver.py",
         old="            joined.results[branch.index] = outcome\n",
         new="            joined.results[-joined.left] = outcome\n",
         test=_REPLAY,
@@ -132,7 +132,7 @@ RUNS: Final = (
     Mutant(
         name="another-input-fits",
         law="A recorded step asked with another input parks the run",
-        path="engine/plan/code.py",
+        path="engine/plan/replay.py",
         old='        elif now[2] != was[2] and was[0] in ("step", "fact"):\n',
         new="        elif False:\n",
         test=f"{_CHANGED}::test_another_input_parks_without_showing_it",
@@ -148,7 +148,7 @@ RUNS: Final = (
     Mutant(
         name="operations-without-end",
         law="A run asks for a thousand operations at most",
-        path="engine/plan/code.py",
+        path="engine/plan/replay.py",
         old="MAX_OPERATIONS: Final = 1000\n",
         new="MAX_OPERATIONS: Final = 1_000_000_000\n",
         test=f"{_SAGAS}::test_a_run_asks_for_a_thousand_operations_and_not_one_more",

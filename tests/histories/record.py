@@ -178,7 +178,7 @@ def queued_and_held() -> Story:
 
 
 def saga_changed() -> Story:
-    from engine.plan.code import CodePlan
+    from engine.plan.replay import CodePlan
 
     story = Story(sagas.three).when(begun(), done("one"))
     good, story.plan = story.plan, CodePlan(sagas.stubborn, {})

@@ -12,7 +12,8 @@ import pytest
 from contracts import run_events as ev
 from contracts.calls import ActionCall, ActionSpec, RetryPolicy
 from contracts.run_events import RunEvent
-from engine.plan.code import CodePlan, Run, saga
+from engine.plan.code import Run, saga
+from engine.plan.replay import CodePlan
 from engine.recording import command_id
 from engine.run.decide import decide
 from engine.run.evolve import fold

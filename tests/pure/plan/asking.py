@@ -10,7 +10,8 @@ from uuid import UUID
 from contracts.calls import ActionCall, ActionSpec
 from contracts.run_events import RunStarted
 from engine.plan import Ask, Next
-from engine.plan.code import CodePlan, Run, Saga, saga
+from engine.plan.code import Run, Saga, saga
+from engine.plan.replay import CodePlan
 from engine.run.decide import decide
 from engine.run.evolve import fold
 from engine.run.inputs import Begin, Input

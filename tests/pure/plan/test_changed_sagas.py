@@ -195,7 +195,7 @@ def test_another_role_for_an_approval_parks() -> None:
 
 @pytest.mark.parametrize("mend", [True, False])
 def test_a_changed_saga_parks_its_run_until_it_is_mended_and_retried(mend: bool) -> None:
-    from engine.plan.code import CodePlan
+    from engine.plan.replay import CodePlan
     from engine.run.decide import decide
     from engine.run.inputs import RetryAsked
 

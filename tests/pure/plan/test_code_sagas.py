@@ -12,7 +12,8 @@ import pytest
 from contracts.calls import ActionCall, ActionSpec, RetryPolicy
 from engine.interrupt import SagaStuck
 from engine.plan import Ask, Finished, GaveUp, SleepAsked, StepAsked, ValueAsked, WaitAsked
-from engine.plan.code import MAX_OPERATIONS, MAX_PASSED_BYTES, CodePlan, Run, StepFailed, function_action, saga
+from engine.plan.code import MAX_PASSED_BYTES, Run, StepFailed, function_action, saga
+from engine.plan.replay import MAX_OPERATIONS, CodePlan
 from engine.run.inputs import StepDone, StepLost
 from engine.triggers import Plans
 from tests.pure.plan.asking import NOW, RUN, ask, begun, do, names, of, other, started

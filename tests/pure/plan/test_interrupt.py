@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from engine.interrupt import Interrupter, SagaStuck
-from engine.plan.code import CodePlan, Run, saga
+from engine.plan.code import Run, saga
+from engine.plan.replay import CodePlan
 from tests.pure.plan.asking import started
 
 # The suite's own time limit must not use the alarm that is tested here.

@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from engine.plan import Ask
-from engine.plan.code import CodePlan, Run, saga
+from engine.plan.code import Run, saga
+from engine.plan.replay import CodePlan
 from engine.run.decide import decide
 from engine.run.inputs import Input, StepDone, TimerDue
 from engine.run.state import RunState
@@ -107,7 +108,7 @@ def test_an_empty_gather_answers_at_once() -> None:
 
 
 def test_coroutines_that_left_memory_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.plan.code.LIVE_COROUTINES", 1)
+    monkeypatch.setattr("engine.plan.replay.LIVE_COROUTINES", 1)
     plan = CodePlan(four, {})
     one, two = begun(four), replace(begun(four), run_id=UUID(int=10))
     for name in ("a", "b1", "b2", "c1", "c21", "c22", "c3", "d"):

@@ -13,7 +13,8 @@ from typing import Any
 
 from contracts.calls import RetryPolicy
 from contracts.run_events import TERMINAL
-from engine.plan.code import CodePlan, Run, Saga, StepFailed, saga
+from engine.plan.code import Run, Saga, StepFailed, saga
+from engine.plan.replay import CodePlan
 from engine.run.decide import Decision, decide
 from engine.run.inputs import Input
 from engine.run.state import RunState

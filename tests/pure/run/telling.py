@@ -12,7 +12,8 @@ from uuid import UUID
 from contracts import run_events as ev
 from contracts.calls import ActionCall, ActionSpec, RetryPolicy
 from contracts.run_events import RunEvent
-from engine.plan.code import CodePlan, Saga
+from engine.plan.code import Saga
+from engine.plan.replay import CodePlan
 from engine.run import inputs as given_
 from engine.run.decide import decide
 from engine.run.evolve import fold

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from contracts import run_events as ev
 from contracts.run_events import TERMINAL
-from engine.plan.code import CodePlan, Saga
+from engine.plan.code import Saga
+from engine.plan.replay import CodePlan
 from engine.run.decide import Decision, decide
 from engine.run.evolve import fold
 from engine.run.state import RunState

@@ -1,0 +1,195 @@
+"""A saga as a plan: its coroutine replayed from the recorded results, and a divergence where the code no longer asks
+for what the log holds.
+
+Operations are matched by name and visit, not by line, so code may move around them. The live coroutine is a cache:
+`forget` drops it and the next call replays it. `engine.triggers` makes one plan per installed saga.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from contracts.calls import ActionSpec
+from contracts.pointers import MISSING, resolve, segments
+from engine.plan import (
+    ApprovalAsked,
+    Ask,
+    Diverged,
+    Finished,
+    GaveUp,
+    Next,
+    OnFailure,
+    Operation,
+    Raised,
+    SleepAsked,
+    StateAsked,
+    StepAsked,
+    ValueAsked,
+    WaitAsked,
+)
+from engine.plan.code import (
+    CANONICAL,
+    MAX_PASSED_BYTES,
+    Actions,
+    Run,
+    Saga,
+    SagaFailed,
+    SagaMistake,
+    StepFailed,
+    function_named,
+)
+from engine.plan.driver import Driver
+from engine.run.state import Key, RunState
+
+MAX_OPERATIONS: Final = 1000
+LIVE_COROUTINES: Final = 20_000
+
+
+class CodePlan:
+    """A `Saga` as a `Plan`: keeps live coroutines of recent runs, replays the others from their recorded results."""
+
+    def __init__(self, definition: Saga, actions: Actions) -> None:
+        self.definition = definition
+        self.name = definition.name
+        self.version = definition.version
+        self.on_failure: OnFailure = definition.on_failure
+        self.parked_state = definition.parked_state
+        self.timeout_seconds = definition.timeout_seconds
+        self._actions = actions
+        self._live: OrderedDict[Any, Driver] = OrderedDict()
+
+    def action(self, name: str) -> ActionSpec | None:
+        spec = self._actions.get(name)
+        if spec is None and ":" in name:
+            spec = function_named(name)
+        return spec
+
+    def attributes(self, data: Any) -> Mapping[str, str]:
+        declared = self.definition.attributes
+        if not declared:
+            return {}
+        found = {name: resolve(data, segments(pointer)) for name, pointer in declared.items()}
+        return {name: str(value) for name, value in found.items() if value is not None and value is not MISSING}
+
+    def unwound_state(self, cause: str) -> str | None:
+        return (self.definition.unwound_states or {}).get(cause)
+
+    def forget(self, state: RunState) -> None:
+        self._live.pop(state.run_id, None)
+
+    def next(self, state: RunState) -> Next:
+        driver = self._live.get(state.run_id)
+        completions = state.completions or []
+        replaying = driver is None or driver.fed > len(completions)
+        if replaying:
+            driver = Driver(self.definition.function(Run(state, self._actions, self.on_failure), state.data))
+            self._live[state.run_id] = driver
+            if len(self._live) > LIVE_COROUTINES:
+                self._live.popitem(last=False)
+        assert driver is not None
+        recorded = state.recorded or {}
+        while driver.fed < len(completions):
+            completion = completions[driver.fed]
+            if not driver.feed(completion):
+                self.forget(state)
+                missing = _spell((completion.name, completion.visit), recorded)
+                return Diverged(
+                    "\n".join([f"- {missing}: recorded, not asked for any more", *_added(driver, recorded)])
+                )
+        if replaying:
+            diff = _divergence(driver, recorded)
+            if diff is not None:
+                self.forget(state)
+                return Diverged(diff)
+        fresh = tuple(op for op in driver.fresh if (_name(op), op.visit) not in recorded)
+        driver.fresh.clear()
+        if fresh and len(driver.asked) > MAX_OPERATIONS:
+            self.forget(state)
+            return Raised(f"the saga asked for more than {MAX_OPERATIONS} operations; continue in another run")
+        if not driver.finished:
+            return Ask(fresh)
+        self.forget(state)
+        return _ending(driver)
+
+
+def _ending(driver: Driver) -> Next:
+    error = driver.error
+    if error is None:
+        try:
+            canonical = orjson.dumps(driver.output, option=CANONICAL)
+        except orjson.JSONEncodeError as unfit:
+            return Raised(f"the saga's result must be JSON ({unfit})")
+        if len(canonical) > MAX_PASSED_BYTES:
+            return Raised(f"the saga's result is {len(canonical)} bytes; return at most {MAX_PASSED_BYTES}")
+        return Finished(orjson.loads(canonical))
+    if isinstance(error, SagaFailed):
+        return GaveUp(error.code, str(error))
+    if isinstance(error, StepFailed):
+        return GaveUp(str(error.error.get("code", "step_failed")), str(error))
+    if isinstance(error, SagaMistake):
+        return Raised(str(error))
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    line = f" at {where.tb_frame.f_code.co_name}:{where.tb_lineno}" if where is not None else ""
+    return Raised(f"the saga raised {type(error).__name__}{line}")
+
+
+def _divergence(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) -> str | None:
+    """What the code now asks differently from what is recorded, one line each; None when it fits."""
+    lines = []
+    removed = False
+    for key, was in recorded.items():
+        operation = driver.asked.get(key)
+        if operation is None:
+            lines.append(f"- {_spell(key, recorded)}: recorded, not asked for any more")
+            removed = True
+            continue
+        now = _recorded_form(operation)
+        if now[:2] != was[:2]:
+            lines.append(
+                f"~ {key[0]} (visit {key[1]}): recorded {was[0]} {was[1]}, the code now asks for {now[0]} {now[1]}"
+            )
+        elif now[2] != was[2] and was[0] in ("step", "fact"):
+            lines.append(
+                f"~ {key[0]} (visit {key[1]}): {was[0]} {was[1]} is now asked with another input than the recorded one"
+            )
+    return "\n".join(lines + _added(driver, recorded) if removed else lines) or None
+
+
+def _added(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) -> list[str]:
+    """What the code asks for that is not recorded, and how it ended: a renamed step shows in both."""
+    asked = {key: _recorded_form(operation) for key, operation in driver.asked.items() if key not in recorded}
+    lines = [f"+ {_spell(key, asked)}: asked for, not recorded" for key in asked]
+    if driver.finished:
+        lines.append("+ the saga ends" if driver.error is None else f"+ the saga raises {type(driver.error).__name__}")
+    return lines
+
+
+def _recorded_form(operation: Operation) -> tuple[str, str, str]:
+    match operation:
+        case StepAsked():
+            return ("step", operation.spec.name, operation.input_hash)
+        case SleepAsked():
+            return ("sleep", "", "")
+        case WaitAsked():
+            return ("fact", operation.event, operation.key_value)
+        case ApprovalAsked():
+            return ("approval", operation.role, "")
+        case StateAsked():
+            return ("state", operation.name, "")
+        case ValueAsked():
+            return ("value", "", "")
+
+
+def _name(operation: Operation) -> str:
+    return f"state:{operation.name}" if isinstance(operation, StateAsked) else operation.name
+
+
+def _spell(key: Key, recorded: Mapping[Key, tuple[str, str, str]]) -> str:
+    kind, what, _ = recorded.get(key, ("operation", "", ""))
+    return f"{kind} {key[0]!r} (visit {key[1]}{', ' + what if what else ''})"
