@@ -8,15 +8,16 @@ checks against the file.
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from contracts.sdk.embedded_topology import StoredQueue, additions
+from contracts.sdk.processes import host, process_start
 from contracts.sdk.routing import Routes
 from contracts.sdk.statements import statements
 from contracts.sdk.transport import Binding, Exchange, Queue, Topology, TopologyMismatch
@@ -47,13 +48,6 @@ class TurnState:
     """Another connection has written since the last turn."""
     session_lives: bool
     last_message: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredQueue:
-    id: int
-    queue: Queue
-    session: int | None
 
 
 class BusFile:
@@ -174,32 +168,8 @@ class BusFile:
 
     def declare(self, topology: Topology, session: int) -> None:
         """All of it or none of it: everything is checked before anything is written."""
-        exchanges = dict(self.routes.exchanges)
-        new_exchanges = [
-            e for e in topology.exchanges if _check_exchange(e, exchanges.setdefault(e.name, e), self.routes)
-        ]
-        queues = {name: stored.queue for name, stored in self.queues.items()}
-        new_queues = []
-        for queue in topology.queues:
-            stored = self.queues.get(queue.name)
-            if stored is None:
-                if queues.setdefault(queue.name, queue) is queue:
-                    new_queues.append(queue)
-            elif stored.session is not None and stored.session != session:
-                raise TopologyMismatch(
-                    f"queue {queue.name} is the reply queue of another process; choose a name of your own",
-                    field=queue.name,
-                )
-            _check_queue(queue, queues[queue.name])
-            if queue.dead_letter_exchange is not None and queue.dead_letter_exchange not in exchanges:
-                raise TopologyMismatch(
-                    f"queue {queue.name} names the dead-letter exchange {queue.dead_letter_exchange}, "
-                    "which does not exist; declare it in the same topology",
-                    field=queue.name,
-                )
-        for binding in topology.bindings:
-            _check_binding(binding, queues, exchanges)
-        self._write_topology(new_exchanges, new_queues, topology.bindings, session)
+        exchanges, queues = additions(topology, self.routes.exchanges, self.queues, session)
+        self._write_topology(exchanges, queues, topology.bindings, session)
 
     def _write_topology(
         self, exchanges: Sequence[Exchange], queues: Sequence[Queue], bindings: Sequence[Binding], session: int
@@ -355,41 +325,6 @@ class BusFile:
         self._run("drop_message", id=number)
 
 
-def _check_exchange(wanted: Exchange, present: Exchange, routes: Routes) -> bool:
-    """True when it has to be written; raises when one of that name is another."""
-    if present != wanted:
-        raise TopologyMismatch(
-            f"exchange {wanted.name} exists as {present.kind} with alternate {present.alternate}, declared was "
-            f"{wanted.kind} with {wanted.alternate}; declare it as it is, or under a new name",
-            field=wanted.name,
-        )
-    return wanted.name not in routes.exchanges
-
-
-def _check_queue(wanted: Queue, present: Queue) -> None:
-    if present != wanted:
-        differing = [
-            f"{name}={getattr(present, name)!r}"
-            for name in ("dead_letter_exchange", "dead_letter_key", "delivery_limit", "transient", "max_length")
-            if getattr(present, name) != getattr(wanted, name)
-        ]
-        raise TopologyMismatch(
-            f"queue {wanted.name} exists with {', '.join(differing)}; declare it under its next version "
-            "(name.v2), drain the old one, then delete it",
-            field=wanted.name,
-        )
-
-
-def _check_binding(binding: Binding, queues: Mapping[str, Queue], exchanges: Mapping[str, Exchange]) -> None:
-    for kind, name, known in (("queue", binding.queue, queues), ("exchange", binding.exchange, exchanges)):
-        if name not in known:
-            raise TopologyMismatch(
-                f"binding {binding.key} of queue {binding.queue} names {kind} {name}, "
-                "which does not exist; declare it first",
-                field=name,
-            )
-
-
 def _with_death(properties: str | None, reason: str, queue: str, exchange: str, key: str) -> str:
     """Adds the headers RabbitMQ adds: `x-death`, newest first, and `x-first-death-*`."""
     document: dict[str, Any] = {} if properties is None else orjson.loads(properties)
@@ -404,25 +339,3 @@ def _with_death(properties: str | None, reason: str, queue: str, exchange: str, 
     headers.setdefault("x-first-death-queue", queue)
     headers.setdefault("x-first-death-exchange", exchange)
     return orjson.dumps(document).decode()
-
-
-def host() -> str:
-    """What makes process ids comparable: this machine and this namespace of processes."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return f"{socket.gethostname()}/{namespace}"
-
-
-def process_start(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks, so that a reused pid is told apart. None: no such process; empty:
-    it cannot be told here."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else ""
-    except OSError:
-        return ""
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
