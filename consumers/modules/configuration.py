@@ -12,7 +12,7 @@ from consumers.modules.rehearsal import Rehearsal
 from consumers.modules.settings import ModuleSettings
 from contracts.modules import configuration as contract
 from contracts.sdk import Call, Question, Refused, Service, Transport, Tx
-from contracts.sdk.handling import UNDO_SUFFIX
+from contracts.sdk.call import UNDO_SUFFIX
 from contracts.sdk.statements import statements
 
 SQL = statements("configuration.sql", "consumers.modules")

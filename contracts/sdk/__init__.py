@@ -5,8 +5,8 @@ from contracts.sdk import Call, Refused, Retryable, Service, Tx, open_database, 
 
 from __future__ import annotations
 
+from contracts.sdk.call import Call, HandlerBroken, Refused, Retryable, Unanswered
 from contracts.sdk.database import Database, DatabaseUnavailable, Tx, open_database
-from contracts.sdk.handling import Call, HandlerBroken, Refused, Retryable, Unanswered
 from contracts.sdk.module import Service
 from contracts.sdk.postgres import PostgresDatabase
 from contracts.sdk.queries import Asker, QueryRefused, QueryTimedOut, Question

@@ -5,104 +5,43 @@
     tombstone      -> refused: an undo came before the order it undoes
     undo           -> gets what the order left behind as its receipt; for an unknown key it leaves a tombstone
 
-It also takes facts in once per event id. It knows no broker: `contracts.sdk.module` feeds it and settles deliveries.
+It also takes facts in once per event id. It knows no broker: `contracts.sdk.deliveries` feeds it and settles them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
-from uuid import UUID, uuid4, uuid5
+from typing import Any
+from uuid import uuid4, uuid5
 
 import orjson
 
 from contracts.envelope import Envelope, parse
-from contracts.manifest import Command, EventModel, FailureModel, Module, UndoModel
+from contracts.manifest import EventModel, FailureModel, Module, UndoModel
 from contracts.problems import DuplicateMismatch
 from contracts.registry import CommandEntry
+from contracts.sdk.call import (
+    IDS,
+    UNDO_SUFFIX,
+    Answering,
+    Before,
+    Call,
+    CommandHandler,
+    FactHandler,
+    HandlerBroken,
+    OutsideHandler,
+    Refused,
+    Retryable,
+)
 from contracts.sdk.database import Tx
 from contracts.sdk.outbox import Outbox, Outgoing, Stored
 from contracts.sdk.tally import Tally
 from contracts.sdk.transport import EVENTS_EXCHANGE
 from contracts.shapes import Shape
-
-UNDO_SUFFIX: Final = "/undo"
-_IDS: Final = UUID("6f1a1d0e-6f2b-5c55-9f0e-6f3c0f5a7b11")
-
-
-class Retryable(Exception):
-    """Raise it from a handler: nothing was done, another attempt may succeed. The transaction is rolled back, the
-    command's first declared failure (or `outcome`) is answered, and nothing is remembered.
-    """
-
-    def __init__(self, code: str, message: str = "", *, outcome: FailureModel | None = None) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-        self.outcome = outcome
-
-
-class Refused(Exception):
-    """Raise it from a handler: no attempt will ever succeed. The transaction is rolled back, the command's first
-    declared irrecoverable failure (or `outcome`) is answered and remembered.
-    """
-
-    def __init__(self, code: str, message: str = "", *, outcome: FailureModel | None = None) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-        self.outcome = outcome
-
-
-class Unanswered(Exception):
-    """Raise it to settle a command without an effect, an answer or a memory of it."""
-
-
-class HandlerBroken(Exception):
-    """A handler answered with something its command does not declare. Retrying does not help; fix the module."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """One command or fact being handled. `key` never changes between deliveries: pass it to whatever honours
-    idempotency keys. `receipt_known` tells an undo whether this module remembers the order it undoes.
-    """
-
-    envelope: Envelope
-    module: Module
-    key: str
-    delivery: int = 1
-    receipt_known: bool = False
-    facts: list[tuple[EventModel, str | None]] = field(default_factory=list)
-
-    @property
-    def tenant(self) -> str:
-        return self.envelope.tenantid
-
-    @property
-    def at(self) -> datetime:
-        """When the command was given."""
-        return self.envelope.time
-
-    def publish(self, fact: EventModel, *, subject: str | None = None) -> None:
-        """Sends the fact if and when this transaction commits, before the answer."""
-        self.facts.append((fact, subject))
-
-    def new_id(self, prefix: str) -> str:
-        """An id for something this command makes: `usr_9f...`, the same on every delivery of it."""
-        return f"{prefix}_{uuid5(_IDS, f'{self.tenant}/{self.key}/{prefix}').hex[:20]}"
-
-
-CommandHandler = Callable[[Any, Call, Tx], Awaitable[EventModel]]
-OutsideHandler = Callable[[Any, Call], Awaitable[EventModel]]
-FactHandler = Callable[[Any, Call, Tx], Awaitable[None]]
-Before = Callable[[Call, Command], Awaitable[None]]
-Answering = Callable[[Call, list[Outgoing]], list[Outgoing]]
 
 
 def make_envelope(
@@ -284,7 +223,7 @@ class Handling:
             if not refusals:
                 return []
             refusal = _failure(refusals[0], "undone_before_done", "an undo of this order came first; it is refused")
-            envelope = self._reply(call, refusal, str(uuid5(_IDS, f"{call.envelope.id}/undone")))
+            envelope = self._reply(call, refusal, str(uuid5(IDS, f"{call.envelope.id}/undone")))
             return await self._outbox.put(tx, [outgoing(envelope, reply=True)])
         self._tally.add("resent")
         again = Outgoing(
@@ -331,7 +270,7 @@ class Handling:
             )
         facts = self._facts(call)
         # Derived from the command's id: every delivery of it is answered under one event id.
-        reply = self._reply(call, event, str(uuid5(_IDS, f"{call.envelope.id}/reply")))
+        reply = self._reply(call, event, str(uuid5(IDS, f"{call.envelope.id}/reply")))
         answer = outgoing(reply, reply=True)
         await tx.run(
             self._sql["remember_outcome"],
@@ -374,7 +313,7 @@ class Handling:
                     self._module,
                     fact,
                     event_id=str(
-                        uuid5(_IDS, f"{self._module.name}/{call.envelope.source}/{call.envelope.id}/fact/{number}")
+                        uuid5(IDS, f"{self._module.name}/{call.envelope.source}/{call.envelope.id}/fact/{number}")
                     ),
                     tenant=call.tenant,
                     caused_by=call.envelope,

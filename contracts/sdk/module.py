@@ -7,9 +7,8 @@
 
     asyncio.run(service.run())      # until SIGTERM or SIGINT, then it drains
 
-Deliveries become tasks that the service owns, so that a lost connection cancels no transaction. A delivery is settled
-after its commit. While the bus or the database is away the service waits, at a growing pace, and loses nothing. What
-cannot be read is rejected into the dead letters; what fails again and again follows after `max_attempts`.
+What becomes of one delivery is told in `contracts.sdk.deliveries`. While the bus or the database is away the service
+waits, at a growing pace, and loses nothing.
 """
 
 from __future__ import annotations
@@ -18,34 +17,24 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
-from contracts.envelope import Envelope, parse
+from contracts.envelope import Envelope
 from contracts.manifest import CommandModel, EventModel, Module, QueryModel
-from contracts.problems import ContractUnknown, DuplicateMismatch, EnvelopeInvalid, PayloadInvalid, Unavailable
+from contracts.problems import ContractUnknown, Unavailable
 from contracts.registry import Registry
-from contracts.sdk.database import Database, DatabaseUnavailable, Tx
-from contracts.sdk.handling import (
-    Answering,
-    Before,
-    CommandHandler,
-    FactHandler,
-    HandlerBroken,
-    Handling,
-    OutsideHandler,
-    Unanswered,
-    make_envelope,
-    outgoing,
-)
-from contracts.sdk.outbox import Outbox, Relay, Stored
+from contracts.sdk.call import Answering, Before, CommandHandler, FactHandler, OutsideHandler
+from contracts.sdk.database import Database, Tx
+from contracts.sdk.deliveries import Deliveries, Handlers, Subscription
+from contracts.sdk.handling import Handling, make_envelope, outgoing
+from contracts.sdk.outbox import Outbox, Relay
 from contracts.sdk.pacing import Pace
 from contracts.sdk.queries import QueryDesk, QueryHandler
 from contracts.sdk.tally import Tally
 from contracts.sdk.topology import module_queue, module_topology, query_queue
-from contracts.sdk.transport import Consumer, Delivery, Transport
+from contracts.sdk.transport import Consumer, Transport
 from contracts.shapes import Shape
 
 log = logging.getLogger("unwind.module")
@@ -54,20 +43,6 @@ CommandHandlerT = TypeVar("CommandHandlerT", bound=CommandHandler)
 OutsideHandlerT = TypeVar("OutsideHandlerT", bound=OutsideHandler)
 QueryHandlerT = TypeVar("QueryHandlerT", bound=QueryHandler)
 FactHandlerT = TypeVar("FactHandlerT", bound=FactHandler)
-
-RETRY_SECONDS = (0.1, 0.4, 1.6, 5.0)
-"""Pauses before a handler that raised is tried again in place."""
-
-
-class Poison(Exception):
-    """A message that failed as often as is allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Subscription:
-    module: Module
-    shape: Shape[EventModel]
-    handler: FactHandler
 
 
 class Service:
@@ -92,23 +67,26 @@ class Service:
         self._registry = Registry((module,))
         self._schemas = tuple(schemas)
         self._prefetch = prefetch
-        self._max_attempts = max_attempts
         self._drain_seconds = drain_seconds
         self._outbox = Outbox(database, lease_seconds=relay_lease_seconds)
         self._handling = Handling(module, self._outbox, self.tally)
-        self._desk = QueryDesk(module, database, transport)
         self.relay = Relay(
             self._outbox, transport, self.tally, name=module.name, poll_seconds=min(1.0, relay_lease_seconds)
         )
-        self._commands: dict[str, CommandHandler] = {}
-        self._outside: dict[str, OutsideHandler] = {}
-        self._queries: dict[str, QueryHandler] = {}
-        self._subscriptions: dict[str, _Subscription] = {}
+        self._handlers = Handlers()
+        self._deliveries = Deliveries(
+            self._registry,
+            self._handlers,
+            name=module.name,
+            handling=self._handling,
+            desk=QueryDesk(module, database, transport),
+            relay=self.relay,
+            tally=self.tally,
+            prefetch=prefetch,
+            max_attempts=max_attempts,
+        )
         self._consumers: dict[str, Consumer] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
-        self._alone = asyncio.Lock()
-        self._busy = asyncio.Semaphore(prefetch)
         self._draining = False
         self._owns_transport = False
         self._ready = asyncio.Event()
@@ -117,28 +95,27 @@ class Service:
 
     def handles(self, model: type[CommandModel]) -> Callable[[CommandHandlerT], CommandHandlerT]:
         """`async def handler(command, call, tx) -> outcome`: effect, answer and memory commit together."""
-        return _registering(self._commands, self._command_type(model))
+        return self._handlers.registering(self._handlers.commands, self._command_type(model))
 
     def performs(self, model: type[CommandModel]) -> Callable[[OutsideHandlerT], OutsideHandlerT]:
         """`async def handler(command, call) -> outcome`, for an effect that no transaction can hold: done at least
         once, under `call.key`, and remembered after.
         """
-        return _registering(self._outside, self._command_type(model))
+        return self._handlers.registering(self._handlers.outside, self._command_type(model))
 
     def answers(self, model: type[QueryModel]) -> Callable[[QueryHandlerT], QueryHandlerT]:
         """`async def handler(query, question, tx) -> answer`."""
         kind = self.module.type_of(model)
         self._registry.query(kind)
-        return _registering(self._queries, kind)
+        return self._handlers.registering(self._handlers.queries, kind)
 
     def on(self, module: Module, model: type[EventModel]) -> Callable[[FactHandlerT], FactHandlerT]:
         """`async def handler(fact, call, tx)`: a fact of `module`, taken in once per event id."""
         kind = module.type_of(model)
+        enter = self._handlers.registering(self._handlers.subscriptions, kind)
 
         def register(handler: FactHandlerT) -> FactHandlerT:
-            if kind in self._subscriptions:
-                raise ValueError(f"{kind} has a handler already; one per type")
-            self._subscriptions[kind] = _Subscription(module, Shape(kind, model), handler)
+            enter(Subscription(module, Shape(kind, model), handler))
             return handler
 
         return register
@@ -207,7 +184,11 @@ class Service:
         """Waits for bus and database, however long they take, then takes deliveries. Raises `TopologyMismatch` and
         what is wrong with the schema: no waiting helps there.
         """
-        self._check_complete()
+        missing = self._handlers.missing(self._registry)
+        if missing:
+            raise ContractUnknown(
+                f"module {self.module.name} declares {', '.join(missing)} but handles none of them; add the handlers"
+            )
         schemas = (self._outbox.sql["schema"], *self._schemas)
         await self._eventually("its database", lambda: self.database.open(schemas))
         if not self.transport.ready:
@@ -225,17 +206,16 @@ class Service:
         if self._draining:
             return
         self._draining = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._drain_seconds)
+        await self._deliveries.drain(self._drain_seconds)
         if self._background:
             await self.relay.drained(self._drain_seconds)
         await asyncio.sleep(0)  # let the acknowledgements of the last tasks leave before their channel does
         for consumer in self._consumers.values():
             await consumer.stop()
-        late = [*self._tasks, *self._background]
-        for task in late:
+        await self._deliveries.abandon()
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         if self._owns_transport:
             await self.transport.stop()
         await self.database.close()
@@ -267,143 +247,36 @@ class Service:
             await asyncio.gather(starting, signalled, return_exceptions=True)
             await self.stop()
 
-    # ------------------------------------------------------------------------------------------------ deliveries
-
-    def _on_delivery(self, consumer: asyncio.Future[Consumer], delivery: Delivery) -> None:
-        if self._draining:
-            return  # left unsettled: it returns to the queue when the consumer stops
-        task = asyncio.create_task(self._settle(consumer, delivery), name=f"{self.module.name}-delivery")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _settle(self, consumer: asyncio.Future[Consumer], delivery: Delivery) -> None:
-        try:
-            await self._handle(delivery)
-        except (EnvelopeInvalid, ContractUnknown, PayloadInvalid, DuplicateMismatch, HandlerBroken, Poison) as reason:
-            self.tally.add("dead")
-            log.error(
-                "%s: a delivery with key %s becomes a dead letter: %s", self.module.name, delivery.routing_key, reason
-            )
-            (await consumer).reject(delivery, requeue=False)
-        else:
-            self.tally.add("handled")
-            (await consumer).ack([delivery])
-
-    async def _handle(self, delivery: Delivery) -> None:
-        envelope = parse(delivery.body, delivery.headers)
-        if envelope.type in self._queries:
-            entry = self._registry.query(envelope.type)
-            async with self._busy:
-                await self._desk.answer(entry, self._queries[envelope.type], envelope, delivery)
-            return
-        pace = Pace()
-        failures = 0
-        began_before = 0
-        if delivery.redelivered or delivery.delivery_count:
-            began_before = await self._count_attempt(envelope)
-        while True:
-            try:
-                stored = await self._work(envelope, delivery.delivery_count + 1, alone=began_before > 1)
-                self.relay.hand_over(stored)
-                return
-            except Unanswered as reason:
-                log.info("%s: %s is left unanswered: %s", self.module.name, envelope.type, reason)
-                return
-            except DatabaseUnavailable as error:
-                log.warning("%s: %s waits for the database: %s", self.module.name, envelope.type, error)
-                await pace.pause()
-            except (EnvelopeInvalid, ContractUnknown, PayloadInvalid, DuplicateMismatch, HandlerBroken):
-                raise
-            except Exception as error:
-                failures += 1
-                if failures >= self._max_attempts:
-                    raise Poison(f"{type(error).__name__} {failures} times over: {error}") from error
-                log.warning("%s: the handler of %s failed", self.module.name, envelope.type, exc_info=error)
-                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
-
-    async def _count_attempt(self, envelope: Envelope) -> int:
-        """How often a delivery of it was begun and not finished. A message that ends the process each time is given up
-        long before its innocent neighbours reach the broker's limit.
-        """
-        pace = Pace()
-        while True:
-            try:
-                attempts = await self._handling.begin_attempt(envelope)
-            except DatabaseUnavailable:
-                await pace.pause()
-                continue
-            if attempts > self._max_attempts:
-                raise Poison(f"begun {attempts} times and never finished")
-            return attempts
-
-    async def _work(self, envelope: Envelope, delivery: int, *, alone: bool) -> list[Stored]:
-        if not alone:
-            async with self._busy:
-                return await self._dispatch(envelope, delivery)
-        # A suspect takes every place first, so that a crash it causes is counted against it alone.
-        async with self._alone:
-            taken = 0
-            try:
-                while taken < self._prefetch:
-                    await self._busy.acquire()
-                    taken += 1
-                return await self._dispatch(envelope, delivery)
-            finally:
-                for _ in range(taken):
-                    self._busy.release()
-
-    async def _dispatch(self, envelope: Envelope, delivery: int) -> list[Stored]:
-        kind = envelope.type
-        if kind in self._commands:
-            return await self._handling.obey(self._registry.command(kind), self._commands[kind], envelope, delivery)
-        if kind in self._outside:
-            return await self._handling.perform(self._registry.command(kind), self._outside[kind], envelope, delivery)
-        subscription = self._subscriptions.get(kind)
-        if subscription is None:
-            raise ContractUnknown(f"{kind}: module {self.module.name} has no handler for it", message_type=kind)
-        if envelope.source != subscription.module.source:
-            raise EnvelopeInvalid("source", f"must be {subscription.module.source}, the one publisher of {kind}")
-        return await self._handling.take_in(subscription.shape, subscription.handler, envelope, delivery)
-
     # ------------------------------------------------------------------------------------------------ plumbing
 
     def _command_type(self, model: type[CommandModel]) -> str:
         kind = self.module.type_of(model)
         self._registry.command(kind)
-        if kind in self._commands or kind in self._outside:
-            raise ValueError(f"{kind} has a handler already; one per type")
         return kind
-
-    def _check_complete(self) -> None:
-        obeyed = self._commands.keys() | self._outside.keys()
-        missing = sorted(
-            (self._registry.commands.keys() - obeyed) | (self._registry.queries.keys() - self._queries.keys())
-        )
-        if missing:
-            raise ContractUnknown(
-                f"module {self.module.name} declares {', '.join(missing)} but handles none of them; add the handlers"
-            )
 
     async def _declare(self) -> None:
         await self.transport.declare(
             module_topology(
                 self.module.name,
-                commands=self._commands.keys() | self._outside.keys(),
-                queries=self._queries.keys(),
-                listens_to=self._subscriptions.keys(),
+                commands=self._handlers.commands.keys() | self._handlers.outside.keys(),
+                queries=self._handlers.queries.keys(),
+                listens_to=self._handlers.subscriptions.keys(),
             )
         )
 
     async def _consume(self) -> None:
-        for queue in (module_queue(self.module.name), query_queue(self.module.name)):
+        queues = [module_queue(self.module.name)]
+        if self._handlers.queries:
+            queues.append(query_queue(self.module.name))
+        for queue in queues:
             known = self._consumers.get(queue)
-            if (queue == query_queue(self.module.name) and not self._queries) or (known is not None and known.alive):
+            if known is not None and known.alive:
                 continue
             # Deliveries may come before `consume` answers with the consumer that settles them.
             consumer: asyncio.Future[Consumer] = asyncio.get_running_loop().create_future()
             try:
                 self._consumers[queue] = await self.transport.consume(
-                    queue, partial(self._on_delivery, consumer), prefetch=self._prefetch
+                    queue, partial(self._deliveries.take, consumer), prefetch=self._prefetch
                 )
             except BaseException:
                 consumer.cancel()
@@ -435,13 +308,3 @@ class Service:
             except Unavailable as error:
                 log.warning("module %s waits for %s: %s", self.module.name, what, error)
                 await pace.pause()
-
-
-def _registering(table: dict[str, Any], kind: str) -> Callable[[Any], Any]:
-    def register(handler: Any) -> Any:
-        if kind in table:
-            raise ValueError(f"{kind} has a handler already; one per type")
-        table[kind] = handler
-        return handler
-
-    return register
