@@ -17,7 +17,9 @@ from contracts.problems import NotFound
 
 Stack = Literal["embedded", "production"]
 STACKS: Final[tuple[Stack, ...]] = ("embedded", "production")
-State = Literal["pass", "fail", "skipped", "no test"]
+State = Literal["pass", "fail", "skipped", "no story", "no test"]
+STORIES: Final = ("tests/stories/", "tests/faults/")
+"""Where tests touch the product from outside alone. The marked tests elsewhere can spoil a row and cannot prove it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Result:
     stacks: tuple[Stack, ...]
     outcome: Literal["passed", "failed", "skipped"]
     at: str
+
+    @property
+    def story(self) -> bool:
+        return self.test.startswith(STORIES)
 
 
 def rows_file() -> Path:
@@ -116,13 +122,42 @@ def write_results(results: Sequence[Result], path: Path | None = None) -> None:
 
 
 def state_of(row: str, stack: Stack, results: Iterable[Result]) -> State:
-    """One failure spoils the row; a row with only skipped tests is not proven."""
-    outcomes = {result.outcome for result in results if row in result.rows and stack in result.stacks}
-    if not outcomes:
+    """A row passes when every test of it passed and one of them is a story. One failure spoils it, and so does one
+    test that was left out: what nobody looked at is not proven."""
+    found = [result for result in results if row in result.rows and stack in result.stacks]
+    outcomes = {result.outcome for result in found}
+    if not found:
         return "no test"
     if "failed" in outcomes:
         return "fail"
-    return "pass" if "passed" in outcomes else "skipped"
+    if "skipped" in outcomes:
+        return "skipped"
+    return "pass" if any(result.story for result in found) else "no story"
+
+
+def summary(found: Mapping[str, Mapping[Stack, State]], results: Sequence[Result]) -> str:
+    """How many rows pass, on which stack, by tests of which time; and what the others lack."""
+    counts = []
+    for stack in STACKS:
+        of_stack = [row[stack] for row in found.values() if stack in row]
+        counts.append(f"{stack} {of_stack.count('pass')} of {len(of_stack)}")
+    whole = sum(all(state == "pass" for state in row.values()) for row in found.values())
+    lines = [f"{whole} of {len(found)} rows pass on their stacks: {', '.join(counts)}."]
+    missing = {state for row in found.values() for state in row.values()} - {"pass"}
+    lines += [f"{state}: {why}" for state, why in _MEANING.items() if state in missing]
+    if results:
+        lines.append(f"Tested from {min(result.at for result in results)} to {max(result.at for result in results)}.")
+    if whole < len(found):
+        lines.append("To test them: scripts/test --no-checks -m acceptance")
+    return "\n".join(lines)
+
+
+_MEANING: Final[Mapping[State, str]] = {
+    "fail": "a test of the row failed when it was last run.",
+    "skipped": "a test of the row was left out; on production, for want of a PostgreSQL or RabbitMQ.",
+    "no story": "nothing has shown the row from outside on this stack.",
+    "no test": "no test of the row has been run on this stack.",
+}
 
 
 def states(rows: Iterable[Row], results: Sequence[Result]) -> dict[str, Mapping[Stack, State]]:

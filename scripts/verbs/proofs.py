@@ -18,24 +18,32 @@ def acceptance(
     check: bool = typer.Option(False, "--check", help="Exit with 1 unless every row passed on its stacks."),
 ) -> Answer:
     """The acceptance rows after the last tests."""
-    from scripts.acceptance import STACKS, read_results, read_rows, states
+    from scripts.acceptance import STACKS, read_results, read_rows, states, summary
 
     rows, results = read_rows(), read_results()
     found = states(rows, results)
     document = {
+        "tested_from": min((result.at for result in results), default=None),
         "tested_at": max((result.at for result in results), default=None),
         "rows": [
-            {"row": row.id, "capability": row.capability, "proof": row.proof, "states": found[row.id]} for row in rows
+            {
+                "row": row.id,
+                "capability": row.capability,
+                "proof": row.proof,
+                "states": found[row.id],
+                "tests": sum(row.id in result.rows for result in results),
+            }
+            for row in rows
         ],
     }
     passed = sum(all(state == "pass" for state in found[row.id].values()) for row in rows)
     lines = [(row.id, *(found[row.id].get(stack, "-") for stack in STACKS), row.capability) for row in rows]
-    tested = document["tested_at"] or "none yet, run scripts/test"
-    summary = f"\n{passed} of {len(rows)} rows pass on their stacks; last test run: {tested}"
     failed = check and passed < len(rows)
     return Answer(
         document,
-        stacked(table(("ROW", *(stack.upper() for stack in STACKS), "CAPABILITY"), lines), summary),
+        stacked(
+            table(("ROW", *(stack.upper() for stack in STACKS), "CAPABILITY"), lines), "\n" + summary(found, results)
+        ),
         1 if failed else 0,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.acceptance import Result, merge, read_results, read_rows, state_of, write_results
+from scripts.acceptance import Result, merge, read_results, read_rows, state_of, states, summary, write_results
 
 pytest_plugins = ["pytester"]
 
@@ -24,15 +24,44 @@ def test_every_row_has_an_id_two_sentences_and_a_stack() -> None:
     assert all(row.capability and row.proof and row.stacks for row in rows)
 
 
+STORY = "tests/stories/test_it.py::test_story"
+
+
 def test_one_failure_spoils_a_row_and_only_on_its_stack() -> None:
-    results = [result("a", "passed", "H1"), result("b", "failed", "H1", stacks=("embedded",))]
+    results = [result(STORY, "passed", "H1"), result("b", "failed", "H1", stacks=("embedded",))]
     assert state_of("H1", "embedded", results) == "fail"
     assert state_of("H1", "production", results) == "pass"
 
 
-def test_a_row_with_only_skipped_tests_is_not_proven() -> None:
-    assert state_of("H1", "production", [result("a", "skipped", "H1")]) == "skipped"
+def test_a_row_of_which_a_test_was_left_out_is_not_proven() -> None:
+    left_out = result(f"{STORY}[production]", "skipped", "H1", stacks=("production",))
+    results = [result(STORY, "passed", "H1"), left_out]
+    assert state_of("H1", "production", results) == "skipped"
+    assert state_of("H1", "embedded", results) == "pass"
     assert state_of("H2", "production", []) == "no test"
+
+
+def test_a_row_that_no_story_shows_is_not_proven() -> None:
+    within = result("tests/web/test_api.py::test_within", "passed", "H1")
+    assert state_of("H1", "embedded", [within]) == "no story"
+    assert state_of("H1", "embedded", [within, result(STORY, "passed", "H1", stacks=("embedded",))]) == "pass"
+
+
+def test_the_summary_says_what_the_last_run_left_out() -> None:
+    results = [
+        result(f"{STORY}[embedded]", "passed", "H1", stacks=("embedded",)),
+        result(f"{STORY}[production]", "skipped", "H1", stacks=("production",)),
+    ]
+    rows = [row for row in read_rows() if row.id == "H1"]
+    told = summary(states(rows, results), results)
+    assert told.startswith("0 of 1 rows pass on their stacks: embedded 1 of 1, production 0 of 1.\n")
+    assert "want of a PostgreSQL or RabbitMQ" in told
+    assert "no story" not in told
+    passed = [result(STORY, "passed", "H1")]
+    assert summary(states(rows, passed), passed).splitlines() == [
+        "1 of 1 rows pass on their stacks: embedded 1 of 1, production 1 of 1.",
+        "Tested from 2030-01-01T00:00:00+00:00 to 2030-01-01T00:00:00+00:00.",
+    ]
 
 
 def test_a_partial_run_keeps_what_others_showed_and_forgets_tests_that_are_gone() -> None:
