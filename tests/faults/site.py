@@ -196,6 +196,12 @@ class Site:
         """The topics of what happened in a run, in order."""
         return [entry["topic"] for entry in (await self._get(f"/v1/runs/{run['run_id']}/timeline?limit=1000"))["items"]]
 
+    async def until_runs(self, holds: Callable[[list[Record]], bool]) -> list[Record]:
+        return await until(self.runs, holds, seconds=PATIENCE_SECONDS)
+
+    async def until_timeline(self, run: Record, holds: Callable[[list[str]], bool]) -> list[str]:
+        return await until(lambda: self.timeline(run), holds, seconds=PATIENCE_SECONDS)
+
     async def until_ended(self, count: int = 1) -> list[Record]:
         """The runs, once `count` of them have ended and are shown."""
 

@@ -3,10 +3,12 @@ own beside the engine's and the modules', and can send what a misbehaving partic
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from contracts.envelope import Envelope, parse
 from contracts.problems import EnvelopeInvalid
@@ -18,6 +20,7 @@ from contracts.sdk.transport import (
     Binding,
     Consumer,
     Delivery,
+    Exchange,
     Message,
     Published,
     Queue,
@@ -26,6 +29,10 @@ from contracts.sdk.transport import (
 )
 
 QUEUES = {"events": EVENTS_EXCHANGE, "commands": COMMANDS_EXCHANGE}
+MARKS = Exchange(name="ear.marks")
+"""Nobody else is bound to it."""
+
+CATCH_UP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +53,19 @@ class Ear:
         self.messages: list[Heard] = []
         self._queues = {f"ear.{name}": QUEUES[name] for name in hears}
         self._consumers: dict[str, Consumer] = {}
+        self._marks: Counter[str] = Counter()
+        self._marked = asyncio.Event()
 
     async def start(self) -> None:
         await self.transport.start()
         await self.transport.declare(
             Topology(
-                exchanges=EXCHANGES,
+                exchanges=(*EXCHANGES, MARKS),
                 queues=tuple(Queue(name=name, dead_letter_exchange=DEAD_EXCHANGE) for name in self._queues),
                 bindings=tuple(
-                    Binding(queue=name, exchange=exchange, key="#") for name, exchange in self._queues.items()
+                    Binding(queue=name, exchange=source, key="#")
+                    for name, exchange in self._queues.items()
+                    for source in (exchange, MARKS.name)
                 ),
             )
         )
@@ -65,7 +76,21 @@ class Ear:
     async def stop(self) -> None:
         await self.transport.stop()
 
+    async def catch_up(self) -> None:
+        """Returns when everything that was on the bus before this call has been heard."""
+        mark = uuid4().hex
+        if self._queues:
+            await self.send_raw(mark, b"{}", exchange=MARKS.name)
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            while self._marks[mark] < len(self._queues):
+                self._marked.clear()
+                await self._marked.wait()
+
     def _hear(self, delivery: Delivery) -> None:
+        if delivery.exchange == MARKS.name:
+            self._marks[delivery.routing_key] += 1
+            self._marked.set()
+            return
         try:
             envelope = parse(delivery.body, delivery.headers)
         except EnvelopeInvalid:

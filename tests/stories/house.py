@@ -263,9 +263,10 @@ class House:
         return found
 
     async def until_run(self, run_id: str, holds: Callable[[Record], bool]) -> Record:
-        """The run as soon as it is so."""
+        """The run as soon as it is so, and everything heard that led to it."""
         found = await until(lambda: self.run(run_id), lambda run: run is not None and holds(run))
         assert found is not None
+        await self.ear.catch_up()
         return found
 
     async def until_attempt(self, run_id: str, step: str, number: int) -> Record:
@@ -288,6 +289,7 @@ class House:
     async def until_step(self, run_id: str, step: str, holds: Callable[[Record], bool]) -> Record:
         await self.until_run(run_id, lambda run: run["steps"] > 0)
         found = await until(lambda: self.steps(run_id), lambda steps: step in steps and holds(steps[step]))
+        await self.ear.catch_up()
         return found[step]
 
     async def timeline(self, run_id: str) -> list[Record]:
@@ -310,7 +312,9 @@ class House:
         return await self.asker.ask(module, query, answer, tenant=tenant, deadline_seconds=10)
 
     async def until_heard(self, kind: str, *, tenant: str | None = None, count: int = 1) -> list[Any]:
-        return await until_now(lambda: self.ear.events(kind, tenant=tenant), lambda heard: len(heard) >= count)
+        await until_now(lambda: self.ear.events(kind, tenant=tenant), lambda heard: len(heard) >= count)
+        await self.ear.catch_up()
+        return self.ear.events(kind, tenant=tenant)
 
     async def letters(self, **query: Any) -> list[Record]:
         found = await self.api.get("/v1/dead-letters", limit=200, **query)
@@ -322,7 +326,9 @@ class House:
         def fitting(letters: list[Record]) -> list[Record]:
             return [one for one in letters if all(one[name] == value for name, value in fields.items())]
 
-        return fitting(await until(lambda: self.letters(), lambda letters: bool(fitting(letters))))[0]
+        found = fitting(await until(lambda: self.letters(), lambda letters: bool(fitting(letters))))[0]
+        await self.ear.catch_up()
+        return found
 
 
 class EngineProcess:

@@ -29,8 +29,7 @@ async def test_an_exhausted_command_becomes_the_dead_letter_it_was_and_a_redrive
         assert shown["sha256"] == hashlib.sha256(body).hexdigest()
         assert shown["envelope"]["id"] == sent.id
         assert sent.data["email"] not in str(shown)
-        step = (await house.steps(run))["create-billing"]
-        assert step["status"] == "open"
+        await house.until_step(run, "create-billing", lambda step: step["status"] == "open")
 
         await house.script("acme", ORDER, "crash", times=0)
         first = await house.api.post(f"/v1/dead-letters/{letter['id']}/redrive")

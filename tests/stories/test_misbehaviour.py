@@ -101,7 +101,7 @@ async def test_answers_of_the_wrong_tenant_kind_or_cause_move_nothing(stack: Sta
         await house.ear.send(reply(command, "identity.UserInvitedV1", {"user_id": 7}))
         letter = await house.until_letter(reason="payload_invalid")
         assert "user_id" in letter["detail"]
-        assert (await house.steps(run))["owner"]["status"] == "open"
+        await house.until_step(run, "owner", lambda found: found["status"] == "open")
         await house.ear.send(right, copies=3)
         step = await house.until_step(run, "owner", lambda found: found["status"] == "succeeded")
         assert step["output"]["user_id"] == right.data["user_id"]
