@@ -9,15 +9,11 @@ any process answers /healthz, /readyz and /metrics.
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import gc
 import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
 from consumers.heartbeat import Heartbeat
@@ -28,6 +24,7 @@ from consumers.projector import VIEWS, Projector
 from consumers.relay import Relay
 from consumers.timer import TimerLoop
 from consumers.unreadable import Unreadable
+from consumers.watchdog import WATCHDOG_SECONDS, Watchdog
 from consumers.worker import Worker
 from contracts.manifest import Module
 from contracts.modules import SHIPPED
@@ -40,12 +37,11 @@ from engine.caps import CapsCache
 from engine.clock import Clock, SystemClock
 from engine.coordinator import Coordinator
 from engine.door import Door
-from engine.guards.first_run import first_run
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.plan.code import Saga
 from engine.sagas import load_sagas
-from engine.settings import Settings
+from engine.settings import Settings, bus_url, database_url
 from engine.store import Store, open_store
 from engine.store.key_ring import KeyRing
 from engine.store.keys import Vault
@@ -53,7 +49,6 @@ from engine.store.mapper import Mapper
 from engine.triggers import Plans
 
 OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
-WATCHDOG_SECONDS: Final = 3.0
 PING_SECONDS: Final = 1.0
 """Shorter than the store's own patience: a probe wants to know now."""
 
@@ -100,7 +95,6 @@ class Assembly:
         self._parts: list[Part] = []
         self._failing: list[Callable[[], BaseException | None]] = []
         self._draining = False
-        self._stack = AsyncExitStack()
         self._watchdog: Watchdog | None = None
         self._owns_process = False
 
@@ -239,9 +233,8 @@ class Assembly:
 
     async def _start_web(self) -> None:
         """The API with the web role; the probes alone without it."""
-        from consumers.web import (
-            serve,
-        )  # aiohttp is heavy: loaded by the process that starts, not by who imports the wiring
+        # aiohttp is heavy: loaded by the process that starts, not by who imports the wiring.
+        from consumers.web import serve
 
         server = await serve(self)
         self.url = server.url
@@ -256,8 +249,7 @@ class Assembly:
         if hasattr(self, "relay"):
             self.relay.epoch = self.epoch
 
-    # ---------------------------------------------------------------------------------------------------------- while
-    # it runs
+    # -------------------------------------------------------------------------------------------------- while it runs
 
     async def ready(self) -> None:
         """Waits until everything that was asked for answers."""
@@ -357,45 +349,6 @@ class Assembly:
             await self._watchdog.stop()
 
 
-class Watchdog:
-    """Measures the event loop's lag and, with a limit, ends the process when the loop stands still for longer: whatever
-    blocks it, another process can take over. None where the process is somebody else's."""
-
-    def __init__(self, limit_seconds: float | None, metrics: Metrics) -> None:
-        self._limit = limit_seconds
-        self._metrics = metrics
-        self._seen = time.monotonic()
-        self._stopping = threading.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._tick(), name="watchdog")
-        if self._limit is not None:
-            threading.Thread(target=self._watch, args=(self._limit,), name="watchdog", daemon=True).start()
-
-    async def stop(self) -> None:
-        self._stopping.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _tick(self) -> None:
-        pause = 0.25
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(pause)
-            self._seen = time.monotonic()
-            self._metrics.event_loop_lag.observe(max(0.0, self._seen - before - pause))
-
-    def _watch(self, limit: float) -> None:
-        while not self._stopping.wait(0.5):
-            stood = time.monotonic() - self._seen
-            # A machine that slept wakes up with a large gap once; a loop that stands still shows it twice in a row.
-            if stood > limit and not self._stopping.wait(1.0) and time.monotonic() - self._seen > limit:
-                faulthandler.dump_traceback(file=sys.stderr)
-                os._exit(70)
-
-
 def _calm_collector() -> None:
     """What is loaded by now stays for good, and hot runs are trees without cycles: looking through them every 700
     allocations costs a seventh of the engine's time (`scripts.bench`) and finds nothing.
@@ -408,18 +361,6 @@ def _calm_collector() -> None:
 def _pump(intakes: Sequence[Intake]) -> None:
     for intake in intakes:
         intake.pump()
-
-
-def database_url(settings: Settings) -> str:
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    return f"sqlite:///{(settings.data_dir / 'unwind.db').absolute()}"
-
-
-def bus_url(settings: Settings) -> str:
-    if settings.bus_url is not None:
-        return settings.bus_url.get_secret_value()
-    return f"embedded://{(settings.data_dir / 'bus.db').absolute()}"
 
 
 def _actions(registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any]) -> Mapping[str, Any]:
@@ -441,6 +382,3 @@ async def patiently(work: Callable[[], Awaitable[None]], seconds: float) -> None
                 raise
         await asyncio.sleep(delay)
         delay = min(1.0, delay * 1.5)
-
-
-__all__ = ["Assembly", "bus_url", "database_url", "first_run", "patiently"]

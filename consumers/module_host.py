@@ -25,6 +25,7 @@ from contracts.sdk.transport import Transport
 from engine.logs import configure, logger
 from engine.metrics import Metrics
 from engine.settings import Settings, load
+from engine.settings import bus_url as configured_bus_url
 
 if TYPE_CHECKING:
     from consumers.web import Server
@@ -129,9 +130,7 @@ def module_settings(settings: Settings, *, mail_port: int) -> ModuleSettings:
 async def run_module(name: str, settings: Settings, *, bus_url: str | None = None) -> None:
     """One module as this process, until SIGTERM. A mail server must be configured for notifications."""
     if bus_url is None:
-        from consumers.assembly import bus_url as configured  # loads the whole engine, which a child can do without
-
-        bus_url = configured(settings)
+        bus_url = configured_bus_url(settings)
     if name == "notifications" and settings.smtp.port == 0:
         sink = MailSink(folder=settings.data_dir / "mail")
         mail_port = await sink.start()

@@ -1,6 +1,5 @@
 """Every setting of the product, once, as data: environment name, type, default, meaning. Read at the start of a
-process
-and never changed; what changes at run time (caps, switches) lives in the catalog.
+process and never changed; what changes at run time (caps, switches) lives in the catalog.
 
 Names are `UNWIND_<NAME>`, nested ones `UNWIND_<GROUP>__<NAME>`; `DATABASE_URL` and `AMQP_URL` are understood too. A
 secret may come from a file: `<NAME>_FILE`. All mistakes are reported at once. Called by the assembly and the scripts.
@@ -297,6 +296,20 @@ def load(**overrides: Any) -> Settings:
     if mistakes:
         raise SettingsInvalid(tuple(mistakes))
     return settings
+
+
+def database_url(settings: Settings) -> str:
+    """Where the store is: as set, else a SQLite file in the data folder."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return f"sqlite:///{(settings.data_dir / 'unwind.db').absolute()}"
+
+
+def bus_url(settings: Settings) -> str:
+    """Where the bus is: as set, else the embedded one in the data folder."""
+    if settings.bus_url is not None:
+        return settings.bus_url.get_secret_value()
+    return f"embedded://{(settings.data_dir / 'bus.db').absolute()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _key_file(settings: Settings) -> Finding:
 
 
 async def _store(settings: Settings) -> AsyncIterator[Finding]:
-    from consumers.assembly import database_url
+    from engine.settings import database_url
     from engine.store import open_store
     from engine.store.key_ring import KeyRing
     from engine.store.keys import Vault
@@ -119,8 +119,8 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _bus(settings: Settings) -> Finding:
-    from consumers.assembly import bus_url
     from contracts.sdk.transport import open_transport
+    from engine.settings import bus_url
 
     if settings.bus_url is None and not (settings.data_dir / "bus.db").exists():
         return Finding("bus", "note", "there is none yet; the first `unwind up` makes it")

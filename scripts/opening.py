@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def opened_store(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Store]:
     """The store of these settings, started; with `migrate`, its missing migrations are applied first."""
-    from consumers.assembly import database_url
+    from engine.settings import database_url
     from engine.store import open_store
 
     if settings.database_url is None:

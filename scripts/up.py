@@ -9,11 +9,11 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from consumers.assembly import Assembly, bus_url
+from consumers.assembly import Assembly
 from consumers.module_host import ModuleHost
 from engine.guards.first_run import FirstRun, first_run
 from engine.logs import configure
-from engine.settings import load
+from engine.settings import bus_url, load
 from scripts.answer import Answer
 from scripts.border import people
 from scripts.opening import opened_store

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 
 import orjson
 
-from consumers.assembly import Assembly, bus_url, database_url
+from consumers.assembly import Assembly
 from engine.guards.first_run import first_run
 from engine.logs import configure
-from engine.settings import Settings, load
+from engine.settings import Settings, bus_url, database_url, load
 from scripts.bench.workload import MODULE, SAGAS
 from scripts.opening import opened_store
 

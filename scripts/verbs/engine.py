@@ -63,12 +63,10 @@ async def serve_module(
 
 async def migrate() -> Answer:
     """Apply missing migrations to the database."""
-    from engine.settings import load
+    from engine.settings import database_url, load
     from engine.store import open_store
 
     settings = load()
-    from consumers.assembly import database_url
-
     owner = settings.database_owner_url
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

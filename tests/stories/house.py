@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import orjson
 
-from consumers.assembly import Assembly, bus_url
+from consumers.assembly import Assembly
 from consumers.module_host import ModuleHost
 from consumers.modules import NAMES
 from contracts.manifest import AnswerModel, Module, QueryModel
@@ -31,7 +31,7 @@ from contracts.sdk import Asker, open_transport
 from engine.clock import Clock
 from engine.guards.first_run import first_run
 from engine.plan.code import Saga
-from engine.settings import ROLES, Settings, load
+from engine.settings import ROLES, Settings, bus_url, load
 from scripts.opening import opened_store
 from scripts.reach import Api, Refused, segment
 from tests.stories.ear import Ear
