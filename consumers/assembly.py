@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from consumers.asking import Asking
 from consumers.heartbeat import Heartbeat
 from consumers.inputs import Inputs
 from consumers.intake import Intake
@@ -31,6 +32,7 @@ from contracts.modules import SHIPPED
 from contracts.notices import UNWIND
 from contracts.problems import Unavailable
 from contracts.registry import Registry, discover
+from contracts.sdk.queries import Asker
 from contracts.sdk.transport import Transport, open_transport
 from engine.bus.topology import engine_topology, queues
 from engine.caps import CapsCache
@@ -157,7 +159,9 @@ class Assembly:
     async def _start_owning(self) -> None:
         settings, limits = self.settings, self.settings.limits
         coordinator = self.coordinator
-        worker = Worker(coordinator, self.clock, self.metrics)
+        asker = Asker(self.transport)
+        self._parts.append(asker)
+        worker = Worker(coordinator, self.clock, self.metrics, Asking(asker, self.registry))
         inputs = Inputs(self.store, self.vault, self.registry, self.plans, coordinator, self.clock, self.metrics)
         timers = TimerLoop(self.store, coordinator, self.clock)
         janitor = Janitor(

@@ -11,17 +11,18 @@ import asyncio
 import inspect
 import traceback
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Final
 
 import orjson
 
+from consumers.asking import Asking
 from contracts.calls import ActionCall, ActionFailed, ActionSpec
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.metrics import Metrics
 from engine.plan import Plan
-from engine.run.inputs import StepDone, StepLost
+from engine.run.inputs import FateLearned, StepDone, StepLost
 from engine.run.react import Perform
 from engine.run.state import RunState, Step
 
@@ -35,7 +36,8 @@ class Worker:
     owns the run next tries again.
     """
 
-    def __init__(self, coordinator: Coordinator, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, coordinator: Coordinator, clock: Clock, metrics: Metrics, asking: Asking | None = None) -> None:
+        self._asking = asking or Asking()
         self._door = coordinator
         self._clock = clock
         self._metrics = metrics
@@ -51,6 +53,9 @@ class Worker:
         assert step is not None
         name = (step.undo or "") if attempt.undo else step.action
         spec = plan.action(name)
+        if attempt.ask:
+            self._begin(self._ask(state, attempt, spec, _call(state, step, attempt, name)))
+            return
         if spec is None or spec.perform is None:
             self._lost(
                 state, attempt, "action_missing", f"no installed connector brings the action {name!r}", retryable=False
@@ -63,11 +68,30 @@ class Worker:
             self._raised(state, attempt, error)
             return
         if inspect.isawaitable(result):
-            task = asyncio.create_task(self._await(state, attempt, spec, result, _limit(step, spec, attempt)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._await(state, attempt, spec, result, _limit(step, spec, attempt)))
         else:
             self._succeeded(state, attempt, result)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, state: RunState, attempt: Perform, spec: ActionSpec | None, call: ActionCall) -> None:
+        closing = state.cause is not None
+        fate = await self._asking.fate(spec, call, closing=closing)
+        given = FateLearned(
+            at=self._clock.now(),
+            step=attempt.step,
+            visit=attempt.visit,
+            attempt=attempt.attempt,
+            happened=None if isinstance(fate, str) else fate.happened,
+            closing=closing,
+            output=None if isinstance(fate, str) else fate.receipt,
+            detail=fate if isinstance(fate, str) else "",
+        )
+        self._door.submit(state.tenant, state.run_id, given)
+        self._door.performed(state.run_id)
 
     async def _await(
         self, state: RunState, attempt: Perform, spec: ActionSpec, result: Awaitable[Any], limit_seconds: float

@@ -40,6 +40,18 @@ Perform = Callable[[ActionCall], Any | Awaitable[Any]]
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of an attempt that nobody had heard of again. `receipt` is what it left behind, if it happened."""
+
+    happened: bool
+    receipt: Any = None
+
+
+Find = Callable[[ActionCall], Fate | Awaitable[Fate]]
+"""A module-level function that looks whether the effect under the call's `key` happened. Raises when it cannot tell."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Attempts in all, first delay, growth, ceiling and jitter (share of the delay, spread deterministically by key).
@@ -56,7 +68,7 @@ class RetryPolicy:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionSpec:
     """An action as data. `ambiguous` says how an attempt of unknown fate is closed: tombstone (its undo also refuses a
-    late do), query, or park.
+    late do), query (ask whether it happened: commands name their `query`, local actions bring `find`), or park.
     """
 
     name: str
@@ -80,6 +92,19 @@ class ActionSpec:
     irrecoverable: tuple[str, ...] = ()
     """Commands: the outcomes after which no attempt can succeed; retries and parking are skipped."""
     permission: str | None = None
+    query: str | None = None
+    """Commands closed by a query: its wire type, `billing.FindChargeV1`."""
+    find: Find | None = None
+    """Local actions closed by a query: the function that looks."""
+
+    @property
+    def lacks(self) -> str | None:
+        """What is missing for `ambiguous="query"`, in words for whoever declares the action; None: nothing."""
+        if self.ambiguous != "query":
+            return None
+        if self.kind == "command":
+            return None if self.query is not None else "a query that its module declares (Command(..., query=...))"
+        return None if self.find is not None else "a function that looks (find=...)"
 
 
 class ActionFailed(Exception):

@@ -31,9 +31,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
 
 from contracts.calls import RetryPolicy
@@ -49,6 +49,8 @@ __all__ = [
     "Event",
     "EventModel",
     "FailureModel",
+    "FateModel",
+    "FateQueryModel",
     "Message",
     "Module",
     "Personal",
@@ -132,6 +134,34 @@ class AnswerModel(Message):
     """What a query answers. Unknown fields are ignored, as in events."""
 
 
+class FateQueryModel(QueryModel):
+    """The question what became of a command that nobody answered: `class FindChargeV1(FateQueryModel): pass`.
+
+    `key` is the command's idempotency key (its envelope's subject), `command_id` its envelope's id. With `closing` the
+    engine will never send it again: whoever then answers that it did not happen must refuse it from now on (the SDK
+    does).
+    """
+
+    key: str
+    command_id: str
+    closing: bool = False
+
+
+class FateModel(AnswerModel, Generic[ReceiptT]):
+    """The answer: `class ChargeFoundV1(FateModel[ChargedV1]): pass`. `receipt` is the command's success outcome, if it
+    happened.
+    """
+
+    happened: bool
+    receipt: ReceiptT | None = None
+
+    @model_validator(mode="after")
+    def _receipt_goes_with_it(self) -> Self:
+        if self.happened != (self.receipt is not None):
+            raise ValueError("what happened comes with its receipt, what did not comes without")
+        return self
+
+
 class QueryRefusedV1(AnswerModel):
     """What any module answers when it cannot answer a question: it does not fit, or its handler failed."""
 
@@ -163,8 +193,10 @@ class Command:
     undo           the command (its model's name) that undoes this one; its model is UndoModel[this model, success]
     coverage       compensatable: has an undo. retriable: needs none, it is repeated until it succeeds. pivot: past it
                    there is no way back
-    ambiguous      how an attempt of unknown fate is closed: tombstone (the undo also refuses a late do), query, or park
-                   for an operator
+    ambiguous      how an attempt of unknown fate is closed: tombstone (the undo also refuses a late do), query (the
+                   module is asked whether it happened), or park for an operator
+    query          with "query": the query (its model's name) that answers it; its model derives from FateQueryModel,
+                   its answer from FateModel[success]
     """
 
     model: type[CommandModel]
@@ -177,6 +209,7 @@ class Command:
     timeout_seconds: float = 30.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     permission: str | None = None
+    query: str | None = None
 
     @property
     def outcomes(self) -> tuple[type[EventModel], ...]:
@@ -269,8 +302,10 @@ def _check(module: Module) -> None:
         _claim(module, roles, "query", query.model, QueryModel)
         _claim(module, roles, "answer", query.answer, AnswerModel)
         _check_permission(module, query)
+    queries = {query.model.__name__: query for query in module.queries}
     for command in module.commands:
         _check_undo(module, command, commands)
+        _check_query(module, command, queries)
 
 
 def _claim(
@@ -323,6 +358,29 @@ def _check_undo(module: Module, command: Command, commands: Mapping[str, Command
     fields = undo.model.model_fields
     if fields["input"].annotation is not command.model or fields["receipt"].annotation != command.success | None:
         raise _refusal(module, f"{command.undo} undoes {name}; derive its model from {wanted}, not from another pair")
+
+
+def _check_query(module: Module, command: Command, queries: Mapping[str, Query]) -> None:
+    name = command.model.__name__
+    if command.ambiguous != "query":
+        if command.query is not None:
+            raise _refusal(module, f'{name} names the query {command.query}; declare ambiguous="query" or drop it')
+        return
+    if command.query is None:
+        raise _refusal(module, f'{name} is ambiguous="query" without a query; name the one that says what became of it')
+    query = queries.get(command.query)
+    if query is None:
+        raise _refusal(module, f"{name} asks {command.query}, which is no query of the module; declare it")
+    if not issubclass(query.model, FateQueryModel):
+        raise _refusal(module, f"{command.query} says what became of {name}; derive its model from FateQueryModel")
+    if not (
+        issubclass(query.answer, FateModel)
+        and query.answer.model_fields["receipt"].annotation == command.success | None
+    ):
+        raise _refusal(
+            module,
+            f"{command.query} says what became of {name}; derive its answer from FateModel[{command.success.__name__}]",
+        )
 
 
 def _refusal(module: Module, detail: str) -> ManifestInvalid:

@@ -189,6 +189,7 @@ class Registry:
             success=module.type_of(command.success),
             irrecoverable=tuple(module.type_of(outcome) for outcome in command.irrecoverable),
             permission=command.permission,
+            query=None if command.query is None else f"{module.name}.{command.query}",
         )
 
     def _unknown(self, word: str, kind: str, known: Mapping[str, object]) -> ContractUnknown:

@@ -32,6 +32,7 @@ RunStatus = Literal[
 ]
 IncidentReason = Literal[
     "step_failed",
+    "fate_unknown",
     "undo_failed",
     "saga_raised",
     "saga_changed",
@@ -163,6 +164,36 @@ class StepFailed(RunEvent):
     ambiguous: bool = False
     irrecoverable: bool = False
     retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDoubted(RunEvent):
+    """Nobody knows whether this attempt had its effect, and whoever can say is asked: the intent of the question.
+    `retryable` says whether another attempt may follow if it did not.
+    """
+
+    TOPIC: ClassVar[str] = "step.doubted"
+
+    step: str
+    visit: int
+    attempt: int
+    error: Mapping[str, Json]
+    """Why nobody knows: {code, message, stack?}; never a payload."""
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCleared(RunEvent):
+    """The answer to a doubt: the effect had not happened. `closing` says that it never will: whoever answered refuses
+    the order from now on, so there is nothing to undo.
+    """
+
+    TOPIC: ClassVar[str] = "step.cleared"
+
+    step: str
+    visit: int
+    attempt: int
+    closing: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

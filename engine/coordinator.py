@@ -461,8 +461,8 @@ class Coordinator:
         """
         assert hot.state is not None
         for step in (hot.state.steps or {}).values():
-            if step.kind == "local" and step.status == "open":
-                self._perform(hot, Perform(step.name, step.visit, step.attempt))
+            if step.status == "open" and (step.kind == "local" or step.doubt):
+                self._perform(hot, Perform(step.name, step.visit, step.attempt, ask=bool(step.doubt)))
             if step.undo_status == "open" and step.undo is not None:
                 assert hot.plan is not None
                 spec = hot.plan.action(step.undo)

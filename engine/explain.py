@@ -52,6 +52,8 @@ def _step(step: Step, now: datetime) -> str | None:
         return f"The undo of step {step.name!r} ({step.undo}) is under way, attempt {step.undo_attempt}."
     if step.undo_status == "backoff":
         return f"The undo of step {step.name!r} failed and is tried again{_when(step.undo_deadline, now)}."
+    if step.doubt and step.status == "open":
+        return f"It is asked whether step {step.name!r} ({step.action}, attempt {step.attempt}) happened."
     if step.status == "open":
         whom = "an outcome from its module" if step.kind == "command" else "its action to finish"
         limit = f", at the latest{_when(step.deadline, now)}" if step.deadline is not None else ""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from contracts.calls import ActionCall, ActionFailed
-from engine.run.inputs import Input, StepDone, StepLost
+from engine.run.inputs import FateLearned, Input, StepDone, StepLost
 from engine.run.react import Perform, Send
 
 
@@ -84,6 +84,13 @@ class Effect:
         elif happened != "no" and self.did != "yes":
             self.did = happened
 
+    def learn(self, happened: bool | None, *, closing: bool) -> None:
+        """Somebody was asked. What has not happened may still come, unless that was the last question."""
+        if happened:
+            self.did = "yes"
+        elif happened is False and closing:
+            self.did = "no"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -147,6 +154,21 @@ def done(attempt: Perform | Send, output: Any) -> Callable[[datetime], Input]:
     number = attempt.attempt if isinstance(attempt, Perform) else 0
     return lambda at: StepDone(
         at=at, step=attempt.step, visit=attempt.visit, attempt=number, output=output, undo=attempt.undo
+    )
+
+
+def found(attempt: Perform, fate: Any, *, closing: bool, at: datetime) -> FateLearned:
+    """What is answered to the question what became of an attempt: `fate` is the receipt, None or `NEVER`."""
+    happened = None if fate is NEVER else fate is not None
+    return FateLearned(
+        at=at,
+        step=attempt.step,
+        visit=attempt.visit,
+        attempt=attempt.attempt,
+        happened=happened,
+        closing=closing,
+        output=fate if happened else None,
+        detail="no answer" if happened is None else "",
     )
 
 

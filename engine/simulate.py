@@ -10,7 +10,9 @@ scripted outcomes, a clock turned by hand, facts, approvals and an operator's ve
 
 A script says what an action answers: a value; a function of the `ActionCall`; `fails(...)` or any `ActionFailed`;
 `NEVER`; `later(seconds, script)`; `in_turn(first, second, ...)`. A module-level function used as a step needs none: it
-is called. Undos that no script names succeed. `engine.rehearsal` fails every step in turn.
+is called. Undos that no script names succeed. Who is asked what became of an attempt of unknown fate says that it did
+not happen, unless `fates` names the action: with its receipt, or with `NEVER`. `engine.rehearsal` fails every step in
+turn.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from engine.run.decide import decide
 from engine.run.evolve import fold
 from engine.run.inputs import Input
 from engine.run.state import RunState, Step
-from engine.scripted import NEVER, Effect, SimulationMistake, fails, in_turn, later, play
+from engine.scripted import NEVER, Effect, SimulationMistake, fails, found, in_turn, later, play
 
 __all__ = [
     "NEVER",
@@ -130,9 +132,11 @@ class Simulation:
         start: datetime = START,
         marks: Sequence[str] = (),
         cancel_during: str | None = None,
+        fates: Mapping[str, Any] | None = None,
     ) -> None:
         """`actions` scripts by action (name or function), `steps` by step name, which goes first. `registry` is what
         is installed; by default every name is a command without declared undo. `marks` are pointers to personal data.
+        `fates` are receipts by action, for whoever is asked what became of it (None: it did not happen).
         `cancel_during` names a step: an operator cancels the run as soon as its first attempt is under way.
         """
         specs: Mapping[str, ActionSpec]
@@ -155,6 +159,7 @@ class Simulation:
         self._queue: list[Input] = []
         self._order = count()
         self._cancel_during = cancel_during
+        self._fates = fates or {}
         begin = given_.Begin(
             at=start,
             run_id=RUN_ID,
@@ -306,8 +311,8 @@ class Simulation:
         self.plan.forget(self._state)
         self._state = fold(RunState(RUN_ID, self._state.tenant), self.events)
         for step in list((self._state.steps or {}).values()):
-            if step.kind == "local" and step.status == "open":
-                self._attempt(fx.Perform(step.name, step.visit, step.attempt))
+            if step.status == "open" and (step.kind == "local" or step.doubt):
+                self._do(fx.Perform(step.name, step.visit, step.attempt, ask=bool(step.doubt)))
             undo = self.plan.action(step.undo or "")
             if step.undo_status == "open" and (undo.kind if undo is not None else step.kind) == "local":
                 self._attempt(fx.Perform(step.name, step.visit, step.undo_attempt, undo=True))
@@ -342,6 +347,9 @@ class Simulation:
 
     def _do(self, effect: fx.Effect) -> None:
         match effect:
+            case fx.Perform(ask=True):
+                if self._state.ended is None:
+                    self._find(effect)
             case fx.Perform() | fx.Send():
                 if self._state.ended is None:
                     self._attempt(effect)
@@ -402,6 +410,15 @@ class Simulation:
         effect.book(attempt.undo, outcome.happened)
         if outcome.given is not None:
             self._answer(outcome.seconds, outcome.given)
+
+    def _find(self, attempt: fx.Perform) -> None:
+        """The answer to whoever asks what became of an attempt."""
+        step = self._state.step(attempt.step, attempt.visit)
+        assert step is not None
+        closing = self._state.cause is not None
+        given = found(attempt, self._fates.get(step.action), closing=closing, at=self.now)
+        self.ledger[step.key].learn(given.happened, closing=closing)
+        self._queue.append(given)
 
     def _script(self, step: Step, call: ActionCall, spec: ActionSpec | None) -> Any:
         if not call.undo and step.name in self._steps:

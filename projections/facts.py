@@ -116,6 +116,15 @@ def _step_failed(run: RunFacts, event: _Event) -> None:
         run.missing[event["step"], event["visit"]] = run.error
 
 
+def _step_doubted(run: RunFacts, event: _Event) -> None:
+    run.open_steps.add((event["step"], event["visit"]))
+
+
+def _step_cleared(run: RunFacts, event: _Event) -> None:
+    if event["closing"]:
+        run.open_steps.discard((event["step"], event["visit"]))
+
+
 def _step_closed(run: RunFacts, event: _Event) -> None:
     run.open_steps.discard((event["step"], event["visit"]))
     run.missing.pop((event["step"], event["visit"]), None)
@@ -131,7 +140,9 @@ def _incident_opened(run: RunFacts, event: _Event) -> None:
     run.parked = next(iter(run.incidents.values()))
     step, visit = event.get("step"), event.get("visit")
     if step is not None and visit is not None:
-        (run.open_undos if event["reason"] == "undo_failed" else run.open_steps).discard((step, visit))
+        run.open_steps.discard((step, visit))
+        if event["reason"] == "undo_failed":
+            run.open_undos.discard((step, visit))
 
 
 def _incident_resolved(run: RunFacts, event: _Event) -> None:
@@ -184,6 +195,8 @@ _TAKE: Mapping[str, Callable[[RunFacts, _Event], None]] = {
     "step.attempted": _step_attempted,
     "step.succeeded": _step_succeeded,
     "step.failed": _step_failed,
+    "step.doubted": _step_doubted,
+    "step.cleared": _step_cleared,
     "step.skipped": _step_closed,
     "step.cancelled": _step_closed,
     "state.entered": _state_entered,

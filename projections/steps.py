@@ -68,7 +68,7 @@ def _take(step: Step, topic: str, event: Mapping[str, Any]) -> None:
             step["status"] = "open"
             step["attempts"].append(_attempt(event["attempt"], event))
         case "step.succeeded":
-            step["output"], step["error"] = event.get("output"), None
+            step["output"], step["error"], step["ambiguous"] = event.get("output"), None, False
             step["cost"] = (cost_micros(step["cost"]) + cost_micros(event.get("cost") or 0)) / 1_000_000
             _end(step, "succeeded", event["at"])
         case "step.failed":
@@ -79,6 +79,11 @@ def _take(step: Step, topic: str, event: Mapping[str, Any]) -> None:
                 _end(step, "failed", event["at"])
             else:
                 step["status"] = "backoff"
+        case "step.doubted":
+            step["status"], step["ambiguous"], step["error"] = "open", True, event.get("error")
+        case "step.cleared" if event["closing"]:
+            step["ambiguous"] = False
+            _end(step, "cancelled", event["at"])
         case "step.skipped":
             step["output"], step["undo"] = event.get("output"), None
             step["skipped_by"], step["skipped_because"] = event.get("by"), event.get("reason")

@@ -262,6 +262,8 @@ def _command_facts(entry: CommandEntry) -> Document:
     }
     if command.undo is not None:
         facts["undo"] = f"{module.name}.{command.undo}"
+    if command.query is not None:
+        facts["query"] = f"{module.name}.{command.query}"
     if command.permission is not None:
         facts["permission"] = command.permission
     return facts

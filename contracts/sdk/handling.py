@@ -137,7 +137,7 @@ class Handling:
         """
         command = entry.shape.read(envelope.data)
         call = self._call(envelope, delivery)
-        async with self._one_at_a_time(call):
+        async with self.alone(call.tenant, call.key):
             async with self._database.transaction() as tx:
                 row = await tx.row(self._sql["find_handled"], call.tenant, call.key)
                 if row is not None:
@@ -324,8 +324,9 @@ class Handling:
         ]
 
     @asynccontextmanager
-    async def _one_at_a_time(self, call: Call) -> AsyncIterator[None]:
-        name = (call.tenant, call.key)
+    async def alone(self, tenant: str, key: str) -> AsyncIterator[None]:
+        """Of those in this process that work on this order, or ask about it, one at a time."""
+        name = (tenant, key)
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, users + 1)
         try:

@@ -79,7 +79,7 @@ class Service:
             self._handlers,
             name=module.name,
             handling=self._handling,
-            desk=QueryDesk(module, database, transport),
+            desk=QueryDesk(module, database, transport, self._handling.alone),
             relay=self.relay,
             tally=self.tally,
             prefetch=prefetch,

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import uuid4
 
 from contracts.envelope import Envelope, parse
-from contracts.manifest import AnswerModel, Message, Module, QueryModel
+from contracts.manifest import AnswerModel, FateModel, FateQueryModel, Message, Module, QueryModel
 from contracts.problems import EnvelopeInvalid, PayloadInvalid, Problem, Unavailable
 from contracts.registry import QueryEntry
 from contracts.sdk.database import Database, Tx
+from contracts.sdk.fates import Fates
 from contracts.sdk.transport import COMMANDS_EXCHANGE, Consumer, Delivery, Published, Queue, Topology, Transport
 from contracts.sdk.transport import Message as BusMessage
 from contracts.shapes import Shape
@@ -29,6 +31,7 @@ REFUSED_TYPE: Final = "QueryRefusedV1"
 """Every module answers a question it cannot answer with `<module>.QueryRefusedV1`: {code, message}."""
 
 AnswerT = TypeVar("AnswerT", bound=AnswerModel)
+Alone = Callable[[str, str], AbstractAsyncContextManager[None]]
 QueryHandler = Callable[[Any, "Question", Tx], Awaitable[AnswerModel]]
 
 
@@ -113,8 +116,10 @@ class Asker:
         tenant: str,
         deadline_seconds: float = 2.0,
         caused_by: Envelope | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
     ) -> dict[str, Any]:
-        """The same by wire type and JSON-native payload."""
+        """The same by wire type and JSON-native payload. Without a cause the story may be named by its ids."""
         await self.start()
         question = Envelope(
             id=str(uuid4()),
@@ -123,9 +128,9 @@ class Asker:
             tenantid=tenant,
             time=datetime.now(UTC),
             data=data,
-            correlationid=caused_by.correlationid if caused_by is not None else None,
+            correlationid=caused_by.correlationid if caused_by is not None else correlation_id,
             causationid=caused_by.id if caused_by is not None else None,
-            traceparent=caused_by.traceparent if caused_by is not None else None,
+            traceparent=caused_by.traceparent if caused_by is not None else traceparent,
         )
         waiting = self._open[question.id] = asyncio.get_running_loop().create_future()
         try:
@@ -176,12 +181,16 @@ class Asker:
 
 
 class QueryDesk:
-    """Answers the questions of one module."""
+    """Answers the questions of one module. `alone`, if given, keeps a question about an order and the order itself
+    apart, by tenant and key.
+    """
 
-    def __init__(self, module: Module, database: Database, transport: Transport) -> None:
+    def __init__(self, module: Module, database: Database, transport: Transport, alone: Alone | None = None) -> None:
         self._module = module
         self._database = database
         self._transport = transport
+        self._alone = alone
+        self._fates = Fates(database.dialect)
 
     async def answer(self, entry: QueryEntry, handler: QueryHandler, envelope: Envelope, delivery: Delivery) -> None:
         """Answers to the delivery's `reply_to`; without one there is nobody to answer."""
@@ -190,8 +199,11 @@ class QueryDesk:
             return
         try:
             question = entry.shape.read(envelope.data)
-            async with self._database.transaction() as tx:
-                reply: Message = await handler(question, Question(envelope), tx)
+            if isinstance(question, FateQueryModel):
+                reply: Message = await self._fate(entry, handler, question, Question(envelope))
+            else:
+                async with self._database.transaction() as tx:
+                    reply = await handler(question, Question(envelope), tx)
             kind, data = self._module.type_of(reply), reply.model_dump(mode="json")
         except PayloadInvalid as error:
             kind, data = self._refusal(error.code, error.detail)
@@ -223,6 +235,26 @@ class QueryDesk:
                 )
             ]
         )
+
+    async def _fate(
+        self, entry: QueryEntry, handler: QueryHandler, asked: FateQueryModel, question: Question
+    ) -> FateModel[Any]:
+        """What became of a command. The handler is asked only about what the SDK does not remember."""
+        answer = entry.query.answer
+        assert issubclass(answer, FateModel)
+        async with AsyncExitStack() as stack:
+            if self._alone is not None:
+                await stack.enter_async_context(self._alone(question.tenant, asked.key))
+            tx = await stack.enter_async_context(self._database.transaction())
+            known = await self._fates.remembered(tx, asked, answer, question.tenant)
+            if known is not None:
+                return known
+            found = await handler(asked, question, tx)
+            if not isinstance(found, answer):
+                raise TypeError(f"the handler of {entry.type} answered {type(found).__name__}, not {answer.__name__}")
+            if found.happened or not asked.closing:
+                return found
+            return await self._fates.close(tx, asked, answer, question.tenant, entry.type)
 
     def _refusal(self, code: str, message: str) -> tuple[str, dict[str, Any]]:
         return f"{self._module.name}.{REFUSED_TYPE}", {"code": code, "message": message}

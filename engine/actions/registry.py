@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any, Final, Literal
 
-from contracts.calls import ActionSpec, Perform, RetryPolicy
+from contracts.calls import ActionSpec, Find, Perform, RetryPolicy
 from contracts.problems import Problem
 from contracts.registry import Registry
 from engine.actions.http import http_request
@@ -57,6 +57,7 @@ class ActionRegistry(Mapping[str, ActionSpec]):
         for spec in self._specs.values():
             if spec.undo is not None and ":" not in spec.undo and spec.undo not in self._specs:
                 raise ActionInvalid(f"action {spec.name} is undone by {spec.undo}, which nothing brings", field="undo")
+            _check_query(spec)
 
     @classmethod
     def assemble(
@@ -98,12 +99,15 @@ def action(
     input_marks: tuple[str, ...] = (),
     output_marks: tuple[str, ...] = (),
     permission: str | None = None,
+    find: Find | None = None,
 ) -> Callable[[Perform], ActionSpec]:
-    """Declares a module-level function (plain or async, taking the `ActionCall`) as the local action `name`."""
+    """Declares a module-level function (plain or async, taking the `ActionCall`) as the local action `name`. `find`,
+    with `ambiguous="query"`, is another such function: it looks whether the effect under the call's key happened.
+    """
 
     def declare(function: Perform) -> ActionSpec:
         check_function(name, function)
-        return ActionSpec(
+        spec = ActionSpec(
             name=name,
             kind="local",
             perform=function,
@@ -115,9 +119,19 @@ def action(
             input_marks=input_marks,
             output_marks=output_marks,
             permission=permission,
+            find=find,
         )
+        _check_query(spec)
+        return spec
 
     return declare
+
+
+def _check_query(spec: ActionSpec) -> None:
+    if spec.lacks is not None:
+        raise ActionInvalid(f'action {spec.name} is ambiguous="query" without {spec.lacks}', field="ambiguous")
+    if spec.find is not None:
+        check_function(spec.name, spec.find)
 
 
 def check_function(name: str, function: Any) -> None:

@@ -18,11 +18,11 @@ from contracts.run_events import RunEvent
 from engine.plan import Plan
 from engine.run import inputs as given_
 from engine.run.draft import Draft
-from engine.run.forward import advance, attempt_held, park, resume_parked, start
+from engine.run.forward import advance, attempt_held, park, resume_parked, start, try_again
 from engine.run.inputs import Input
 from engine.run.retry import next_attempt_at
 from engine.run.state import RunState, Step
-from engine.run.unwind import end, undo_done, undo_lost, undo_retry, undo_skipped, unwind
+from engine.run.unwind import end, park_undo, undo_again, undo_done, undo_lost, undo_retry, undo_skipped, unwind
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ def _hear(run: Draft, given: Input) -> str | None:
             return _step_done(run, given)
         case given_.StepLost():
             return _step_lost(run, given)
+        case given_.FateLearned():
+            return _fate_learned(run, given)
         case given_.TimerDue():
             return _timer_due(run, given.key)
         case given_.FactMatched():
@@ -140,9 +142,16 @@ def _step_lost(run: Draft, given: given_.StepLost) -> str | None:
 
 
 def _attempt_failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
-    """Retries first; then the step's own policy. An answer that says it can never work skips the retries, and unwinds
-    where the policy would have parked.
+    """An unknown fate is asked about first where somebody can say. Then retries; then the step's own policy. An answer
+    that says it can never work skips the retries, and unwinds where the policy would have parked.
     """
+    if lost.ambiguous and not lost.irrecoverable and run.may_ask(step):
+        run.doubt(step, lost.error, retryable=lost.retryable)
+        return
+    _failed(run, step, lost)
+
+
+def _failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
     retry_at = None
     if run.state.cause is None and lost.retryable and not lost.irrecoverable:
         retry_at = next_attempt_at(run, step)
@@ -171,6 +180,50 @@ def _attempt_failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
         park(run, "step_failed", _blame(step.name, lost.error), step=step)
     else:
         unwind(run, "failed", by="engine", error=lost.error)
+
+
+def _fate_learned(run: Draft, given: given_.FateLearned) -> str | None:
+    step = run.state.step(given.step, given.visit)
+    if step is None or not step.doubt or step.status != "open" or given.attempt != step.attempt:
+        return f"nobody asks any more what became of attempt {given.attempt} of step {given.step!r}"
+    back = run.state.cause is not None
+    if given.happened:
+        return _step_done(
+            run, given_.StepDone(at=run.at, step=step.name, visit=step.visit, attempt=step.attempt, output=given.output)
+        )
+    if given.happened is None:
+        why = f"nobody could say whether step {step.name!r} ({step.action}) happened: {given.detail}"
+        if back:
+            park_undo(run, step, f"{why}; look, then retry (ask again), skip (nothing is left to undo) or abandon")
+        else:
+            park(run, "fate_unknown", f"{why}; retry asks again", step=step)
+        return None
+    retryable, error = step.doubt == "retryable", step.error or {}
+    run.emit(
+        ev.StepCleared(
+            at=run.at, step=step.name, visit=step.visit, attempt=step.attempt, closing=back and given.closing
+        )
+    )
+    if not back:
+        # It may still happen: the order can lie in a queue. Who unwinds asks once more, with `closing`.
+        _failed(
+            run,
+            step,
+            given_.StepLost(
+                at=run.at,
+                step=step.name,
+                visit=step.visit,
+                attempt=step.attempt,
+                error=error,
+                retryable=retryable,
+                ambiguous=True,
+            ),
+        )
+    elif given.closing:
+        unwind(run)
+    else:
+        run.doubt(step, error, retryable=False)  # it was asked before unwinding began
+    return None
 
 
 def _blame(step: str, error: object) -> str:
@@ -228,8 +281,8 @@ def _attempt_timer(run: Draft, kind: str, name: str, visit: int, attempt: int) -
         else:
             run.attempt(step, attempt + 1)
         return None
-    if step.status != "open":
-        return f"step {name!r} is {step.status}"
+    if step.status != "open" or step.doubt:
+        return f"step {name!r} is {'in doubt' if step.doubt else step.status}"
     error = {"code": "timeout", "message": f"no outcome within {step.timeout_seconds:g} s"}
     _attempt_failed(
         run, step, given_.StepLost(at=run.at, step=name, visit=visit, attempt=attempt, error=error, ambiguous=True)
@@ -333,11 +386,11 @@ def _retry(run: Draft, given: given_.RetryAsked) -> str | None:
         if step is None:
             continue
         if incident.reason == "undo_failed":
-            run.attempt_undo(step, step.undo_attempt + 1)
+            undo_again(run, step)
         elif run.hold and not run.state.queued:
             run.emit(ev.RunHeld(at=run.at))
         elif not run.state.queued:
-            run.attempt(step, step.attempt + 1)
+            try_again(run, step)
     resume_parked(run)
     return None
 

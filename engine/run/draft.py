@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,6 +53,27 @@ class Draft:
                 visit=step.visit,
                 attempt=attempt,
                 deadline=self.deadline(step.timeout_seconds),
+            )
+        )
+
+    def may_ask(self, step: Step) -> bool:
+        """Whether somebody can say what became of an attempt of `step`, and somebody wants to know."""
+        spec = self.plan.action(step.action)
+        if spec is None or spec.ambiguous != "query" or spec.lacks is not None:
+            return False
+        return self.state.cause is None or step.undo is not None
+
+    def doubt(self, step: Step, error: Mapping[str, Any], *, retryable: bool) -> None:
+        """Intent of a question: did the current attempt of `step` happen?"""
+        self.emit(
+            ev.StepDoubted(
+                at=self.at,
+                step=step.name,
+                visit=step.visit,
+                attempt=step.attempt,
+                error=error,
+                retryable=retryable,
+                marks=self.taint(error, (), "/error"),
             )
         )
 

@@ -124,6 +124,7 @@ def _change(state: RunState, name: str, visit: int) -> Step:
 def _step_attempted(state: RunState, event: ev.StepAttempted) -> None:
     step = _change(state, event.step, event.visit)
     step.status, step.attempt, step.deadline, step.began = "open", event.attempt, event.deadline, event.at
+    step.doubt = ""
 
 
 def _step_succeeded(state: RunState, event: ev.StepSucceeded) -> None:
@@ -134,13 +135,13 @@ def _step_succeeded(state: RunState, event: ev.StepSucceeded) -> None:
         event.marks,
         state.version + 1,
     )
-    step.ambiguous = False
+    step.ambiguous, step.doubt = False, ""
     _complete(state, event.step, event.visit, True, event.output)
 
 
 def _step_failed(state: RunState, event: ev.StepFailed) -> None:
     step = _change(state, event.step, event.visit)
-    step.error, step.deadline = event.error, None
+    step.error, step.deadline, step.doubt = event.error, None, ""
     step.ambiguous = step.ambiguous or event.ambiguous
     if not event.final:
         step.status = "backoff"
@@ -151,16 +152,32 @@ def _step_failed(state: RunState, event: ev.StepFailed) -> None:
         _complete(state, event.step, event.visit, False, event.error)
 
 
+def _step_doubted(state: RunState, event: ev.StepDoubted) -> None:
+    step = _change(state, event.step, event.visit)
+    step.status, step.error, step.deadline, step.ambiguous = "open", event.error, None, True
+    step.doubt = "retryable" if event.retryable else "final"
+    if step.undo_status == "parked":
+        step.undo_status = ""
+
+
+def _step_cleared(state: RunState, event: ev.StepCleared) -> None:
+    step = _change(state, event.step, event.visit)
+    step.doubt = ""
+    if event.closing:
+        step.status, step.ambiguous, step.completed = "cancelled", False, state.version + 1
+
+
 def _step_skipped(state: RunState, event: ev.StepSkipped) -> None:
     step = _change(state, event.step, event.visit)
     step.status, step.output, step.undo = "skipped", event.output, None
-    step.output_marks = event.marks
+    step.output_marks, step.doubt = event.marks, ""
     _complete(state, event.step, event.visit, True, event.output)
 
 
 def _step_cancelled(state: RunState, event: ev.StepCancelled) -> None:
     step = _change(state, event.step, event.visit)
     step.status, step.ambiguous, step.completed = "cancelled", event.ambiguous, state.version + 1
+    step.doubt = ""
 
 
 def _complete(state: RunState, name: str, visit: int, ok: bool, value: Any) -> None:
@@ -252,6 +269,8 @@ def _incident_opened(state: RunState, event: ev.IncidentOpened) -> None:
         step = _change(state, event.step, event.visit)
         if event.reason == "undo_failed":
             step.undo_status = "parked"
+            if step.doubt:
+                step.status = "cancelled"
         else:
             step.status = "parked"
 
@@ -311,6 +330,8 @@ _APPLY: dict[type[RunEvent], Callable[[RunState, Any], None]] = {
     ev.StepAttempted: _step_attempted,
     ev.StepSucceeded: _step_succeeded,
     ev.StepFailed: _step_failed,
+    ev.StepDoubted: _step_doubted,
+    ev.StepCleared: _step_cleared,
     ev.StepSkipped: _step_skipped,
     ev.StepCancelled: _step_cancelled,
     ev.SleepStarted: _sleep_started,

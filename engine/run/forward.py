@@ -229,7 +229,15 @@ def attempt_held(run: Draft) -> None:
     for step in list((run.state.steps or {}).values()):
         due = step.status == "backoff" and step.deadline is not None and step.deadline <= run.at
         if due or (step.status == "parked" and run.incident_of(step) is None):
-            run.attempt(step, step.attempt + 1)
+            try_again(run, step)
+
+
+def try_again(run: Draft, step: Step) -> None:
+    """The next attempt; or, where nobody could say what became of the last one, the same question once more."""
+    if step.doubt:
+        run.doubt(step, step.error or {}, retryable=step.doubt == "retryable")
+    else:
+        run.attempt(step, step.attempt + 1)
 
 
 def resume_parked(run: Draft) -> None:

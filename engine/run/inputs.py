@@ -70,6 +70,21 @@ class StepLost(Input):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FateLearned(Input):
+    """Who was asked about an attempt of unknown fate has answered: it `happened`, with `output`; it did not; or (None)
+    nobody could say, and `detail` why. `closing`: it was asked for the last time, the order is refused from now on.
+    """
+
+    step: str
+    visit: int
+    attempt: int
+    happened: bool | None
+    closing: bool
+    output: Any = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerDue(Input):
     """A recorded timer came due; `key` says which (`retry/<step>/<visit>/<attempt>`, `wait/<name>/<visit>`,
     `run/deadline`, ...).

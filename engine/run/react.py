@@ -20,12 +20,15 @@ from engine.run.state import RunState, Step
 
 @dataclass(frozen=True, slots=True)
 class Perform:
-    """Carry out a local attempt after the commit. `undo` attempts carry the receipt."""
+    """Carry out a local attempt after the commit. `undo` attempts carry the receipt. With `ask` it is not made again:
+    whoever can say is asked what became of it.
+    """
 
     step: str
     visit: int
     attempt: int
     undo: bool = False
+    ask: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,22 @@ def _settled(
         # An answer may come while the step waits for another attempt.
         effects.append(ClearTimer(f"retry/{step.name}/{step.visit}/{step.attempt}"))
     return effects
+
+
+def _doubted(event: ev.StepDoubted, state: RunState) -> list[Effect]:
+    step = state.step(event.step, event.visit)
+    assert step is not None
+    effects: list[Effect] = [Perform(event.step, event.visit, event.attempt, ask=True)]
+    if step.kind == "command":
+        effects.append(ClearTimer(f"deadline/{event.step}/{event.visit}/{event.attempt}"))
+    return effects
+
+
+def _cleared(event: ev.StepCleared, state: RunState) -> list[Effect]:
+    """Without `closing` the attempt's failure follows, and settles it."""
+    step = state.step(event.step, event.visit)
+    assert step is not None
+    return [Settled(step.key)] if event.closing and step.kind == "command" else []
 
 
 def _will_park(event: RunEvent, step: Step, state: RunState) -> bool:
@@ -248,6 +267,8 @@ _REACT: dict[type[RunEvent], Callable[[Any, RunState], list[Effect]]] = {
     ev.StepSucceeded: _settled,
     ev.StepFailed: _settled,
     ev.StepCancelled: _settled,
+    ev.StepDoubted: _doubted,
+    ev.StepCleared: _cleared,
     ev.StepSkipped: _settled,
     ev.SleepStarted: _sleep_started,
     ev.SleepEnded: _sleep_ended,

@@ -53,6 +53,8 @@ class Step:
     undo_attempt: int = 0
     undo_deadline: datetime | None = None
     undo_error: Mapping[str, Any] | None = None
+    doubt: Literal["", "retryable", "final"] = ""
+    """Set while somebody is asked whether the current attempt happened: may another one follow if it did not?"""
 
     def copy(self) -> Step:
         return Step(*_values_of_step(self))

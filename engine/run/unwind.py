@@ -42,6 +42,8 @@ def unwind(
     if following is not None:
         if _may_be_undone(run, following):
             run.attempt_undo(following, 1)
+        elif run.may_ask(following):
+            run.doubt(following, following.error or {}, retryable=False)
         else:
             _ask_whether_it_happened(run, following)
         return
@@ -85,7 +87,7 @@ def _may_be_undone(run: Draft, step: Step) -> bool:
 
 
 def _ask_whether_it_happened(run: Draft, step: Step) -> None:
-    _park_undo(
+    park_undo(
         run,
         step,
         f"nobody knows whether step {step.name!r} ({step.action}) happened; look, then retry (undo it without a "
@@ -93,7 +95,7 @@ def _ask_whether_it_happened(run: Draft, step: Step) -> None:
     )
 
 
-def _park_undo(run: Draft, step: Step, detail: str) -> None:
+def park_undo(run: Draft, step: Step, detail: str) -> None:
     run.emit(
         ev.IncidentOpened(
             at=run.at,
@@ -155,7 +157,17 @@ def _undo_attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
     )
     if retry_at is None:
         why = f"{lost.error.get('code', 'failed')}: {lost.error.get('message', '')}"
-        _park_undo(run, step, f"undo of step {step.name!r}: {why}")
+        park_undo(run, step, f"undo of step {step.name!r}: {why}")
+
+
+def undo_again(run: Draft, step: Step) -> None:
+    """An operator's retry: the undo once more; or, while nobody could say whether there is anything to undo, the
+    question.
+    """
+    if step.doubt and run.may_ask(step):
+        run.doubt(step, step.error or {}, retryable=False)
+    else:
+        run.attempt_undo(step, step.undo_attempt + 1)
 
 
 def undo_skipped(run: Draft, step: Step, output: Any, incident: Incident, by: str) -> None:

@@ -24,7 +24,8 @@ HEART: Final = (
         name="undo-all-at-once",
         law="One undo at a time",
         path="engine/run/unwind.py",
-        old="            run.attempt_undo(following, 1)\n        else:\n"
+        old="            run.attempt_undo(following, 1)\n        elif run.may_ask(following):\n"
+        "            run.doubt(following, following.error or {}, retryable=False)\n        else:\n"
         "            _ask_whether_it_happened(run, following)\n        return\n",
         new="            while following is not None:\n                run.attempt_undo(following, 1)\n"
         "                following = next_undo(run.state)\n"

@@ -8,6 +8,7 @@ from scripts.mutants.run import Mutant
 
 _BACK: Final = "tests/pure/run/test_going_back.py"
 _FORWARD: Final = "tests/pure/run/test_going_forward.py"
+_FATES: Final = "tests/pure/run/test_unknown_fates.py"
 _OPERATORS: Final = "tests/pure/run/test_operators.py"
 _STATES: Final = "tests/pure/run/test_every_state.py"
 _PERSONAL: Final = "tests/pure/run/test_personal_values.py"
@@ -17,6 +18,22 @@ _SAGAS: Final = "tests/pure/plan/test_code_sagas.py"
 _DOOR: Final = "tests/conformance/test_coordinator.py"
 
 RUNS: Final = (
+    Mutant(
+        name="unknown-fate-not-asked-about",
+        law="An attempt that nobody answered is asked about first",
+        path="engine/run/decide.py",
+        old="    if lost.ambiguous and not lost.irrecoverable and run.may_ask(step):\n",
+        new="    if False:\n",
+        test=f"{_FATES}::test_an_attempt_that_nobody_answered_is_asked_about_before_anything_else_follows",
+    ),
+    Mutant(
+        name="any-no-closes-the-order",
+        law="Only the last question closes an order",
+        path="engine/run/decide.py",
+        old="closing=back and given.closing",
+        new="closing=back",
+        test=f"{_FATES}::test_a_cancel_waits_for_the_answer_and_asks_again_for_good",
+    ),
     Mutant(
         name="siblings-not-settled-first",
         law="Siblings under way settle before anything is undone",

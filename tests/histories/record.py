@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 
+from contracts.calls import ActionSpec, RetryPolicy
 from contracts.codec import RUN_EVENTS
 from contracts.modules import SHIPPED
 from contracts.registry import Registry
@@ -52,6 +53,11 @@ CUSTOMER_ACTIONS: dict[str, Any] = {
     "crm.create_contact": {"contact_id": "k-1"},
     "notifications.send_notification": {"notification_id": "n-1"},
 }
+
+
+@saga("recorded-charge", version=1)
+async def recorded_charge(run: Run, data: Any) -> Any:
+    return await run.step("charge", "pay.charge", amount=5)
 
 
 @saga("recorded-values", version=1)
@@ -166,6 +172,24 @@ def terminated() -> Simulation:
     return sim
 
 
+def asked_what_became_of_it() -> Simulation:
+    actions = {
+        "pay.charge": ActionSpec(
+            name="pay.charge",
+            kind="command",
+            command="pay.ChargeV1",
+            undo="pay.refund",
+            ambiguous="query",
+            query="pay.FindChargeV1",
+            retry=RetryPolicy(attempts=2),
+        ),
+        "pay.refund": ActionSpec(name="pay.refund", kind="command", command="pay.RefundV1"),
+    }
+    sim = Simulation(recorded_charge, actions={"pay.charge": NEVER}, registry=actions)
+    sim.run_until_idle()
+    return sim
+
+
 def values() -> Simulation:
     sim = Simulation(recorded_values)
     sim.run_until_idle()
@@ -204,6 +228,7 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         cancelled,
         sibling_cancelled,
         terminated,
+        asked_what_became_of_it,
         values,
         queued_and_held,
         saga_changed,

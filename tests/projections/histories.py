@@ -139,6 +139,25 @@ def abandoned_approval() -> list[RunEvent]:
     return tell.ended("cancelled").events
 
 
+def asked_what_became_of_it() -> list[RunEvent]:
+    tell = Teller().started().step("first").done("first").step("charge", kind="command", undo="billing.refund")
+    error = {"code": "timeout", "message": "no outcome within 30 s"}
+    doubt: dict[str, Any] = {"step": "charge", "visit": 1, "attempt": 1, "error": error}
+    tell(ev.StepDoubted, **doubt)
+    tell(ev.IncidentOpened, incident="i1", reason="fate_unknown", detail="no answer", step="charge", visit=1)
+    tell(ev.IncidentResolved, incident="i1", how="retry", by="ops")
+    tell(ev.StepDoubted, **doubt)
+    tell(ev.StepCleared, step="charge", visit=1, attempt=1, closing=False)
+    tell(ev.StepFailed, **doubt, final=True, ambiguous=True)
+    tell(ev.CompensationStarted, cause="failed", by="engine", error=error)
+    tell(ev.StepDoubted, **doubt, retryable=False)
+    tell(ev.IncidentOpened, incident="i2", reason="undo_failed", detail="no answer", step="charge", visit=1)
+    tell(ev.IncidentResolved, incident="i2", how="retry", by="ops")
+    tell(ev.StepDoubted, **doubt, retryable=False)
+    tell(ev.StepCleared, step="charge", visit=1, attempt=1, closing=True)
+    return tell.ended("failed", error=error).events
+
+
 def skipped_step() -> list[RunEvent]:
     tell = Teller().started().step("charge", on_failure="park").failed("charge")
     tell(ev.IncidentOpened, incident="i1", reason="step_failed", detail="card declined", step="charge", visit=1)
@@ -157,6 +176,7 @@ def long() -> list[RunEvent]:
 
 SHAPES = (
     straight, retried, unwound, parked, undo_parked, waiting, approved, abandoned_approval, skipped_step, long,
+    asked_what_became_of_it,
 )  # fmt: skip
 
 

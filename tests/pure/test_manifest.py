@@ -15,6 +15,8 @@ from contracts.manifest import (
     Event,
     EventModel,
     FailureModel,
+    FateModel,
+    FateQueryModel,
     Message,
     Module,
     Personal,
@@ -28,6 +30,7 @@ from contracts.manifest import (
     personal,
 )
 from contracts.problems import ManifestInvalid
+from contracts.registry import Registry
 
 
 class CreateUserV1(CommandModel):
@@ -61,6 +64,14 @@ class FindUserV1(QueryModel):
 
 class UserFoundV1(AnswerModel):
     user_id: str
+
+
+class FindCreatedV1(FateQueryModel):
+    pass
+
+
+class CreatedFoundV1(FateModel[UserCreatedV1]):
+    pass
 
 
 class Unversioned(EventModel):
@@ -145,6 +156,36 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"commands": (create(model=FindUserV1, undo=None, coverage="pivot"),)},
         "declare it under queries",
     ),
+    ("query nobody named", {"commands": (create(ambiguous="query"), DELETE)}, "without a query; name the one"),
+    (
+        "query that is not there",
+        {"commands": (create(ambiguous="query", query="FindCreatedV1"), DELETE)},
+        "no query of the module; declare it",
+    ),
+    (
+        "query about something else",
+        {
+            "commands": (create(ambiguous="query", query="FindUserV1"), DELETE),
+            "queries": (Query(FindUserV1, answer=UserFoundV1),),
+        },
+        "derive its model from FateQueryModel",
+    ),
+    (
+        "query with another answer",
+        {
+            "commands": (create(ambiguous="query", query="FindCreatedV1"), DELETE),
+            "queries": (Query(FindCreatedV1, answer=UserFoundV1),),
+        },
+        r"derive its answer from FateModel\[UserCreatedV1\]",
+    ),
+    (
+        "query that nobody asks",
+        {
+            "commands": (create(query="FindCreatedV1"), DELETE),
+            "queries": (Query(FindCreatedV1, answer=CreatedFoundV1),),
+        },
+        'declare ambiguous="query" or drop it',
+    ),
     ("answer that is an event", {"queries": (Query(FindUserV1, answer=UserCreatedV1),)}, "AnswerModel"),  # type: ignore[arg-type]
     ("reserved name", {"queries": (Query(FindUserV1, answer=QueryRefusedV1),)}, "what every module answers"),
 ]
@@ -154,6 +195,21 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 def test_a_wrong_declaration_is_refused_with_its_remedy(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestInvalid, match=message):
         module(**parts)
+
+
+def test_a_command_closed_by_a_query_names_it_on_the_wire() -> None:
+    whole = module(
+        commands=(create(ambiguous="query", query="FindCreatedV1"), DELETE),
+        queries=(Query(FindCreatedV1, answer=CreatedFoundV1),),
+    )
+    spec = Registry([whole]).action_specs()["identity.create_user"]
+    assert (spec.ambiguous, spec.query, spec.lacks) == ("query", "identity.FindCreatedV1", None)
+
+
+@pytest.mark.parametrize("answer", [{"happened": True}, {"happened": False, "receipt": {"user_id": "u1"}}])
+def test_what_happened_comes_with_its_receipt_and_what_did_not_comes_without(answer: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="receipt"):
+        CreatedFoundV1.model_validate(answer)
 
 
 def test_one_type_has_one_meaning() -> None:

@@ -244,7 +244,7 @@ def test_an_action_with_tombstones_is_undone_without_a_receipt() -> None:
     story.then(saw(ev.StepFailed), saw(ev.CompensationStarted), saw(ev.UndoScheduled, step="charge", receipt=None))
 
 
-@pytest.mark.parametrize("closing", ["park", "query"])
+@pytest.mark.parametrize("closing", ["park"])
 def test_an_action_that_wants_a_person_to_look_is_not_undone_blindly(closing: Closing) -> None:
     story = given(charge, done("first"), actions=charging(closing)).when(due("deadline/charge/1/1"))
     story.then(
