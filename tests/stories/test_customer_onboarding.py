@@ -12,7 +12,7 @@ import pytest
 
 from contracts.modules import billing, crm, identity
 from engine.guards.signatures import sign_plain, sign_standard
-from tests.stories.house import SIGNUP_SECRET, House, MovableClock, Stack
+from tests.stories.house import SIGNUP_SECRET, House, MovableClock, Stack, until
 from tests.stories.understudy import asked, fact, success
 
 STEPS = ("create-account", "create-billing", "create-crm-contact", "send-welcome")
@@ -188,14 +188,44 @@ async def test_whichever_step_cannot_succeed_no_half_made_customer_is_left(stack
         await asyncio.gather(*(fail(step) for step in STEPS))
 
 
+@pytest.mark.acceptance("H12")
+async def test_one_trace_and_one_story_lead_from_the_event_to_the_last_mail(stack: Stack) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    data = {"signup_id": "s-1", "email": "bob@customer.example", "name": "Bob"}
+    began = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "correlationid": "web/basket 7"}
+    async with House(stack) as house:
+        body = {"type": "crm.SignupRequestedV1", "data": data, **began}
+        published = await house.api.post("/v1/events", body, tenant="acme")
+        page = await until(lambda: house.api.get("/v1/runs", tenant="acme"), lambda found: found["items"])
+        run = await house.until_state(page["items"][0]["run_id"], "AwaitingConfirmation")
+
+        said = [*house.ear.events(tenant="acme"), *house.ear.commands(tenant="acme")]
+        assert {(one.correlationid, str(one.traceparent).split("-")[1]) for one in said} == {("web/basket 7", trace)}
+        assert [one.id for one in said if one.causationid is None] == [published["id"]]
+        tree = await house.api.get("/v1/causation/web%2Fbasket%207", tenant="acme", as_of=run["as_of"])
+        [root] = tree["roots"]
+        assert (root["kind"], root["id"], root["name"]) == ("event", published["id"], "crm.SignupRequestedV1")
+        [child] = root["children"]
+        assert child["run_id"] == run["run_id"]
+        ordered = {node["id"]: node["name"] for node in child["children"] if node["kind"] == "step"}
+        assert ordered.keys() == {command.id for command in house.ear.commands(tenant="acme")}
+        assert list(ordered.values())[-1] == "notifications.send_notification"
+
+
 @pytest.mark.acceptance("H16")
-async def test_a_confirmation_and_a_payment_that_came_before_the_wait_are_not_missed(stack: Stack) -> None:
+@pytest.mark.parametrize("first", ["confirmation", "payment"])
+async def test_a_confirmation_and_a_payment_that_came_before_the_wait_are_not_missed_in_whichever_order(
+    stack: Stack, first: str
+) -> None:
     async with House(stack, modules=WITHOUT_MAIL) as house:
         run = await house.sign_up("early")
         mail = await asked(house, "notifications.SendNotificationV1", "early")
         account, customer = await _made(house, run)
+        if first == "payment":
+            await _pay(house, "early", customer)
         await _confirm(house, "early", account)
-        await _pay(house, "early", customer)
+        if first == "confirmation":
+            await _pay(house, "early", customer)
         still = await house.until_run(run, lambda _: True)
         assert still["business_state"] is None
         await house.ear.send(success(mail))
@@ -239,10 +269,10 @@ async def test_what_does_not_come_in_time_unwinds_and_what_comes_later_is_ignore
             "unreviewed": await house.sign_up("unreviewed", plan="enterprise"),
             "unpaid": await house.sign_up("unpaid"),
         }
-        accounts = {}
+        accounts, customers = {}, {}
         for tenant, run in runs.items():
             await house.until_state(run, "AwaitingConfirmation")
-            accounts[tenant], _ = await _made(house, run)
+            accounts[tenant], customers[tenant] = await _made(house, run)
         await _confirm(house, "unreviewed", accounts["unreviewed"])
         await _confirm(house, "unpaid", accounts["unpaid"])
         await house.until_state(runs["unreviewed"], "AwaitingReview")
@@ -258,12 +288,17 @@ async def test_what_does_not_come_in_time_unwinds_and_what_comes_later_is_ignore
         for tenant, run in runs.items():
             await _nothing_is_left(house, tenant, run)
 
-        version = (await house.run(runs["unconfirmed"]) or {})["version"]
-        data = {"user_id": accounts["unconfirmed"], "email": "bob@customer.example"}
-        await house.ear.send(fact("identity.EmailConfirmedV1", data, tenant="unconfirmed"))
-        marker = await house.sign_up("unconfirmed", "marker")
-        await house.until_state(marker, "AwaitingConfirmation")
-        assert (await house.run(runs["unconfirmed"]) or {})["version"] == version
+        versions = {tenant: (await house.run(run) or {})["version"] for tenant, run in runs.items()}
+        confirmed = {"user_id": accounts["unconfirmed"], "email": "bob@customer.example"}
+        await house.ear.send(fact("identity.EmailConfirmedV1", confirmed, tenant="unconfirmed"))
+        paid = {"customer_id": customers["unpaid"], "payment_id": "pay_1", "amount_minor": 4900, "currency": "EUR"}
+        await house.ear.send(fact("billing.FirstPaymentReceivedV1", paid, tenant="unpaid"))
+        late = await house.refused(f"/v1/runs/{runs['unreviewed']}/approvals/sales-review", {"approved": True})
+        assert late["status"] == 409
+        for tenant in runs:
+            marker = await house.sign_up(tenant, "marker")
+            await house.until_state(marker, "AwaitingConfirmation")
+        assert {tenant: (await house.run(run) or {})["version"] for tenant, run in runs.items()} == versions
 
 
 @pytest.mark.acceptance("H16")

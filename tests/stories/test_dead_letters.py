@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.envelope import Envelope
 from contracts.modules import billing
+from contracts.sdk import Call, Service, Tx, open_database, open_transport
+from engine.plan.code import Run, saga
 from tests.stories.house import House, Record, Stack, until
+from tests.stories.node_module.contract import LABELS, LabelPrintedV1, LabelVoidedV1, PrintLabelV1, VoidLabelV1
 from tests.stories.understudy import fact
 
 ORDER = "billing.CreateCustomerV1"
@@ -49,6 +57,59 @@ async def test_an_exhausted_command_becomes_the_dead_letter_it_was_and_a_redrive
         found = await house.ask(billing.MODULE, query, billing.CustomerSnapshotV1, "acme")
         assert found.customer_id is not None
         assert await house.letters() == []
+
+
+@saga("parcel", version=1)
+async def parcel(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+    label: dict[str, Any] = await run.step("label", "labels.print_label", order_id=given["order"], weight_grams=1)
+    return label
+
+
+@pytest.mark.acceptance("H9")
+async def test_a_module_tries_a_bounded_number_of_times_ever_more_slowly_before_it_gives_an_order_up(
+    stack: Stack, tmp_path: Path
+) -> None:
+    tried: list[float] = []
+    repaired = asyncio.Event()
+    async with House(stack, sagas=(parcel,), modules=(), contracts=[LABELS]) as house:
+        labels = Service(
+            LABELS,
+            transport=open_transport(house.bus_url, name="labels"),
+            database=open_database(f"sqlite:///{tmp_path / 'labels.db'}"),
+            max_attempts=3,
+        )
+
+        @labels.handles(PrintLabelV1)
+        async def put(command: PrintLabelV1, call: Call, tx: Tx) -> LabelPrintedV1:
+            tried.append(time.monotonic())
+            if not repaired.is_set():
+                raise OSError("the printer is on fire")
+            return LabelPrintedV1(label_id=call.new_id("lbl"), order_id=command.order_id)
+
+        @labels.handles(VoidLabelV1)
+        async def void(command: VoidLabelV1, call: Call, tx: Tx) -> LabelVoidedV1:
+            return LabelVoidedV1()
+
+        await labels.start()
+        try:
+            run = await house.start("parcel", "acme", {"order": "o-1"})
+            letter = await house.until_letter(tenant="acme", type="labels.PrintLabelV1")
+            assert len(tried) == 3
+            pauses = [after - before for before, after in pairwise(tried)]
+            assert pauses[1] > pauses[0] > 0.05
+            [sent] = house.ear.commands("labels.PrintLabelV1", tenant="acme")
+            shown = await house.api.get(f"/v1/dead-letters/{letter['id']}")
+            assert shown["sha256"] == hashlib.sha256(house.ear.raw(sent).body).hexdigest()
+
+            repaired.set()
+            await house.api.post(f"/v1/dead-letters/{letter['id']}/redrive")
+            await house.until_status(run, "succeeded")
+            assert (await house.api.post(f"/v1/dead-letters/{letter['id']}/redrive"))["changed"] is False
+            following = await house.start("parcel", "acme", {"order": "o-2"})
+            await house.until_status(following, "succeeded")
+            assert len(tried) == 5
+        finally:
+            await labels.stop()
 
 
 def _signup(**more: object) -> Envelope:
@@ -126,6 +187,10 @@ async def test_the_api_refuses_the_same_things_and_names_the_field(stack: Stack)
             assert problem["code"], name
             assert problem["detail"], name
         assert (await house.refused("/v1/workflows/no-such/runs", {"input": {}}, tenant="acme"))["status"] == 404
+        theirs = await house.make_token("operator", "acme")
+        wrong_tenant = {"type": "crm.SignupRequestedV1", "data": data, "tenantid": "globex"}
+        assert (await house.refused("/v1/events", wrong_tenant, token=theirs))["status"] in (403, 404, 422)
+        assert (await house.refused("/v1/events", wrong_tenant, tenant="acme"))["field"] == "tenantid"
         large = {"type": "crm.SignupRequestedV1", "data": {**data, "name": "x" * 300_000}}
         assert (await house.refused("/v1/events", large, tenant="acme"))["status"] == 413
         code, _, complaint = await house.cli_raw("publish", "crm.SignupRequestedV1", "--tenant", "acme", "--data", "{]")

@@ -76,6 +76,8 @@ async def _story_has_no_orphans(house: House, run: str, heard: Sequence[Envelope
     found = await house.run(run)
     assert found is not None
     story = found["correlation_id"]
+    of_tenant = await house.api.get("/v1/runs", tenant="acme")
+    assert [one["correlation_id"] for one in of_tenant["items"]] == [story]
     assert {event.correlationid for event in heard} == {story}
     tree = await house.api.get(f"/v1/causation/{story.replace('/', '%2F')}", tenant="acme")
     assert (tree["runs"], len(tree["roots"])) == (1, 1)
@@ -227,6 +229,21 @@ async def test_whichever_step_fails_for_good_the_others_are_undone_newest_first(
             assert house.ear.facts(tenant)["tenancy.TenantProvisioningFailedV1"] == 1
 
         await asyncio.gather(*(fail(step) for step in FAILING))
+
+
+@pytest.mark.acceptance("H8")
+async def test_a_tenant_that_cannot_even_be_registered_or_begun_has_nothing_to_undo(stack: Stack) -> None:
+    first = {"unknown": "tenancy.RegisterTenantV1", "registered": "tenancy.BeginProvisioningV1"}
+    async with House(stack) as house:
+        for tenant, command in first.items():
+            await house.script(tenant, command, "irrecoverable", code="not_today")
+            ended = await house.until_status(await house.register(tenant), "failed")
+            assert (ended["error_code"], ended["undone"], ended["left"]) == ("not_today", 0, [])
+            ordered = {order.type for order in house.ear.commands(tenant=tenant)}
+            assert ordered == {"tenancy.ScriptFaultV1", "tenancy.RegisterTenantV1", command}
+            assert (await _tenant(house, tenant)).state == (None if tenant == "unknown" else "Registered")
+            assert (await _subscription(house, tenant)).live == 0
+            assert not (await _sign_in(house, tenant)).allowed
 
 
 @pytest.mark.acceptance("H8")
