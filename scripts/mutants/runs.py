@@ -15,7 +15,9 @@ _PERSONAL: Final = "tests/pure/run/test_personal_values.py"
 _REPLAY: Final = "tests/pure/plan/test_replay.py"
 _CHANGED: Final = "tests/pure/plan/test_changed_sagas.py"
 _SAGAS: Final = "tests/pure/plan/test_code_sagas.py"
-_DOOR: Final = "tests/conformance/test_coordinator.py"
+_COMMITS: Final = "tests/conformance/coordinator/test_commits.py"
+_OWNERS: Final = "tests/conformance/coordinator/test_owners.py"
+_SLOTS: Final = "tests/conformance/coordinator/test_slots.py"
 
 RUNS: Final = (
     Mutant(
@@ -179,7 +181,7 @@ DOOR: Final = (
         path="engine/coordinator.py",
         old="            return Appended(0)\n",
         new="            return outcome\n",
-        test=_DOOR,
+        test=_COMMITS,
         select="lost_answer and sqlite",
     ),
     Mutant(
@@ -188,7 +190,7 @@ DOOR: Final = (
         path="engine/coordinator.py",
         old="                self._again(hot, prepared, reload=True)\n",
         new="                self._rest(hot)\n",
-        test=_DOOR,
+        test=_COMMITS,
         select="stale_decision_on_an_open_run and sqlite",
     ),
     Mutant(
@@ -197,7 +199,7 @@ DOOR: Final = (
         path="engine/coordinator.py",
         old="        self._perform_again(hot)\n",
         new="",
-        test=_DOOR,
+        test=_OWNERS,
         select="takeover_makes_open_local_attempts and sqlite",
     ),
     Mutant(
@@ -206,7 +208,7 @@ DOOR: Final = (
         path="engine/coordinator.py",
         old="            prepared.answered = [one for one in prepared.answered if not isinstance(one[0], Admitted)]\n",
         new="            prepared.answered = []\n",
-        test=_DOOR,
+        test=_SLOTS,
         select="refused_admission and sqlite",
     ),
     Mutant(
@@ -215,7 +217,7 @@ DOOR: Final = (
         path="engine/coordinator.py",
         old="                    await self._unreadable(hot, unreadable)\n",
         new="                    raise\n",
-        test=_DOOR,
+        test=_OWNERS,
         select="cannot_be_read and sqlite",
     ),
 )

@@ -250,6 +250,9 @@ class Node:
     async def status(self, run_id: UUID, tenant: str = "acme") -> str:
         return (await self.state(run_id, tenant)).status
 
+    async def stands(self, run_id: UUID, status: str) -> bool:
+        return await self.status(run_id) == status
+
     def _suspected(self) -> None:
         self.suspicions += 1
 
@@ -291,3 +294,20 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             if await condition():
                 return
             await asyncio.sleep(0.01)
+
+
+async def takeover(house: House) -> Node:
+    """Another process finds all others silent and takes their runs."""
+    house.clock.forward(seconds=10)
+    other = await house.node("other")
+    await other.janitor.take_over()
+    await eventually(lambda: _loaded(other))
+    return other
+
+
+async def _loaded(node: Node) -> bool:
+    return not node.coordinator._loads
+
+
+def topics(log: Sequence[RunEvent]) -> list[str]:
+    return [event.TOPIC for event in log]

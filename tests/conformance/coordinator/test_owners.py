@@ -1,0 +1,178 @@
+"""A run has one owner: takeover, what reaches the owner from elsewhere, and what it keeps in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from contracts import run_events as ev
+from contracts.envelope import Envelope
+from engine.coordinator import Ignored, NotOurs
+from engine.interrupt import Interrupter
+from engine.recording import command_id
+from engine.run.inputs import CancelAsked
+from engine.store import Appended, Arrival, Commit, Fenced
+from engine.store.mapper import arrival_ident, seal_blob
+from tests.conformance.coordinating import House, Node, World, eventually, takeover, topics
+
+# --------------------------------------------------------------------------------------------------- owner and takeover
+
+
+async def test_a_run_has_one_owner_and_others_leave_its_inputs_alone(house: House, node: Node) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    other = await house.node("other")
+    heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    other.coordinator.submit("acme", run_id, CancelAsked(at=house.clock.now(), by="ann"), heard.set_result)
+    assert await asyncio.wait_for(heard, 20) == NotOurs()
+    assert await node.status(run_id) == "waiting"
+    assert not other.coordinator.owns(run_id)
+
+
+async def test_after_a_takeover_the_former_owner_cannot_write(house: House, node: Node) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    other = await takeover(house)
+    heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    node.coordinator.submit("acme", run_id, CancelAsked(at=house.clock.now(), by="late"), heard.set_result)
+    assert await asyncio.wait_for(heard, 20) == Fenced()
+    assert node.suspicions == 1
+    assert not node.coordinator.owns(run_id)
+    await other.later(seconds=60)
+    assert await other.status(run_id) == "succeeded"
+    assert not await node.store.heartbeat(node.epoch, now=house.clock.now())
+
+
+async def test_a_takeover_makes_open_local_attempts_again_under_the_same_key(
+    house: House, node: Node, world: World
+) -> None:
+    run_id = await node.run("slow", {"gate": "g"})
+    await asyncio.wait_for(world.arrival("g").wait(), 20)
+    world.arrival("g").clear()
+    other = await takeover(house)
+    await asyncio.wait_for(world.arrival("g").wait(), 20)
+    assert [key for name, key in world.done if name == "gated"] == [f"{run_id}/hold/1"] * 2
+    # Both attempts end now; only the owner's outcome counts, once.
+    world.gate("g").set()
+    await other.settled()
+    await node.settled()
+    log = await other.log(run_id)
+    assert [event.step for event in log if isinstance(event, ev.StepSucceeded)] == ["before", "hold", "after"]
+    assert [key for name, key in world.done if name == "note"] == [f"{run_id}/before/1", f"{run_id}/after/1"]
+
+
+async def test_a_process_declared_dead_lets_go_of_everything_it_holds(house: House, node: Node) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    node.coordinator.fenced()
+    assert not node.coordinator.owns(run_id)
+    assert node.coordinator.active == 0
+
+
+# ------------------------------------------------------------------------------------------ what comes from elsewhere
+
+
+async def test_an_operators_word_reaches_the_owner_as_a_durable_input(house: House, node: Node) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    await node.inputs.start()
+    web = await house.node("web")
+    await web.door.cancel("acme", run_id, by="ann", reason="enough")
+    node.inputs.wake()
+    await eventually(lambda: node.stands(run_id, "cancelled"))
+    ended = (await node.log(run_id))[-1]
+    assert isinstance(ended, ev.RunEnded)
+    assert await node.store.wakes("acme", run_id) == await web.store.wakes("acme", run_id)
+    assert not (await node.store.wakes("acme", run_id)).get("inputs")
+
+
+async def test_a_reply_that_came_before_its_step_began_is_matched_when_it_does(node: Node) -> None:
+    run_id = await node.run("inviting")
+    await node.settled()
+    command = command_id(f"{run_id}/invite/1")
+    envelope = Envelope(
+        id="early-1",
+        source="/modules/identity",
+        type="identity.UserCreatedV1",
+        tenantid="acme",
+        time=node.clock.now(),
+        data={"user_id": "u-1", "email": "ann@example.org", "name": "Ann", "state": "active"},
+        subject="u-1",
+        correlationid="c",
+        causationid=command,
+    )
+    body = envelope.to_json()
+    keys = await node.vault.keys_for("acme")
+    arrival = Arrival(
+        source=envelope.source,
+        event_id=envelope.id,
+        type=envelope.type,
+        body_hash=b"hash",
+        body=seal_blob(keys, "arrival", arrival_ident(envelope.source, envelope.id), body),
+        received_at=node.clock.now(),
+        causation_id=command,
+    )
+    recorded: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    node.coordinator.record(Commit(tenant="acme", stream=None, arrival=arrival), recorded.set_result)
+    assert isinstance(await asyncio.wait_for(recorded, 20), Appended)
+    await node.later(seconds=60)
+    await eventually(lambda: node.stands(run_id, "succeeded"))
+    assert (await node.state(run_id)).end_output["user_id"] == "u-1"
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+async def test_runs_that_left_memory_are_loaded_when_something_comes_for_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.coordinator.HOT_RUNS", 2)
+    runs = [await node.run("waiting") for _ in range(6)]
+    await node.settled()
+    assert sum(node.coordinator.owns(run_id) for run_id in runs) == 2
+    await node.later(seconds=60)
+    assert [await node.status(run_id) for run_id in runs] == ["succeeded"] * 6
+
+
+async def test_a_finished_run_leaves_memory(node: Node) -> None:
+    run_id = await node.run("quick")
+    await node.settled()
+    assert not node.coordinator.owns(run_id)
+    heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    node.coordinator.submit("acme", run_id, CancelAsked(at=node.clock.now(), by="late"), heard.set_result)
+    assert await asyncio.wait_for(heard, 20) == Ignored("the run has ended")
+
+
+async def test_a_run_whose_log_cannot_be_read_harms_no_other(house: House, node: Node) -> None:
+    runs = [await node.run("waiting") for _ in range(3)]
+    await node.settled()
+    house.clock.forward(seconds=10)
+    other = await house.node("other")
+    other.store.broken = {runs[1]}
+    await other.janitor.take_over()
+    await other.settled()
+    await other.later(seconds=60)
+    assert [await other.status(run_id) for run_id in (runs[0], runs[2])] == ["succeeded", "succeeded"]
+    assert await other.status(runs[1]) == "waiting"
+    assert other.coordinator.failed() is None
+
+
+@pytest.mark.timeout(60, method="thread")
+async def test_a_saga_that_does_not_yield_is_parked_while_others_go_on(node: Node) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    node.coordinator.interrupter = Interrupter(0.1)
+    assert node.coordinator.interrupter.install()
+    try:
+        stuck, _ = await node.begin("endless")
+        good, _ = await node.begin("quick")
+        await node.settled()
+    finally:
+        node.coordinator.interrupter.end()
+        signal.signal(signal.SIGALRM, before)
+    assert await node.status(good) == "succeeded"
+    state = await node.state(stuck)
+    assert [one.reason for one in (state.incidents or {}).values()] == ["saga_stuck"]
+    # What happened is in the log all the same.
+    assert (state.status, topics(await node.log(stuck))[-2:]) == ("parked", ["step.succeeded", "incident.opened"])

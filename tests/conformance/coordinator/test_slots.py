@@ -1,0 +1,78 @@
+"""Runs beyond a cap wait for a slot, in fair order, and lose nothing while they wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from contracts import run_events as ev
+from engine.coordinator import Ignored
+from engine.recording import Caps
+from engine.run.inputs import Admitted, PlanStuck, TimerDue
+from engine.store import Appended
+from tests.conformance.coordinating import House, World, eventually
+
+
+async def test_runs_beyond_the_cap_queue_and_are_admitted_in_fair_order(house: House, world: World) -> None:
+    node = await house.node("capped", caps=Caps(workflow=1))
+    runs = []
+    for tenant, gate in (("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("b", "b2")):
+        runs.append((gate, tenant, await node.run("slow", {"gate": gate}, tenant=tenant)))
+        house.clock.forward(seconds=1)
+    await asyncio.wait_for(world.arrival("a1").wait(), 20)
+    await asyncio.wait_for(world.arrival("b1").wait(), 20)
+    queue = await node.store.queued_runs(node.epoch, limit=10)
+    names = {run_id: gate for gate, _, run_id in runs}
+    assert [names[one.run_id] for one in queue] == ["a2", "b2", "a3"]
+    for gate, _, _ in runs:
+        world.gate(gate).set()
+    await node.settled()
+    for _ in range(3):
+        await node.admit()
+    assert [await node.status(run_id, tenant) for _, tenant, run_id in runs] == ["succeeded"] * 5
+    assert world.most_at_once == 2
+
+
+async def test_a_retry_without_a_free_slot_queues_instead_of_asking_again_and_again(house: House, world: World) -> None:
+    node = await house.node("capped", caps=Caps(tenant=1))
+    world.failing.add("try")
+    flaky = await node.run("flaky")
+    await node.settled()
+    slow = await node.run("slow", {"gate": "g"})
+    await asyncio.wait_for(world.arrival("g").wait(), 20)
+    before = len(node.store.batches)
+    house.clock.forward(seconds=10)
+    await node.timers.fire()
+    await eventually(lambda: node.stands(flaky, "queued"))
+    await node.janitor.admit()
+    world.failing.clear()
+    world.gate("g").set()
+    await node.settled()
+    assert len(node.store.batches) - before < 12
+    await node.admit()
+    assert [await node.status(run_id) for run_id in (flaky, slow)] == ["succeeded", "succeeded"]
+    assert world.most_at_once == 1
+
+
+async def test_what_comes_together_with_a_refused_admission_is_not_lost(house: House, world: World) -> None:
+    node = await house.node("capped", caps=Caps(tenant=1))
+    slow = await node.run("slow", {"gate": "g"})
+    await asyncio.wait_for(world.arrival("g").wait(), 20)
+    waiting = await node.run("waiting")
+    house.clock.forward(seconds=60)
+    node.coordinator.submit("acme", waiting, TimerDue(at=house.clock.now(), key="sleep/nap/1"))
+    await eventually(lambda: node.stands(waiting, "queued"))
+    heard: list[object] = []
+    node.coordinator.submit("acme", waiting, Admitted(at=house.clock.now()), heard.append)
+    node.coordinator.submit(
+        "acme", waiting, PlanStuck(at=house.clock.now(), reason="no_progress", detail="x"), heard.append
+    )
+    await eventually(lambda: _heard(heard, 2))
+    assert [type(one) for one in heard] == [Ignored, Appended]
+    assert isinstance((await node.log(waiting))[-1], ev.IncidentOpened)
+    world.gate("g").set()
+    await node.settled()
+    assert await node.status(slow) == "succeeded"
+
+
+async def _heard(heard: list[object], count: int) -> bool:
+    return len(heard) >= count
