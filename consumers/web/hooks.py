@@ -2,7 +2,8 @@
 
 Proof of origin is an API token with `runs.start`, or a signature over the body as received (plain
 `X-Hub-Signature-256`, or Standard Webhooks). Every failure of proof is the same 401, and nothing is recorded of the
-request but a count: one `SignatureRefusedV1` per endpoint and minute. The body is parsed only after it is proven.
+request but a count: one event in the tenant's stream, and so in its audit, and one `SignatureRefusedV1` per endpoint
+and minute. The body is parsed only after it is proven.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 from aiohttp import web
 
@@ -22,14 +23,15 @@ from contracts.envelope import Envelope, is_tenant
 from contracts.notices import UNWIND, SignatureRefusedV1
 from contracts.problems import Forbidden, NotFound, PayloadInvalid, Unauthenticated, Unavailable
 from contracts.sdk.transport import EVENTS_EXCHANGE
+from contracts.tenant_events import SignatureRefused, tenant_stream
 from engine.guards.permissions import unauthenticated, verify_authorization
 from engine.guards.signatures import verify_webhook
-from engine.store import Commit, OutboxMessage
+from engine.store import Appended, Commit, OutboxMessage, Stale
 from engine.store.mapper import seal_blob
 
 FLUSH_SECONDS: Final = 60.0
 MOST_ENDPOINTS: Final = 1_000
-_NOTICES: Final = UUID("0b7c6a0e-5f0c-4f5f-9f0d-0d4a4c1b5b1e")
+MOST_TRIES: Final = 5
 
 
 async def start_by_hook(call: Call) -> Answer:
@@ -97,13 +99,14 @@ def _printable(text: str | None) -> str | None:
 
 
 class Refusals:
-    """Counts refused requests by tenant and endpoint and tells the bus once a minute. Tenants that do not exist are
-    not counted: an unknown name in an address must leave nothing behind.
+    """Counts refused requests by tenant and endpoint, and records and tells them once a minute. Tenants that do not
+    exist are not counted: an unknown name in an address must leave nothing behind.
     """
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._counts: dict[tuple[str, str], int] = {}
+        self._versions: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def count(self, tenant: str | None, path: str) -> None:
@@ -124,11 +127,17 @@ class Refusals:
             await self.flush()
 
     async def flush(self) -> None:
-        """Tells what was counted since the last time."""
+        """Records what was counted since the last time. What cannot be recorded now is counted on."""
         counts, self._counts = self._counts, {}
-        for (tenant, path), n in counts.items():
-            if tenant and await self._deps.store.tokens(tenant):
-                await self._tell(tenant, path, n)
+        while counts:
+            (tenant, path), n = counts.popitem()
+            try:
+                if tenant and await self._deps.store.tokens(tenant):
+                    await self._record(tenant, path, n)
+            except Unavailable:
+                for key, times in {(tenant, path): n, **counts}.items():
+                    self._counts[key] = self._counts.get(key, 0) + times
+                raise
 
     async def _run(self) -> None:
         while True:
@@ -136,10 +145,28 @@ class Refusals:
             with suppress(Unavailable):
                 await self.flush()
 
-    async def _tell(self, tenant: str, path: str, count: int) -> None:
+    async def _record(self, tenant: str, path: str, count: int) -> None:
+        """One event and one notice. Whoever else wrote to the tenant's stream meanwhile has said at which version."""
+        outcome: object = None
+        for _ in range(MOST_TRIES):
+            commit = await self._commit(tenant, path, count)
+            [outcome] = await self._deps.store.append(
+                [commit], epoch=self._deps.door.epoch, now=self._deps.clock.database_now()
+            )
+            if isinstance(outcome, Appended):
+                self._versions[tenant] = commit.expected + 1
+                self._deps.door.on_outbox()
+                return
+            if not isinstance(outcome, Stale):
+                break
+            self._versions[tenant] = outcome.actual
+        raise Unavailable(f"refused webhooks are not recorded yet ({type(outcome).__name__}); they are counted on")
+
+    async def _commit(self, tenant: str, path: str, count: int) -> Commit:
         deps = self._deps
         now = deps.clock.now()
-        ident = str(uuid5(_NOTICES, f"{tenant}{path}{now.isoformat()}"))
+        stream, expected = tenant_stream(tenant), self._versions.get(tenant, 0)
+        ident = str(uuid5(stream, str(expected + 1)))
         notice = SignatureRefusedV1(endpoint=path, count=count)
         envelope = Envelope(
             id=ident,
@@ -150,15 +177,21 @@ class Refusals:
             data=notice.model_dump(mode="json"),
         )
         keys = await deps.vault.keys_for(tenant)
+        event = SignatureRefused(at=now, endpoint=path, count=count)
         message = OutboxMessage(
             message_id=ident,
             exchange=EVENTS_EXCHANGE,
             routing_key=envelope.type,
             body=seal_blob(keys, "outbox", ident, envelope.to_json()),
         )
-        commit = Commit(tenant=tenant, stream=None, outbox=(message,))
-        await deps.store.append([commit], epoch=deps.door.epoch, now=deps.clock.database_now())
-        deps.door.on_outbox()
+        return Commit(
+            tenant=tenant,
+            stream=stream,
+            kind="tenant",
+            expected=expected,
+            events=(deps.door.mapper.encode(keys, stream, expected + 1, event),),
+            outbox=(message,),
+        )
 
 
 REFUSALS: Final = web.AppKey("refusals", Refusals)

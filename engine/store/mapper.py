@@ -25,6 +25,7 @@ import orjson
 from contracts.codec import RUN_EVENTS, VERSION_KEY, Codec
 from contracts.pointers import Segments, expand_marks, resolve, segments
 from contracts.run_events import RunEvent
+from contracts.tenant_events import LOG_EVENTS
 from engine.guards.redaction import ERASED_VALUE, Redactor, may_name_secret, names_a_secret
 from engine.store import InputRow, Notification, Recorded, Stored
 from engine.store.data_keys import (
@@ -48,12 +49,13 @@ _UNMARKED = Redactor()
 
 
 class Mapper:
-    """Turns events into what the log stores, and back. One per codec is enough for a process; run events by default.
+    """Turns events into what the log stores, and back; every event of a log, unless told otherwise. One per codec is
+    enough for a process.
     """
 
     __slots__ = ("_codec", "_decode_body", "_encode")
 
-    def __init__(self, codec: Codec = RUN_EVENTS) -> None:
+    def __init__(self, codec: Codec = LOG_EVENTS) -> None:
         self._codec = codec
         self._encode = codec.encode
         self._decode_body = codec.decode_body

@@ -49,6 +49,7 @@ class Site:
     projector: Projector
     transport: Transport
     epoch: int
+    deps: Deps
     tokens: dict[tuple[str | None, str], str] = field(default_factory=dict)
     runs: dict[str, list[UUID]] = field(default_factory=dict)
     letters: dict[str, UUID] = field(default_factory=dict)
@@ -114,7 +115,7 @@ async def site(store_url: str, tmp_path: Path) -> AsyncIterator[Site]:
     )
     projector = Projector(store, vault, Mapper(), VIEWS, clock, metrics)
     async with TestClient(TestServer(create_app(deps))) as client:
-        yield Site(client, store, vault, door, metrics, projector, transport, epoch)
+        yield Site(client, store, vault, door, metrics, projector, transport, epoch, deps)
     await transport.stop()
     await store.stop()
 

@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
-from consumers.web.hooks import REFUSALS
+from consumers.web.hooks import REFUSALS, Refusals
 from engine.clock import SystemClock
 from engine.guards.signatures import HUB_HEADER, sign_plain, sign_standard
+from projections.reader import Reader
 from tests.web.conftest import SIGNUP_SECRET, Site
 
 BODY = orjson.dumps({"email": "ada@example.org", "name": "Ada"})
@@ -76,6 +77,9 @@ async def test_every_failure_of_proof_is_one_identical_401_and_leaves_nothing_bu
     refusals = town.client.app[REFUSALS]
     refusals.count("no-such-tenant", "/signup")
     await refusals.flush()
+    refusals.count("acme", "/signup")
+    refusals.count("acme", "/signup")
+    await refusals.flush()
     notices = await town.store.claim_outbox(town.epoch, limit=10)
     from engine.store.mapper import open_blob
 
@@ -88,7 +92,29 @@ async def test_every_failure_of_proof_is_one_identical_401_and_leaves_nothing_bu
     assert sorted(told, key=repr) == [
         ("acme", {"endpoint": "/nothing", "count": 1}),
         ("acme", {"endpoint": "/signup", "count": 11}),
+        ("acme", {"endpoint": "/signup", "count": 2}),
     ]
+
+
+async def test_refused_webhooks_are_in_the_audit_of_their_tenant_and_in_its_chain(town: Site) -> None:
+    assert town.client.app is not None
+    await _post(town, {})
+    await town.client.app[REFUSALS].flush()
+    other = Refusals(town.deps)  # another process, which knows nothing of that stream yet
+    other.count("acme", "/signup")
+    other.count("acme", "/signup")
+    await other.flush()
+    await town.projector.catch_up()
+    async with await town.get("/v1/audit", topic="signature.refused") as response:
+        entries = (await response.json())["items"]
+    assert [(one["kind"], one["version"], one["actor"], one["details"]) for one in entries] == [
+        ("tenant", 2, "engine", {"endpoint": "/signup", "count": 2}),
+        ("tenant", 1, "engine", {"endpoint": "/signup", "count": 1}),
+    ]
+    async with await town.get("/v1/audit", tenant="globex", topic="signature.refused") as response:
+        assert (await response.json())["items"] == []
+    verdict = await Reader(town.store, town.vault).verify_audit("acme", against_log=True)
+    assert verdict.broken is None
 
 
 async def test_a_proven_body_that_is_no_object_is_refused_by_name(town: Site) -> None:

@@ -1,0 +1,37 @@
+"""Events of a tenant's own stream: what happened to a tenant outside any run. Facts like those of a run, recorded for
+the audit; no state is folded from them.
+
+`LOG_EVENTS` is the closed table of everything a log may hold, for whoever reads all of its streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+from uuid import UUID, uuid5
+
+from contracts.codec import Codec
+from contracts.run_events import RunEvent, all_run_events
+
+_STREAMS: Final = UUID("7d0d7f0b-5f2b-4a57-9a43-4f0c2c1f6a55")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureRefused(RunEvent):
+    """Somebody knocked at a webhook endpoint with a wrong signature or token, `count` times since the last such event
+    of this endpoint, at most a minute before. Nothing else is recorded of the requests.
+    """
+
+    TOPIC: ClassVar[str] = "signature.refused"
+
+    endpoint: str
+    count: int
+
+
+TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (SignatureRefused,)
+LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
+
+
+def tenant_stream(tenant: str) -> UUID:
+    """The one stream of this tenant."""
+    return uuid5(_STREAMS, tenant)
