@@ -90,6 +90,7 @@ class Door:
         kind: str,
         initiator: str,
         correlation_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Begun:
         """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another
         content (`Conflict`).
@@ -111,6 +112,7 @@ class Door:
             initiator=initiator,
             at=now,
             correlation_id=correlation_id,
+            traceparent=traceparent,
             run_id=run_id,
         )
         body = envelope.to_json()

@@ -79,6 +79,7 @@ def start_envelope(
     at: datetime,
     run_id: UUID,
     correlation_id: str | None = None,
+    traceparent: str | None = None,
 ) -> Envelope:
     """A start by hand or webhook, in the form in which it is journaled. Its id is its key, so the journal dedups it
     too.
@@ -98,6 +99,7 @@ def start_envelope(
             "run_id": str(run_id),
         },
         correlationid=correlation_id or key,
+        traceparent=traceparent,
     )
 
 

@@ -4,6 +4,8 @@ door and answers 202: it is recorded, and the run's owner acts on it.
 
 from __future__ import annotations
 
+import re
+
 import uuid_utils
 
 from consumers.web import asked
@@ -17,6 +19,7 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 TENANT_ONBOARDING = "tenant-onboarding"
 DIRECT_COMMAND = "direct-command"
 _ALL_TENANTS = "tenancy."
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def publish_event(call: Call) -> Answer:
@@ -35,6 +38,9 @@ async def publish_event(call: Call) -> Answer:
         "source": given.source or f"/modules/{given.type.partition('.')[0]}",
         "time": given.time or format_time(call.deps.clock.now()),
     }
+    trace = given.traceparent or traceparent(call)
+    if trace is not None:
+        document["traceparent"] = trace
     envelope: Envelope = from_document(document)
     await call.deps.door.publish(envelope)
     return Answer(
@@ -52,9 +58,7 @@ async def publish_event(call: Call) -> Answer:
 
 async def start_run(call: Call) -> Answer:
     given: asked.StartRun = call.body
-    return await begin(
-        call, call.named_tenant, call.path("workflow"), given.input, correlation_id=given.correlation_id
-    )
+    return await begin(call, call.named_tenant, call.path("workflow"), given.input, correlation_id=given.correlation_id)
 
 
 async def order_command(call: Call) -> Answer:
@@ -121,6 +125,7 @@ async def begin(
         kind=kind,
         initiator=initiator or call.principal.name,
         correlation_id=correlation_id,
+        traceparent=traceparent(call),
     )
     return Answer(
         status=200 if begun.duplicate else 202,
@@ -192,6 +197,14 @@ async def decide_approval(call: Call) -> Answer:
 
 async def _accepted(call: Call) -> Answer:
     return Answer(status=202, content={"run_id": str(call.run_id), "as_of": await call.deps.reader.head()})
+
+
+def traceparent(call: Call) -> str | None:
+    """The trace that the request is part of: whatever the run sends goes on in it. A header that is none is ignored, as
+    the W3C's recommendation says.
+    """
+    given = call.request.headers.get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else None
 
 
 def idempotency_key(call: Call) -> str | None:

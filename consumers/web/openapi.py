@@ -116,6 +116,15 @@ def _operation(route: Route, schemas: Document) -> Document:
                 "schema": {"type": "string", "maxLength": 180},
             }
         )
+        parameters.append(
+            {
+                "name": "traceparent",
+                "in": "header",
+                "required": False,
+                "description": "The trace (W3C) that whatever follows belongs to",
+                "schema": {"type": "string"},
+            }
+        )
     found: Document = {
         "operationId": route.name,
         "summary": route.summary,

@@ -211,6 +211,24 @@ async def test_one_trace_and_one_story_lead_from_the_event_to_the_last_mail(stac
         assert ordered.keys() == {command.id for command in house.ear.commands(tenant="acme")}
         assert list(ordered.values())[-1] == "notifications.send_notification"
 
+        # A request names its trace in the header that every tracer writes, whichever way it starts a run.
+        form = {"signup_id": "s-2", "email": "ann@customer.example", "name": "Ann"}
+        owner = {"owner_email": "owner@initech.example", "owner_name": "Bill"}
+        requests = {
+            "globex": ("/signup", form, {"X-Tenant": "globex"}),
+            "initech": ("/v1/tenants", {"tenant": "initech", "name": "Initech", **owner}, {}),
+        }
+        for tenant, (path, asked_for, headers) in requests.items():
+            headers |= {"Authorization": f"Bearer {house.token}", "traceparent": began["traceparent"]}
+            async with house.session.post(house.url + path, json=asked_for, headers=headers) as answer:
+                begun = await answer.json()
+                assert answer.status == 202, begun
+            await house.until_run(
+                begun["run_id"], lambda found: found["business_state"] in ("AwaitingConfirmation", "Active")
+            )
+            said = [*house.ear.events(tenant=tenant), *house.ear.commands(tenant=tenant)]
+            assert {str(one.traceparent).split("-")[1] for one in said} == {trace}
+
 
 @pytest.mark.acceptance("H16")
 @pytest.mark.parametrize("first", ["confirmation", "payment"])
