@@ -1,4 +1,4 @@
-"""RabbitMQ passes the common suite. Its own traps are in test_bus_traps.py."""
+"""RabbitMQ passes the common suite. Its own traps, and how it heals, are in `tests.conformance.rabbit`."""
 
 from __future__ import annotations
 

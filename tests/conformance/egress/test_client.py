@@ -7,9 +7,8 @@ import gzip
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from email.message import EmailMessage
-from uuid import UUID
 
 import aiosmtplib
 import orjson
@@ -18,13 +17,9 @@ from aiohttp import web
 from aiosmtpd import smtp
 from aiosmtpd.smtp import Envelope, Session
 
-from contracts.calls import ActionCall, ActionFailed, ActionSpec
-from engine.actions.http import http_request
 from engine.guards.egress import Egress, EgressFailed, EgressRefused, EgressTimeout, Limits, SafeUrl
 from engine.metrics import Metrics
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Serve = Callable[[Handler], Awaitable[int]]
+from tests.conformance.egress.serving import Serve, echo, opened
 
 
 class Answers:
@@ -37,40 +32,6 @@ class Answers:
     async def resolve(self, host: str, port: int) -> list[str]:
         self.asked.append((host, port))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    runners: list[web.AppRunner] = []
-
-    async def start(handler: Handler) -> int:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", handler)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        runners.append(runner)
-        return int(runner.addresses[0][1])
-
-    yield start
-    for runner in runners:
-        await runner.cleanup()
-
-
-async def echo(request: web.Request) -> web.Response:
-    return web.json_response(
-        {
-            "method": request.method,
-            "path": request.raw_path,
-            "headers": dict(request.headers),
-            "body": (await request.read()).decode(),
-        }
-    )
-
-
-def opened(port: int, **more: object) -> Egress:
-    return Egress(sandbox=[f"127.0.0.1:{port}"], **more)  # type: ignore[arg-type]
 
 
 # -------------------------------------------------------------------------------------------- refused before it speaks
@@ -386,119 +347,6 @@ async def test_mail_goes_over_a_dialled_and_checked_socket() -> None:
 async def test_a_mail_server_inside_is_refused_like_any_url(host: str) -> None:
     with pytest.raises(EgressRefused):
         await Egress().dial(host, 25)
-
-
-# -------------------------------------------------------------------------------------------------------- http.request
-
-
-def attempt(spec: ActionSpec, **given: object) -> Awaitable[dict[str, object]]:
-    call = ActionCall(
-        tenant="acme", run_id=UUID(int=1), key="run/step/1", action="http.request", input=given, attempt=2
-    )
-    assert spec.perform is not None
-    return spec.perform(call)
-
-
-async def test_the_action_sends_the_steps_key_and_answers_what_came_back(serve: Serve) -> None:
-    port = await serve(echo)
-    spec = http_request(opened(port))
-    output = await attempt(
-        spec, url=f"http://127.0.0.1:{port}/hook", json={"a": 1}, headers={"idempotency-key": "mine"}
-    )
-    seen = output["json"]
-    assert output["status"] == 200
-    assert isinstance(seen, dict)
-    assert (seen["method"], seen["path"], seen["body"]) == ("POST", "/hook", '{"a":1}')
-    assert seen["headers"]["Idempotency-Key"] == "run/step/1"
-    assert seen["headers"]["Content-Type"] == "application/json"
-
-
-@pytest.mark.parametrize(
-    ("status", "method", "retryable", "ambiguous"),
-    [
-        (301, "POST", False, False),
-        (400, "POST", False, False),
-        (404, "GET", False, False),
-        (409, "POST", False, False),
-        (408, "POST", True, False),
-        (425, "POST", True, False),
-        (429, "POST", True, False),
-        (503, "POST", True, False),
-        (500, "POST", True, True),
-        (502, "PUT", True, True),
-        (504, "DELETE", True, True),
-        (500, "GET", True, False),
-    ],
-)
-async def test_a_status_says_whether_to_try_again_and_whether_it_happened(
-    serve: Serve, status: int, method: str, retryable: bool, ambiguous: bool
-) -> None:
-    async def answer(request: web.Request) -> web.Response:
-        return web.Response(status=status, text="canary")
-
-    port = await serve(answer)
-    with pytest.raises(ActionFailed) as failed:
-        await attempt(http_request(opened(port)), url=f"http://127.0.0.1:{port}/s3cret", method=method)
-    error = failed.value
-    assert (error.code, error.retryable, error.ambiguous) == (f"http_{status}", retryable, ambiguous)
-    assert "canary" not in error.message
-    assert "s3cret" not in error.message
-
-
-async def test_an_expected_status_is_a_success(serve: Serve) -> None:
-    async def answer(request: web.Request) -> web.Response:
-        return web.Response(status=404, text="gone")
-
-    port = await serve(answer)
-    output = await attempt(http_request(opened(port)), url=f"http://127.0.0.1:{port}/", expect=[200, 404])
-    assert (output["status"], output["text"]) == (404, "gone")
-
-
-@pytest.mark.parametrize(("method", "ambiguous"), [("POST", True), ("GET", False)])
-async def test_a_timeout_is_ambiguous_only_where_something_may_have_changed(
-    serve: Serve, method: str, ambiguous: bool
-) -> None:
-    never = asyncio.Event()
-
-    async def silent(request: web.Request) -> web.Response:
-        await never.wait()
-        return web.Response()
-
-    port = await serve(silent)
-    with pytest.raises(ActionFailed) as failed:
-        await attempt(http_request(opened(port)), url=f"http://127.0.0.1:{port}/", method=method, timeout_seconds=0.2)
-    never.set()
-    assert (failed.value.code, failed.value.retryable, failed.value.ambiguous) == ("egress_timeout", True, ambiguous)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {},
-        {"url": 5},
-        {"url": "http://127.0.0.1/"},
-        {"url": "file:///etc/passwd"},
-        {"url": "http://93.184.216.34/", "method": "TRACE"},
-        {"url": "http://93.184.216.34/", "unknown": 1},
-        {"url": "http://93.184.216.34/", "json": {"n": 2**70}},
-        {"url": "http://93.184.216.34/", "headers": {"X": "a\r\nb"}},
-    ],
-)
-async def test_a_wrong_input_fails_the_step_for_good(given: dict[str, object]) -> None:
-    with pytest.raises(ActionFailed) as failed:
-        await attempt(http_request(Egress()), **given)
-    assert not failed.value.retryable
-    assert not failed.value.ambiguous
-
-
-async def test_an_answer_too_large_for_the_log_fails_and_is_ambiguous(serve: Serve) -> None:
-    async def large(request: web.Request) -> web.Response:
-        return web.Response(body=bytes(70_000))
-
-    port = await serve(large)
-    with pytest.raises(ActionFailed) as failed:
-        await attempt(http_request(opened(port)), url=f"http://127.0.0.1:{port}/")
-    assert (failed.value.code, failed.value.retryable, failed.value.ambiguous) == ("response_too_large", False, True)
 
 
 def _certificate(folder: object, name: str) -> str:
