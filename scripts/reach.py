@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import orjson
 
-from contracts.problems import Problem, Unauthenticated, Unavailable
+from contracts.problems import PayloadInvalid, Problem, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -89,7 +89,10 @@ class Api:
             sent["Authorization"] = f"Bearer {self._token}"
         data = None
         if body is not None:
-            data = orjson.dumps(body)
+            try:
+                data = orjson.dumps(body)
+            except TypeError as error:
+                raise PayloadInvalid(f"the data cannot be sent as JSON ({error}); flatten it", field="data") from None
             sent["Content-Type"] = "application/json"
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         try:

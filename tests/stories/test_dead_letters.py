@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from contracts.envelope import Envelope
@@ -193,9 +194,17 @@ async def test_the_api_refuses_the_same_things_and_names_the_field(stack: Stack)
         assert (await house.refused("/v1/events", wrong_tenant, tenant="acme"))["field"] == "tenantid"
         large = {"type": "crm.SignupRequestedV1", "data": {**data, "name": "x" * 300_000}}
         assert (await house.refused("/v1/events", large, tenant="acme"))["status"] == 413
-        code, _, complaint = await house.cli_raw("publish", "crm.SignupRequestedV1", "--tenant", "acme", "--data", "{]")
-        assert code == 2
-        assert "data" in complaint
+        deep = '{"x":' * 300 + "1" + "}" * 300
+        whole = b'{"type": "crm.SignupRequestedV1", "data": %b}' % deep.encode()
+        headers = {"Authorization": f"Bearer {house.token}", "X-Tenant": "acme", "Content-Type": "application/json"}
+        async with house.session.post(f"{house.url}/v1/events", data=whole, headers=headers) as answer:
+            problem = await answer.json()
+            assert (answer.status, problem["code"]) == (400, "envelope_invalid")
+            assert "nested" in problem["detail"]
+        for text in ("{]", deep):
+            words = ("publish", "crm.SignupRequestedV1", "--tenant", "acme", "--data", text)
+            code, _, complaint = await house.cli_raw(*words)
+            assert (code, orjson.loads(complaint)["field"]) == (2, "data"), complaint
         # Nothing of it reached the bus: what is published after it is the first thing heard.
         await house.api.post("/v1/events", {"type": "crm.SignupRequestedV1", "data": data}, tenant="acme")
         await house.until_heard("crm.SignupRequestedV1")

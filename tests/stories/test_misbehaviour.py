@@ -183,6 +183,44 @@ async def test_a_saga_that_raises_or_hangs_is_parked_the_engine_goes_on_and_a_me
         assert len(house.ear.commands("identity.CreateUserV1", tenant="acme")) == 1
 
 
+async def _asks_too_much(run: Run, data: dict[str, Any]) -> None:
+    await run.step("user", "identity.create_user", email=data["email"], name="E" * 400_000)
+
+
+async def _asks_in_no_json(run: Run, data: dict[str, Any]) -> None:
+    await run.step("user", "identity.create_user", email=data["email"], name=object())
+
+
+async def _asks_nobody(run: Run, data: dict[str, Any]) -> None:
+    await run.step("user", "identity.no_such_thing", email=data["email"])
+
+
+async def _answers_too_much(run: Run, data: dict[str, Any]) -> str:
+    return "E" * 400_000
+
+
+SAID_OF = {
+    _asks_too_much: "pass at most",
+    _asks_in_no_json: "must be JSON",
+    _asks_nobody: "'identity.no_such_thing'",
+    _answers_too_much: "return at most",
+}
+
+
+async def test_what_a_saga_hands_over_that_cannot_be_used_parks_its_run_with_a_clear_word(stack: Stack) -> None:
+    sagas = {function.__name__.replace("_", "-").strip("-"): function for function in SAID_OF}
+    made = [_version(function, name) for name, function in sagas.items()]
+    async with House(stack, sagas=(*SHIPPED, *made)) as house:
+        runs = {name: await house.start(name, "acme", {"email": "eve@customer.example"}) for name in sagas}
+        for name, run in runs.items():
+            parked = await house.until_status(run, "parked")
+            assert parked["parked"].startswith("saga_raised")
+            assert SAID_OF[sagas[name]] in parked["parked"]
+        assert house.ear.commands(tenant="acme") == []
+        other = await house.sign_up("globex")
+        await house.until_state(other, "AwaitingConfirmation")
+
+
 async def test_a_saga_that_changed_under_a_running_run_parks_it_with_a_readable_difference(stack: Stack) -> None:
     async with House(stack, sagas=(*SHIPPED, _version(_waiting, "frail"))) as house:
         run = await house.start("frail", "acme", {"email": "eve@customer.example"})
