@@ -1,5 +1,6 @@
 """What a simulated action answers, and the ledger of what it did: scripts, their outcomes in virtual time, effects by
-idempotency key. Used by `engine.simulate`; test authors import the script words from there.
+idempotency key. It knows nothing of what follows from an outcome: that is `engine.simulate`, from which test authors
+import the script words too.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import isawaitable
+from types import FunctionType
 from typing import Any, Final
 
 import orjson
 
-from contracts.calls import ActionCall, ActionFailed
+from contracts.calls import ActionCall, ActionFailed, ActionSpec
+from engine.plan import Plan
+from engine.plan.code import function_action
 from engine.run.inputs import FateLearned, Input, StepDone, StepLost
 from engine.run.react import Perform, Send
+from engine.run.state import RunState, Step
 
 
 class SimulationMistake(Exception):
@@ -99,6 +104,80 @@ class Outcome:
     seconds: float
     happened: str
     given: Callable[[datetime], Input] | None
+
+
+class ScriptedActions:
+    """The actions of one simulation. A step's own script goes before its action's."""
+
+    def __init__(
+        self, plan: Plan, actions: Mapping[Any, Any], steps: Mapping[str, Any], fates: Mapping[str, Any]
+    ) -> None:
+        self._plan = plan
+        self._steps = dict(steps)
+        self._fates = fates
+        self._scripts: dict[str, Any] = {}
+        for action, script in actions.items():
+            self.script(action, script)
+        self.ledger: dict[str, Effect] = {}
+        self.calls: list[ActionCall] = []
+
+    def script(self, action: Any, script: Any) -> None:
+        """What `action` (its name, or a function) answers from now on."""
+        self._scripts[function_action(action).name if isinstance(action, FunctionType) else action] = script
+
+    def attempt(self, state: RunState, attempt: Perform | Send) -> Outcome:
+        """Makes the attempt and books what it did."""
+        step = state.step(attempt.step, attempt.visit)
+        assert step is not None
+        spec = self._plan.action((step.undo or "") if attempt.undo else step.action)
+        name = spec.name if spec is not None else step.undo if attempt.undo else step.action
+        call = ActionCall(
+            tenant=state.tenant,
+            run_id=state.run_id,
+            key=step.key + ("/undo" if attempt.undo else ""),
+            action=name or "",
+            input=step.input,
+            attempt=attempt.attempt,
+            deadline=step.undo_deadline if attempt.undo else step.deadline,
+            receipt=step.output if attempt.undo and step.status == "succeeded" else None,
+            undo=attempt.undo,
+            correlation_id=state.correlation_id,
+        )
+        self.calls.append(call)
+        effect = self.ledger.setdefault(
+            step.key,
+            Effect(step.key, step.name, step.action, step.undo, spec.coverage if spec else "compensatable"),
+        )
+        if attempt.undo:
+            effect.undo_attempts += 1
+        else:
+            effect.attempts += 1
+        limit = (spec.timeout_seconds if spec else 30.0) if attempt.undo else step.timeout_seconds
+        outcome = play(self._chosen(step, call, spec), call, attempt, limit)
+        effect.book(attempt.undo, outcome.happened)
+        return outcome
+
+    def find(self, state: RunState, attempt: Perform, at: datetime) -> FateLearned:
+        """The answer to whoever asks what became of an attempt."""
+        step = state.step(attempt.step, attempt.visit)
+        assert step is not None
+        closing = state.cause is not None
+        given = found(attempt, self._fates.get(step.action), closing=closing, at=at)
+        self.ledger[step.key].learn(given.happened, closing=closing)
+        return given
+
+    def _chosen(self, step: Step, call: ActionCall, spec: ActionSpec | None) -> Any:
+        if not call.undo and step.name in self._steps:
+            return self._steps[step.name]
+        if call.action in self._scripts:
+            return self._scripts[call.action]
+        if spec is not None and spec.perform is not None:
+            return spec.perform
+        if call.undo:
+            return None
+        raise SimulationMistake(
+            f"step {step.name!r} calls {call.action}, which has no script; give actions={{{call.action!r}: ...}}"
+        )
 
 
 def play(script: Any, call: ActionCall, attempt: Perform | Send, limit_seconds: float) -> Outcome:

@@ -18,25 +18,24 @@ turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from types import FunctionType
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from contracts.calls import ActionCall, ActionSpec
 from contracts.run_events import RunEvent
 from engine.explain import Explanation, explain_run
-from engine.plan.code import Saga, function_action
+from engine.plan.code import Saga
 from engine.plan.replay import CodePlan
 from engine.run import inputs as given_
 from engine.run import react as fx
 from engine.run.decide import decide
 from engine.run.evolve import fold
 from engine.run.inputs import Input
-from engine.run.state import RunState, Step
-from engine.scripted import NEVER, Effect, SimulationMistake, fails, found, in_turn, later, play
+from engine.run.state import RunState
+from engine.scripted import NEVER, Effect, ScriptedActions, SimulationMistake, fails, in_turn, later
 
 __all__ = [
     "NEVER",
@@ -104,17 +103,6 @@ class _AnyAction(Mapping[str, ActionSpec]):
         return len(self._made)
 
 
-@dataclass(slots=True)
-class _Books:
-    """What a simulation writes down beside the run's own log."""
-
-    ledger: dict[str, Effect] = field(default_factory=dict)
-    facts: list[Fact] = field(default_factory=list)
-    notices: list[fx.Notify] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    calls: list[ActionCall] = field(default_factory=list)
-
-
 class Simulation:
     """One run. It begins at once and stands wherever it waits for time, a fact, or a person; every verb takes it as
     far as it goes without time passing.
@@ -148,18 +136,17 @@ class Simulation:
         self.now = start
         self.events: list[RunEvent] = []
         self._state = RunState(RUN_ID, tenant)
-        self._steps = dict(steps or {})
-        self._scripts = {
-            function_action(name).name if isinstance(name, FunctionType) else name: script
-            for name, script in (actions or {}).items()
-        }
-        self._books = _Books()
+        self._actions = ScriptedActions(self.plan, actions or {}, steps or {}, fates or {})
+        self.notices: list[fx.Notify] = []
+        """What the engine would publish about the run."""
+        self.ignored: list[str] = []
+        """Why inputs changed nothing: late answers, timers of what is over."""
+        self._facts: list[Fact] = []
         self._due: dict[str, _Due] = {}
         self._subscribed: dict[tuple[str, int], fx.Subscribe] = {}
         self._queue: list[Input] = []
         self._order = count()
         self._cancel_during = cancel_during
-        self._fates = fates or {}
         begin = given_.Begin(
             at=start,
             run_id=RUN_ID,
@@ -199,7 +186,7 @@ class Simulation:
     @property
     def ledger(self) -> dict[str, Effect]:
         """Effects by idempotency key."""
-        return self._books.ledger
+        return self._actions.ledger
 
     @property
     def ledger_neutral(self) -> bool:
@@ -209,17 +196,7 @@ class Simulation:
     @property
     def calls(self) -> list[ActionCall]:
         """Every attempt made, of steps and of undos."""
-        return self._books.calls
-
-    @property
-    def notices(self) -> list[fx.Notify]:
-        """What the engine would publish about the run."""
-        return self._books.notices
-
-    @property
-    def ignored(self) -> list[str]:
-        """Why inputs changed nothing: late answers, timers of what is over."""
-        return self._books.ignored
+        return self._actions.calls
 
     def count(self, kind: type[RunEvent]) -> int:
         """How many events of this class the run has."""
@@ -272,9 +249,9 @@ class Simulation:
 
     def fact(self, event: str, *, key: tuple[str, str], data: Any = None, id: str | None = None) -> None:
         """A module says something; an open wait takes it, a later one may find it."""
-        number = len(self._books.facts) + 1
+        number = len(self._facts) + 1
         fact = Fact(self.now, event, (key[0], str(key[1])), {} if data is None else data, id or f"fact-{number}")
-        self._books.facts.append(fact)
+        self._facts.append(fact)
         for subscription in list(self._subscribed.values()):
             self._match(subscription, fact)
         self._work()
@@ -302,7 +279,7 @@ class Simulation:
 
     def script(self, action: Any, script: Any) -> None:
         """Changes what an action answers from now on: the module has been repaired, or broken."""
-        self._scripts[function_action(action).name if isinstance(action, FunctionType) else action] = script
+        self._actions.script(action, script)
 
     def restart(self) -> None:
         """As if the process had died here: the state is folded from the log, the coroutine replayed, and open local
@@ -349,7 +326,7 @@ class Simulation:
         match effect:
             case fx.Perform(ask=True):
                 if self._state.ended is None:
-                    self._find(effect)
+                    self._queue.append(self._actions.find(self._state, effect, self.now))
             case fx.Perform() | fx.Send():
                 if self._state.ended is None:
                     self._attempt(effect)
@@ -359,7 +336,7 @@ class Simulation:
                 self._due.pop(key, None)
             case fx.Subscribe():
                 self._subscribed[effect.name, effect.visit] = effect
-                for fact in self._books.facts:
+                for fact in self._facts:
                     self._match(effect, fact)
             case fx.Unsubscribe(name, visit):
                 self._subscribed.pop((name, visit), None)
@@ -374,64 +351,13 @@ class Simulation:
                 given_.FactMatched(at=self.now, name=wait.name, visit=wait.visit, event_id=fact.id, data=fact.data)
             )
 
-    # ----------------------------------------------------------------------------------------------- making attempts
-
     def _attempt(self, attempt: fx.Perform | fx.Send) -> None:
-        step = self._state.step(attempt.step, attempt.visit)
-        assert step is not None
-        spec = self.plan.action((step.undo or "") if attempt.undo else step.action)
-        name = spec.name if spec is not None else step.undo if attempt.undo else step.action
-        call = ActionCall(
-            tenant=self._state.tenant,
-            run_id=RUN_ID,
-            key=step.key + ("/undo" if attempt.undo else ""),
-            action=name or "",
-            input=step.input,
-            attempt=attempt.attempt,
-            deadline=step.undo_deadline if attempt.undo else step.deadline,
-            receipt=step.output if attempt.undo and step.status == "succeeded" else None,
-            undo=attempt.undo,
-            correlation_id=self._state.correlation_id,
-        )
-        self.calls.append(call)
-        effect = self.ledger.setdefault(
-            step.key,
-            Effect(step.key, step.name, step.action, step.undo, spec.coverage if spec else "compensatable"),
-        )
-        if attempt.undo:
-            effect.undo_attempts += 1
-        else:
-            effect.attempts += 1
-        if step.name == self._cancel_during and not attempt.undo:
+        if attempt.step == self._cancel_during and not attempt.undo:
             self._cancel_during = None
-            self._queue.append(given_.CancelAsked(at=self.now, by="operator", reason=f"during {step.name}"))
-        limit = (spec.timeout_seconds if spec else 30.0) if attempt.undo else step.timeout_seconds
-        outcome = play(self._script(step, call, spec), call, attempt, limit)
-        effect.book(attempt.undo, outcome.happened)
+            self._queue.append(given_.CancelAsked(at=self.now, by="operator", reason=f"during {attempt.step}"))
+        outcome = self._actions.attempt(self._state, attempt)
         if outcome.given is not None:
             self._answer(outcome.seconds, outcome.given)
-
-    def _find(self, attempt: fx.Perform) -> None:
-        """The answer to whoever asks what became of an attempt."""
-        step = self._state.step(attempt.step, attempt.visit)
-        assert step is not None
-        closing = self._state.cause is not None
-        given = found(attempt, self._fates.get(step.action), closing=closing, at=self.now)
-        self.ledger[step.key].learn(given.happened, closing=closing)
-        self._queue.append(given)
-
-    def _script(self, step: Step, call: ActionCall, spec: ActionSpec | None) -> Any:
-        if not call.undo and step.name in self._steps:
-            return self._steps[step.name]
-        if call.action in self._scripts:
-            return self._scripts[call.action]
-        if spec is not None and spec.perform is not None:
-            return spec.perform
-        if call.undo:
-            return None
-        raise SimulationMistake(
-            f"step {step.name!r} calls {call.action}, which has no script; give actions={{{call.action!r}: ...}}"
-        )
 
     def _answer(self, seconds: float, given: Callable[[datetime], Input]) -> None:
         if seconds <= 0:
