@@ -2,10 +2,9 @@
 appends what it answers.
 
 A run goes forward by asking its plan what comes next. A step that fails is tried again while its policy allows; then
-the run is unwound, goes on, or is
-parked for an operator. Unwinding (`engine.run.unwind`) undoes ambiguous steps first, then completed ones, newest
-first, one at a time. A finished run
-takes nothing: whatever comes late is ignored, with a reason.
+the run is unwound, goes on, or is parked for an operator. Unwinding (`engine.run.unwind`) undoes ambiguous steps first,
+then completed ones, newest first, one at a time. A finished run takes nothing: whatever comes late is ignored, with a
+reason.
 """
 
 from __future__ import annotations
