@@ -2,9 +2,8 @@
 polling.
 
 A row is a start (a workflow to begin from an arrival), a fact (a wait matched), a reply (an outcome of a command) or a
-note (what an operator or another
-process wants of a run). It is settled by the commit that answers it, so a crash in between only means that it is taken
-again.
+note (what an operator or another process wants of a run). It is settled by the commit that answers it, so a crash in
+between only means that it is taken again.
 """
 
 from __future__ import annotations

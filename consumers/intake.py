@@ -1,10 +1,9 @@
 """From the bus to the engine: takes deliveries, checks them, and acknowledges each only after the commit that makes it
 safe.
 
-An event ends as the start of one run in the same commit (the common case), as an arrival with one input row per
-target, as an arrival that waits for
-whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with its whole envelope. A
-delivery is never held while a step runs.
+An event ends as the start of one run in the same commit (the common case), as an arrival with one input row per target,
+as an arrival that waits for whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with
+its whole envelope. A delivery is never held while a step runs.
 """
 
 from __future__ import annotations

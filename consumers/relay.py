@@ -1,8 +1,8 @@
 """From the outbox to the bus: claims messages, sends them in one window of confirms, deletes what the broker has taken.
 
 A message that could not be confirmed stays and goes again, under the same event id: the far side dedups. One that no
-queue is bound for is tried again with
-a growing delay, so that a module installed later still hears it, and shows up in the outbox's age.
+queue is bound for is tried again with a growing delay, so that a module installed later still hears it, and shows up in
+the outbox's age.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Carries out local attempts of the runs this process owns, and hands their outcome back through the one door.
 
 The intent is in the log before this is called. Plain functions run at once; async ones as tasks with the attempt's own
-time limit, in pools per action so
-that two hundred slow calls of one kind do not stop the others.
+time limit, in pools per action so that two hundred slow calls of one kind do not stop the others.
 """
 
 from __future__ import annotations

@@ -221,8 +221,7 @@ def discover() -> tuple[Module, ...]:
 
 
 def _identity(payload: dict[str, Any], place: Segments) -> str | None:
-    """A text or whole number as text. An empty text identifies nothing: as a key it would match every other empty one.
-    """
+    """A text or whole number as text. Not an empty text: as a key it would match every other empty one."""
     value = payload.get(place[0]) if len(place) == 1 else resolve(payload, place)
     if type(value) is str:
         return value or None

@@ -26,8 +26,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Shape(Generic[ModelT]):
-    """One model made ready to read payloads. `patterns` are the places of its personal values (`contracts.pointers`).
-    """
+    """One model made ready to read payloads; `patterns` say where its personal values are (`contracts.pointers`)."""
 
     __slots__ = ("_compiled", "_names", "_read", "model", "patterns", "type")
 

@@ -1,6 +1,5 @@
 """Counts what was appended: the one place where run events become metrics. One tally per append batch, so that a
-counter
-moves once per batch rather than once per event.
+counter moves once per batch rather than once per event.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """All that a process which owns no runs may ask of the engine: the web and the command line stand here.
 
 Nothing is decided behind this door. A start is journaled and handed to whoever runs workers; a word to a run becomes a
-durable input of its owner; a
-message goes to the bus through the outbox. Everything else they do is reading.
+durable input of its owner; a message goes to the bus through the outbox. Everything else they do is reading.
 """
 
 from __future__ import annotations

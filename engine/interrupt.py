@@ -1,6 +1,5 @@
 """Interrupts a saga's coroutine that does not yield: one alarm per turn of decisions, raised in the main thread, and
-only
-inside a decision, as something no saga catches by accident.
+only inside a decision, as something no saga catches by accident.
 
 Outside the main thread it does nothing; the assembly's watchdog then ends the process instead. A turn takes a few
 milliseconds, so an alarm set at its start finds the culprit within its second.

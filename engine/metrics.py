@@ -1,10 +1,8 @@
 """Every metric of the product, once, as data; the table in the documentation is checked against it.
 
 A process makes one `Metrics` and hands it to its parts: no module-level state, so tests and several engines in one
-process do not mix. Children are bound once and kept, which makes counting a dictionary look-up and an addition.
-Labels
-are bounded: past a family's limit a new value counts as `other`. Called by everything that counts, read by
-`/metrics`.
+process do not mix. Children are bound once and kept, which makes counting a dictionary look-up and an addition. Labels
+are bounded: past a family's limit a new value counts as `other`. Called by everything that counts, read by `/metrics`.
 """
 
 from __future__ import annotations

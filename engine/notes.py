@@ -1,9 +1,8 @@
 """Durable inputs that do not come from the bus: what an operator, an approver or the API asks of a run, and starts by
 hand or webhook.
 
-Written sealed into an input row by whoever does not own the run; read back by its owner. A start travels as an
-envelope of the engine's own, so that it is
-in the journal like everything else that arrived.
+Written sealed into an input row by whoever does not own the run; read back by its owner. A start travels as an envelope
+of the engine's own, so that it is in the journal like everything else that arrived.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """A container's health check: `python -m scripts.probe process` asks /readyz on the probe port, which every process
-has,
-`python -m scripts.probe web` on the port of the API. Exit code 0 or 1, the objection on standard error. Called by
+has, `python -m scripts.probe web` on the port of the API. Exit code 0 or 1, the objection on standard error. Called by
 compose.yaml; orchestrators with HTTP probes ask /readyz themselves."""
 
 from __future__ import annotations

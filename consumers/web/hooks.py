@@ -67,9 +67,7 @@ async def _prove(call: Call, path: str, tenant: str | None) -> tuple[str, str, s
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise unauthenticated()
     if "Authorization" in headers:
-        principal = await verify_authorization(
-            call.deps.store, headers["Authorization"], now=call.deps.clock.now()
-        )
+        principal = await verify_authorization(call.deps.store, headers["Authorization"], now=call.deps.clock.now())
         tenant = tenant or principal.tenant
         try:
             principal.require("runs.start")

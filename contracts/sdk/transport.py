@@ -1,9 +1,9 @@
 """The one wire client, as a protocol: what the SDK and the engine ask of a bus, whichever bus it is.
 
 Two implementations keep the same promises and pass one conformance suite: `contracts.sdk.rabbit` (RabbitMQ 3.10 to 4.x
-through aio-pika) and
-`contracts.sdk.embedded` (a durable bus in one SQLite file). A delivery is settled by hand, never by leaving a block; a
-confirmed message is never lost; an unconfirmed one is *unknown* and is sent again under the same event id.
+through aio-pika) and `contracts.sdk.embedded` (a durable bus in one SQLite file). A delivery is settled by hand, never
+by leaving a block; a confirmed message is never lost; an unconfirmed one is *unknown* and is sent again under the same
+event id.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ modules.
 
     registry = ActionRegistry(local=[render], commands=contracts_registry.action_specs())
 
-It is a read-only mapping from name to `ActionSpec`, made once by the assembly; it performs nothing. A local action
-must
+It is a read-only mapping from name to `ActionSpec`, made once by the assembly; it performs nothing. A local action must
 be a module-level function, so that another process, or this one after a restart, finds the very same code; connectors
 that need a client (such as `http.request`) bring their own `ActionSpec` as `connectors`.
 """
@@ -135,8 +134,7 @@ def _check_query(spec: ActionSpec) -> None:
 
 
 def check_function(name: str, function: Any) -> None:
-    """Refuses what a restarted process could not find again: lambdas, nested functions, methods, partial functions.
-    """
+    """Refuses what a restarted process could not find again: lambdas, nested functions, methods, partial functions."""
     if not isinstance(function, FunctionType) or function.__closure__ or function.__qualname__ != function.__name__:
         raise ActionInvalid(
             f"action {name} must be a module-level function without closure, not {function!r}", field="perform"

@@ -1,2 +1,1 @@
-"""What stands between the engine and the world: egress, redaction, permissions and tokens, signatures. One file each.
-"""
+"""What stands between the engine and the world: egress, redaction, permissions and tokens, signatures; a file each."""

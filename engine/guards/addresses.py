@@ -81,8 +81,7 @@ _NEVER_V6: Final = (IPv6Network("fd00:ec2::/32"), IPv6Network("fd20:ce::/32"))
 
 
 def refusal(address: Address) -> str | None:
-    """Why this address must not be called, or None when it is public by our table. A mapped IPv4 is judged as IPv4.
-    """
+    """Why this address must not be called, or None when it is public by our table. A mapped IPv4 is judged as IPv4."""
     address = unmapped(address)
     if isinstance(address, IPv4Address):
         return next((why for network, why in REFUSED_V4 if address in network), None)

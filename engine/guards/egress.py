@@ -88,8 +88,7 @@ class SystemResolver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Caps of one call: seconds in all and for the name, bytes of the request, of header lines, of the unpacked body.
-    """
+    """Caps of one call: seconds in all and for the name, bytes of request, of header lines, of the unpacked body."""
 
     seconds: float = 15.0
     dns_seconds: float = 5.0
@@ -183,8 +182,7 @@ class Egress:
 
     async def dial(self, host: str, port: int, *, seconds: float | None = None) -> socket.socket:
         """A connected, checked, non-blocking TCP socket for another protocol (SMTP: give it to aiosmtplib as `sock`
-        with
-        `hostname=host`). The caller closes it.
+        with `hostname=host`). The caller closes it.
         """
         target = parse_target(host.strip("[]"), port)
         allowed = min(seconds or self._limits.seconds, self._limits.seconds)

@@ -1,7 +1,6 @@
 """What a new installation needs before it can keep a secret: the key ring file and the first admin token, each made
-once,
-each in a 0600 file. It never makes a key ring for a database that already holds keys: that would lock the data away.
-Called by `unwind up` and `unwind keys init`.
+once, each in a 0600 file. It never makes a key ring for a database that already holds keys: that would lock the data
+away. Called by `unwind up` and `unwind keys init`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Who may do what: roles, the permissions they hold, and the API tokens that carry them.
 
-A token reads `unw_<prefix>_<secret><checksum>`; the store keeps SHA-256 of it and nothing else. Every cause of
-refusal
+A token reads `unw_<prefix>_<secret><checksum>`; the store keeps SHA-256 of it and nothing else. Every cause of refusal
 gets one and the same answer. A token of a tenant acts in that tenant only, and what belongs to another looks as if it
 were not there. It knows no routes; called by the HTTP API, `unwind tokens` and the first `unwind up`.
 """
@@ -193,8 +192,7 @@ def unauthenticated() -> Unauthenticated:
 
 
 async def first_admin(catalog: TokenCatalog, path: Path, *, now: datetime) -> Path | None:
-    """Makes the platform's first admin token when there is none, and writes it to a new 0600 file; answers the file,
-    or
+    """Makes the platform's first admin token when there is none, and writes it to a new 0600 file; answers the file, or
     None when a platform token exists. After a crash between file and store, the token in the file is the one stored.
     """
     if any(token.revoked_at is None for token in await catalog.tokens(None) if token.tenant is None):

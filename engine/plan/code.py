@@ -34,8 +34,9 @@ Actions = Mapping[str, ActionSpec]
 
 
 class StepFailed(Exception):
-    """A step with `on_failure="continue"` has used up its attempts; `error` is {code, message}. Catch it to take
-    another path.
+    """A step with `on_failure="continue"` has used up its attempts. Catch it to take another path.
+
+    `error` is {code, message}.
     """
 
     def __init__(self, step: str, error: Mapping[str, Any]) -> None:
@@ -53,8 +54,9 @@ class SagaFailed(Exception):
 
 
 class SagaMistake(Exception):
-    """The saga asked for something that cannot be: an unknown action, a closure, an argument that is not JSON. Parks
-    the run.
+    """The saga asked for something that cannot be: an unknown action, a closure, an argument that is not JSON.
+
+    It parks the run.
     """
 
 
@@ -260,9 +262,7 @@ class Saga:
     subject: str | None = None
     """JSON pointer to the data subject in the trigger's data; None: the event's own."""
     personal: tuple[str, ...] = ()
-    """JSON pointers to personal values in the trigger's data, for triggers without a contract (webhooks, manual
-    starts).
-    """
+    """JSON pointers to personal values in the trigger's data, where no contract marks them: webhooks, manual starts."""
 
 
 def saga(
@@ -279,9 +279,7 @@ def saga(
     subject: str | None = None,
     personal: Sequence[str] = (),
 ) -> Callable[[SagaFunction], Saga]:
-    """Declares an `async def (run, data)` as version `version` of the saga `name`. Several versions may be installed
-    side by side.
-    """
+    """Declares an `async def (run, data)` as one version of the saga `name`; several may be installed side by side."""
     events = (on,) if isinstance(on, str) else tuple(on)
 
     def declare(function: SagaFunction) -> Saga:

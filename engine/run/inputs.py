@@ -1,8 +1,7 @@
 """Everything that can happen to a run, as values: the one door accepts these and nothing else.
 
 Each carries `at`, the engine's time when it was heard, so that deciding needs no clock. Inputs that come from outside
-also carry `dedup`, the key under
-which the store remembers that they were answered.
+also carry `dedup`, the key under which the store remembers that they were answered.
 """
 
 from __future__ import annotations

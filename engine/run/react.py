@@ -2,8 +2,7 @@
 alone, so that they can be rebuilt.
 
 `react` says it as values; the coordinator turns them into rows of the same commit (timers, subscriptions, awaits,
-outbox) and, after the commit, into
-local attempts.
+outbox) and, after the commit, into local attempts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is true about one run now: the fold of its events. A value: only `engine.run.evolve` fills it, and only on a
 copy of its own.
 
-`steps` and `waits` are keyed by (name, visit);
-`completions` lists what a saga's coroutine is fed, in the order the log has it.
+`steps` and `waits` are keyed by (name, visit); `completions` lists what a saga's coroutine is fed, in the order the log
+has it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Going back: running siblings settle first, ambiguous steps are undone next, then completed ones, newest first, one
 at a time.
 
-An undo gets the receipt that do left behind, and a key of its own (the step's plus `/undo`). It is retried like a
-step; when its attempts are used up
-the run parks and later undos wait. Only abandoning such a run ends it as `compensation_failed`.
+An undo gets the receipt that do left behind, and a key of its own (the step's plus `/undo`). It is retried like a step;
+when its attempts are used up the run parks and later undos wait. Only abandoning such a run ends it as
+`compensation_failed`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 with rollback.
 
 The run then waits, without using resources, for the mail confirmation, for a sales review where the plan asks for one,
-and for the first payment. What does
-not come in time unwinds the customer: nobody can log in without being billed, and no contact is left that nobody can
-charge.
+and for the first payment. What does not come in time unwinds the customer: nobody can log in without being billed, and
+no contact is left that nobody can charge.
 """
 
 from __future__ import annotations

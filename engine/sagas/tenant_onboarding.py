@@ -6,9 +6,8 @@
     -> ActivateTenant -> TenantProvisioned (Active)
 
 The two branches run side by side and complete in any order. Exhausted retries park the run in ProvisioningFailed: an
-operator repairs and retries the one
-failed step, or abandons it, which undoes everything and decommissions the tenant. An answer that can never become a
-success unwinds at once.
+operator repairs and retries the one failed step, or abandons it, which undoes everything and decommissions the tenant.
+An answer that can never become a success unwinds at once.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ _handed_out: set[int] = set()
 
 def free_port() -> int:
     """A TCP port of the loopback that nobody listens on now; never the same one twice in this process. It lies below
-    the
-    range from which the kernel serves port 0 and outgoing connections, so nobody gets it by chance before we use it."""
+    the range from which the kernel serves port 0 and outgoing connections, so nobody gets it by chance before we use
+    it."""
     try:
         ceiling = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError):

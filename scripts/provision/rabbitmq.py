@@ -166,8 +166,7 @@ class RabbitmqServer:
 
     def await_recorded(self, queue: str, within: float = 20) -> None:
         """Wait until a quorum queue just declared would survive a kill: RabbitMQ 3.10 notes new ones half a second
-        late,
-        and one that was killed before is listed after the restart but never answers."""
+        late, and one that was killed before is listed after the restart but never answers."""
         written = f"_{queue}".encode()
         deadline = time.monotonic() + within
         while not any(written in notes.read_bytes() for notes in self._room.rglob("names.dets")):
