@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from consumers.endless import Endless
 from contracts.problems import Unavailable
 from engine.clock import Clock
 from engine.store import Store
@@ -28,23 +29,17 @@ class Heartbeat:
         lost: Callable[[], Awaitable[None]],
     ) -> None:
         self._store, self._clock, self._epoch, self._seconds, self._lost = store, clock, epoch, seconds, lost
-        self._task: asyncio.Task[None] | None = None
+        self._work = Endless()
         self._suspected = asyncio.Event()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="heartbeat")
+        self._work.begin("heartbeat", self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._work.end()
 
     def failed(self) -> BaseException | None:
-        return (
-            self._task.exception()
-            if self._task is not None and self._task.done() and not self._task.cancelled()
-            else None
-        )
+        return self._work.failed()
 
     def suspected(self) -> None:
         """An append was fenced: find out at once whether this process has been declared dead."""

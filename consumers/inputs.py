@@ -16,6 +16,7 @@ from uuid import UUID
 
 import uuid_utils
 
+from consumers.endless import Endless
 from contracts import envelope as wire
 from contracts.problems import NotFound, Problem, Unavailable
 from contracts.registry import Registry
@@ -55,27 +56,24 @@ class Inputs:
         self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._taken: set[int] = set()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._work = Endless()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._poll_forever(), name="inputs")
+        self._work.begin("inputs", self._poll_forever())
 
     async def stop(self) -> None:
-        for task in (*self._tasks, *([self._task] if self._task else ())):
+        await self._work.end()
+        for task in self._tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def wake(self) -> None:
         """Something was written that may be for us."""
         self._wake.set()
 
     def failed(self) -> BaseException | None:
-        return (
-            self._task.exception()
-            if self._task is not None and self._task.done() and not self._task.cancelled()
-            else None
-        )
+        return self._work.failed()
 
     def take_soon(self, rows: Sequence[InputRow]) -> None:
         """Takes rows that a commit of this process has just brought about."""

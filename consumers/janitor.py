@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from consumers.endless import Endless
 from contracts.problems import Unavailable
 from engine.clock import Clock
 from engine.coordinator import Coordinator
@@ -42,29 +43,21 @@ class Janitor:
     ) -> None:
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
-        self._tasks: list[asyncio.Task[None]] = []
+        self._work = Endless()
         self._freed = asyncio.Event()
         self._looked: float | None = None
         self._judges_from = 0.0
 
     async def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._every(self._heartbeat, self.take_over), name="takeover"),
-            asyncio.create_task(self._admit_forever(), name="admission"),
-            asyncio.create_task(self._every(5.0, self.repair), name="repair"),
-        ]
+        self._work.begin("takeover", self._every(self._heartbeat, self.take_over))
+        self._work.begin("admission", self._admit_forever())
+        self._work.begin("repair", self._every(5.0, self.repair))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._work.end()
 
     def failed(self) -> BaseException | None:
-        for task in self._tasks:
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                return task.exception()
-        return None
+        return self._work.failed()
 
     def slot_freed(self) -> None:
         self._freed.set()

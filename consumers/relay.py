@@ -11,6 +11,7 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
+from consumers.endless import Endless
 from contracts.problems import Unavailable
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
 from engine.clock import Clock
@@ -42,25 +43,19 @@ class Relay:
         self._store, self._vault, self._transport, self.epoch = store, vault, transport, epoch
         self._clock, self._metrics, self._batch, self._deadline = clock, metrics, batch, deadline_seconds
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._work = Endless()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="relay")
+        self._work.begin("relay", self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._work.end()
 
     def wake(self) -> None:
         self._wake.set()
 
     def failed(self) -> BaseException | None:
-        return (
-            self._task.exception()
-            if self._task is not None and self._task.done() and not self._task.cancelled()
-            else None
-        )
+        return self._work.failed()
 
     async def flush(self) -> int:
         """Sends one batch; answers how many rows were claimed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from consumers.endless import Endless
 from contracts.problems import Unavailable
 from engine.clock import Clock
 from engine.coordinator import Coordinator
@@ -26,22 +27,16 @@ class TimerLoop:
         self, store: Store, coordinator: Coordinator, clock: Clock, *, poll_seconds: float = POLL_SECONDS
     ) -> None:
         self._store, self._door, self._clock, self._poll = store, coordinator, clock, poll_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._work = Endless()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="timers")
+        self._work.begin("timers", self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._work.end()
 
     def failed(self) -> BaseException | None:
-        return (
-            self._task.exception()
-            if self._task is not None and self._task.done() and not self._task.cancelled()
-            else None
-        )
+        return self._work.failed()
 
     async def fire(self) -> int:
         """Submits every due timer; answers how many there were."""
