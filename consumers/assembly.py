@@ -124,6 +124,7 @@ class Assembly:
             caps=self.caps,
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
+            snapshot_every=settings.limits.snapshot_events,
         )
         self.door = Door(
             self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch

@@ -40,6 +40,7 @@ IncidentReason = Literal[
     "run_timed_out",
     "no_progress",
     "cap_exceeded",
+    "subject_erased",
 ]
 TERMINAL: frozenset[str] = frozenset(
     {"succeeded", "failed", "compensated", "compensation_failed", "cancelled", "timed_out", "skipped"}

@@ -24,6 +24,7 @@ from uuid import UUID
 
 from contracts.problems import EventNewer, Unavailable
 from contracts.run_events import RunEvent
+from engine import snapshots
 from engine.clock import Clock
 from engine.counting import Tally
 from engine.interrupt import Interrupter, SagaStuck
@@ -32,7 +33,6 @@ from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
 from engine.run.decide import Decision, decide
-from engine.run.evolve import fold
 from engine.run.inputs import Admitted, Begin, Input, PlanStuck
 from engine.run.react import Perform
 from engine.run.state import RunState
@@ -48,10 +48,9 @@ from engine.store import (
     Stale,
     Start,
     Store,
-    Stored,
 )
 from engine.store.errors import CommitRefused
-from engine.store.keys import SubjectKeys, TenantKeys, Vault
+from engine.store.keys import Erased, SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import Mapper
 from engine.triggers import Plans
 
@@ -61,6 +60,7 @@ COMMITS_PER_BATCH: Final = 250
 DECISIONS_PER_TURN: Final = 64
 """After so many decisions the loop gets a turn for deliveries and timers."""
 HOT_RUNS: Final = 10_000
+ERASED: Final = "what it knew of its data subject was erased; terminate the run, or abandon it to have it undone"
 YIELD_SECONDS: Final = 1.0
 """How long a saga's coroutine may run without yielding (see `engine.interrupt`)."""
 
@@ -102,7 +102,7 @@ class Hot:
     state: RunState | None = None
     plan: Plan | None = None
     keys: TenantKeys | None = None
-    subject: SubjectKeys | None = None
+    subject: SubjectKeys | Erased | None = None
     mailbox: deque[tuple[Input, Done | None]] = field(default_factory=deque)
     busy: bool = False
     ready: bool = False
@@ -154,6 +154,7 @@ class Coordinator:
         caps: Callable[[str, str], Caps] = lambda tenant, workflow: Caps(),
         batch: int = COMMITS_PER_BATCH,
         appends_at_once: int = 1,
+        snapshot_every: int = snapshots.SNAPSHOT_EVERY,
     ) -> None:
         self.store, self.vault, self.mapper, self.plans, self.clock, self.metrics = (
             store,
@@ -173,6 +174,7 @@ class Coordinator:
         self._caps = caps
         self._batch = batch
         self._appends_at_once = appends_at_once
+        self._snapshot_every = snapshot_every
         self._hot: OrderedDict[UUID, Hot] = OrderedDict()
         self._active: set[UUID] = set()
         self._ready: deque[Hot] = deque()
@@ -355,6 +357,8 @@ class Coordinator:
             start=start,
             arrival=hot.arrival,
         )
+        if snapshots.is_due(before, state, self._snapshot_every) and not isinstance(hot.subject, Erased):
+            commit = replace(commit, snapshot=snapshots.seal(hot.keys, hot.subject, state))
         hot.busy = True
         self._enqueue(Prepared(commit, hot, state, perform, answered, tuple(events)))
 
@@ -392,10 +396,10 @@ class Coordinator:
                     ours.append(hot)
                 else:
                     await self._not_ours(hot)
-            streams = await self.store.load_many([(hot.tenant, hot.run_id) for hot in ours])
+            tails = await snapshots.read_tails(self.store, [(hot.tenant, hot.run_id) for hot in ours])
             for hot in ours:
                 try:
-                    await self._open(hot, streams.get(hot.run_id, []))
+                    await self._open(hot, tails[hot.run_id])
                 except Unavailable:
                     raise
                 except Exception as unreadable:  # one run that cannot be read must not hold up the others
@@ -412,16 +416,20 @@ class Coordinator:
         self._loads.discard(task)
         self._tell_idle()  # whoever drains has seen this load under way
 
-    async def _open(self, hot: Hot, stored: list[Stored]) -> None:
-        hot.keys = await self.vault.ready(hot.tenant, [one.body for one in stored])
-        state = fold(RunState(hot.run_id, hot.tenant), self.mapper.decode_all(hot.keys, hot.run_id, stored))
+    async def _open(self, hot: Hot, tail: snapshots.Tail) -> None:
+        hot.keys, state, stored = await snapshots.fold_up(
+            self.store, self.vault, self.mapper, hot.tenant, hot.run_id, tail
+        )
         hot.plan = self.plans.get(state.workflow, state.workflow_version)
         if hot.plan is None or state.ended is not None:
             await self.store.release_runs(self.epoch, [hot.run_id])
             await self._not_ours(hot)
             return
         if state.subject is not None:
-            hot.subject = await self.vault.subject_keys(hot.tenant, state.subject)
+            hot.subject = await self.vault.keys_of_run(hot.tenant, state.subject, (one.body for one in stored))
+            if isinstance(hot.subject, Erased) and state.cause is None and not state.incidents:
+                self._log.warning("subject_erased", run_id=str(hot.run_id), tenant_id=hot.tenant)
+                hot.mailbox.appendleft((PlanStuck(at=self.clock.now(), reason="subject_erased", detail=ERASED), None))
         hot.state = state
         hot.busy = False
         self._perform_again(hot)

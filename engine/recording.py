@@ -35,7 +35,7 @@ from engine.store import (
     Subscription,
     Timer,
 )
-from engine.store.keys import SubjectKeys, TenantKeys
+from engine.store.keys import Erased, SubjectKeys, TenantKeys
 from engine.store.mapper import Mapper, seal_blob
 
 COMMAND_IDS = UUID("6f3c0a52-54c1-4f0e-9d5b-1f6a0b7a3c11")
@@ -89,7 +89,7 @@ def record(
     plan: Plan,
     mapper: Mapper,
     keys: TenantKeys,
-    subject: SubjectKeys | None,
+    subject: SubjectKeys | Erased | None,
     caps: Caps,
     *,
     input_keys: tuple[str, ...] = (),
@@ -158,7 +158,7 @@ def _add(
     state: RunState,
     plan: Plan,
     keys: TenantKeys,
-    subject: SubjectKeys | None,
+    subject: SubjectKeys | Erased | None,
     event: RunEvent,
     ordinal: int,
 ) -> None:
@@ -197,7 +197,7 @@ def _send(
     state: RunState,
     plan: Plan,
     keys: TenantKeys,
-    subject: SubjectKeys | None,
+    subject: SubjectKeys | Erased | None,
     at: datetime,
     ordinal: int,
 ) -> None:

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from contracts import run_events as ev
-from contracts.run_events import RunEvent
+from contracts.run_events import IncidentReason, RunEvent
 from engine.plan import Plan
 from engine.run import inputs as given_
 from engine.run.draft import Draft
@@ -89,7 +89,8 @@ def _hear(run: Draft, given: Input) -> str | None:
         case given_.PlanStuck():
             if run.state.cause is not None:
                 return "the run is being unwound; its saga is not asked any more"
-            park(run, "no_progress" if given.reason == "no_progress" else "saga_stuck", given.detail)
+            known: dict[str, IncidentReason] = {"no_progress": "no_progress", "subject_erased": "subject_erased"}
+            park(run, known.get(given.reason, "saga_stuck"), given.detail)
         case _:
             raise TypeError(f"{type(given).__name__} is not an input of a run")
     return None

@@ -115,6 +115,9 @@ class Log(Protocol):
 
     async def snapshot(self, tenant: str, stream: UUID) -> tuple[int, bytes] | None: ...
 
+    async def snapshots_of(self, streams: Sequence[tuple[str, UUID]]) -> dict[UUID, tuple[int, bytes]]:
+        """The snapshots of those (tenant, stream) that have one: version and sealed body."""
+
     async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]: ...
 
     async def head(self, lane: int) -> int: ...

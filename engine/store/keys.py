@@ -136,6 +136,21 @@ class Vault:
             raise Unavailable("the data subject is being erased; try again")
         return made
 
+    async def keys_of_run(
+        self, tenant: str, subject: str, bodies: Iterable[bytes]
+    ) -> SubjectKeys | Erased:
+        """The keys of the data subject of a run that holds these bodies. Once they were dropped, no new one is made:
+        `Erased`, if any of the bodies was sealed for the subject.
+        """
+        keys = await self.keys_for(tenant)
+        scope = keys.subject_scope(subject)
+        found = await self._load_subject(keys, scope)
+        if isinstance(found, Erased) and any(
+            body[:1] == _MARKED_BYTE and scope_of_frame(split_frames(body)[1]) == scope for body in bodies
+        ):
+            return found
+        return found if isinstance(found, SubjectKeys) else await self.subject_keys(tenant, subject)
+
     async def ready(self, tenant: str, bodies: Iterable[bytes]) -> TenantKeys:
         """The tenant's keys with every key that these bodies name in memory, dropped ones known as `Erased`. Call it
         before opening stored bodies.

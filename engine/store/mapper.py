@@ -61,9 +61,10 @@ class Mapper:
         self._decode_body = codec.decode_body
 
     def encode(
-        self, keys: TenantKeys, stream: UUID, version: int, event: RunEvent, subject: SubjectKeys | None = None
+        self, keys: TenantKeys, stream: UUID, version: int, event: RunEvent, subject: SubjectKeys | Erased | None = None
     ) -> Recorded:
-        """The event as version `version` of `stream`, sealed. Without `subject`, marked values stay in the skeleton.
+        """The event as version `version` of `stream`, sealed. Without `subject`, marked values stay in the skeleton;
+        those of an erased one are erased before they are recorded.
         """
         topic = event.TOPIC
         aad = keys.aad_prefix + stream.bytes + version.to_bytes(8, "big") + topic.encode()
@@ -74,6 +75,10 @@ class Mapper:
         moved = _take_out(document, event.marks)
         if not moved:
             return Recorded(topic, keys.seal(aad, plain))
+        if isinstance(subject, Erased):
+            for pointer, _ in moved:
+                _put(document, segments(pointer), dict(ERASED_VALUE))
+            return Recorded(topic, keys.seal(aad, orjson.dumps(document)))
         skeleton = keys.seal(aad, orjson.dumps(document))
         return Recorded(topic, join_frames(skeleton, subject.seal(aad, orjson.dumps(moved))))
 
@@ -135,14 +140,13 @@ def redacted(event: RunEvent) -> dict[str, Any]:
 
 
 def seal_blob(
-    keys: TenantKeys, purpose: Purpose, ident: str, plain: bytes, subject: SubjectKeys | None = None
+    keys: TenantKeys, purpose: Purpose, ident: str, plain: bytes, subject: SubjectKeys | Erased | None = None
 ) -> bytes:
-    """Bytes sealed for one purpose and identity; under the data subject's key when one is given, so that erasing
-    takes
+    """Bytes sealed for one purpose and identity; under the data subject's key when there is one, so that erasing takes
     the whole blob.
     """
     aad = _blob_aad(keys, purpose, ident)
-    return keys.seal(aad, plain) if subject is None else subject.seal(aad, plain)
+    return subject.seal(aad, plain) if isinstance(subject, SubjectKeys) else keys.seal(aad, plain)
 
 
 def open_blob(keys: TenantKeys, purpose: Purpose, ident: str, body: bytes) -> bytes | Erased:

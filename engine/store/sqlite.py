@@ -202,6 +202,11 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         found = await self.call("snapshot", tenant=tenant, stream=stream)
         return (found[0]["version"], found[0]["body"]) if found else None
 
+    async def snapshots_of(self, streams: Sequence[tuple[str, UUID]]) -> dict[UUID, tuple[int, bytes]]:
+        tenants = [tenant for tenant, _ in streams]
+        found = await self.call("snapshots_of", tenants=tenants, streams=[stream for _, stream in streams])
+        return {read.uuid(row["stream"]): (row["version"], row["body"]) for row in found}
+
     async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]:
         return [
             Notification(

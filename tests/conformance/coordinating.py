@@ -136,13 +136,17 @@ SAGAS: tuple[Saga, ...] = (quick, slow, waiting, flaky, patient, inviting, endle
 
 
 class Watched:
-    """A store that remembers its appends, can lose an answer after it has committed, and can show a broken body."""
+    """A store that remembers its appends and which runs it loaded whole, can lose an answer after it has committed, and
+    can show a broken body or snapshot.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.batches: list[list[Commit]] = []
         self.lose: Callable[[int], bool] = lambda number: False
         self.broken: set[UUID] = set()
+        self.loaded_whole: set[UUID] = set()
+        self.spoil_snapshot: Callable[[bytes], bytes] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -157,10 +161,17 @@ class Watched:
 
     async def load_many(self, streams: Sequence[tuple[str, UUID]]) -> Any:
         found = await self._store.load_many(streams)
+        self.loaded_whole |= set(found)
         for run_id in self.broken & set(found):
             one = found[run_id][-1]
             found[run_id][-1] = type(one)(one.version, one.topic, one.body[:-1] + b"\0", one.recorded_at)
         return found
+
+
+    async def snapshots_of(self, streams: Sequence[tuple[str, UUID]]) -> Any:
+        found = await self._store.snapshots_of(streams)
+        spoil = self.spoil_snapshot
+        return found if spoil is None else {run: (version, spoil(body)) for run, (version, body) in found.items()}
 
 
 class Node:
@@ -296,10 +307,11 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def takeover(house: House) -> Node:
+async def takeover(house: House, spoil_snapshot: Callable[[bytes], bytes] | None = None) -> Node:
     """Another process finds all others silent and takes their runs."""
     house.clock.forward(seconds=10)
     other = await house.node("other")
+    other.store.spoil_snapshot = spoil_snapshot
     await other.janitor.take_over()
     await eventually(lambda: _loaded(other))
     return other

@@ -55,6 +55,9 @@ class LogConformance:
         run = await open_a_run(store, epoch, snapshot=b"folded")
         assert await store.load("other", run) == []
         assert await store.snapshot("other", run) is None
+        none = await open_a_run(store, epoch)
+        assert await store.snapshots_of([("acme", run), ("acme", none)]) == {run: (1, b"folded")}
+        assert await store.snapshots_of([("other", run)]) == {}
         assert await store.open_run("other", run) is None
         assert await store.load_many([("other", run)]) == {run: []}
 

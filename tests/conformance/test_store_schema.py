@@ -214,6 +214,7 @@ class TestPostgresPlans:
             "load": ("acme", run, 0),
             "load_many": (["acme"], [run]),
             "snapshot": ("acme", run),
+            "snapshots_of": (["acme"], [run]),
             "read_log": (0, 3000, 100),
             "head": (0,),
             "started": ("acme", "event/w/1"),

@@ -9,6 +9,9 @@ SELECT * FROM load_many(:tenants, :streams)
 -- name: snapshot
 SELECT * FROM snapshot(:tenant, :stream)
 
+-- name: snapshots_of
+SELECT * FROM snapshots_of(:tenants, :streams)
+
 -- name: read_log
 SELECT * FROM read_log(:lane, :after, :limit)
 

@@ -12,6 +12,10 @@ ORDER BY l.originator_id, l.originator_version
 -- name: snapshot
 SELECT version, body FROM snapshots WHERE stream = :stream AND tenant = :tenant
 
+-- name: snapshots_of
+SELECT n.stream, n.version, n.body
+FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN snapshots n ON n.stream = s.value AND n.tenant = t.value
+
 -- name: read_log
 SELECT rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at FROM log
 WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
