@@ -17,6 +17,7 @@ import orjson
 
 from consumers.asking import Asking
 from contracts.calls import ActionCall, ActionFailed, ActionSpec
+from engine.attempts import call_for
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.metrics import Metrics
@@ -53,14 +54,14 @@ class Worker:
         name = (step.undo or "") if attempt.undo else step.action
         spec = plan.action(name)
         if attempt.ask:
-            self._begin(self._ask(state, attempt, spec, _call(state, step, attempt, name)))
+            self._begin(self._ask(state, attempt, spec, call_for(state, step, attempt, name)))
             return
         if spec is None or spec.perform is None:
             self._lost(
                 state, attempt, "action_missing", f"no installed connector brings the action {name!r}", retryable=False
             )
             return
-        call = _call(state, step, attempt, name)
+        call = call_for(state, step, attempt, name)
         try:
             result = spec.perform(call)
         except Exception as error:
@@ -179,22 +180,6 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _call(state: RunState, step: Step, attempt: Perform, name: str) -> ActionCall:
-    return ActionCall(
-        tenant=state.tenant,
-        run_id=state.run_id,
-        key=step.key + "/undo" if attempt.undo else step.key,
-        action=name,
-        input=step.input,
-        attempt=attempt.attempt,
-        deadline=step.undo_deadline if attempt.undo else step.deadline,
-        receipt=step.output if attempt.undo and step.status == "succeeded" else None,
-        undo=attempt.undo,
-        correlation_id=state.correlation_id,
-        traceparent=state.traceparent,
-    )
 
 
 def _limit(step: Step, spec: ActionSpec, attempt: Perform) -> float:

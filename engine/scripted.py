@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from contracts.calls import ActionCall, ActionFailed, ActionSpec
+from engine.attempts import call_for
 from engine.plan import Plan
 from engine.plan.code import function_action
 from engine.run.inputs import FateLearned, Input, StepDone, StepLost
@@ -131,18 +132,7 @@ class ScriptedActions:
         assert step is not None
         spec = self._plan.action((step.undo or "") if attempt.undo else step.action)
         name = spec.name if spec is not None else step.undo if attempt.undo else step.action
-        call = ActionCall(
-            tenant=state.tenant,
-            run_id=state.run_id,
-            key=step.key + ("/undo" if attempt.undo else ""),
-            action=name or "",
-            input=step.input,
-            attempt=attempt.attempt,
-            deadline=step.undo_deadline if attempt.undo else step.deadline,
-            receipt=step.output if attempt.undo and step.status == "succeeded" else None,
-            undo=attempt.undo,
-            correlation_id=state.correlation_id,
-        )
+        call = call_for(state, step, attempt, name or "")
         self.calls.append(call)
         effect = self.ledger.setdefault(
             step.key,

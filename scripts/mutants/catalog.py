@@ -268,7 +268,7 @@ FAULTS: Final = (
     Mutant(
         name="new-key-at-each-attempt",
         law="Perform with a key that every attempt shares",
-        path="consumers/worker.py",
+        path="engine/attempts.py",
         old='key=step.key + "/undo" if attempt.undo else step.key,',
         new='key=step.key + "/undo" if attempt.undo else f"{step.key}/{id(attempt)}",',
         test=_FAULTS,
