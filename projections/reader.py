@@ -143,9 +143,7 @@ class Reader:
             found["error"] = {"code": found["error_code"], "message": found["error_message"]}
         return found
 
-    async def timeline(
-        self, tenant: str | None, run_id: UUID, *, after: int = 0, limit: int = 100
-    ) -> Page | None:
+    async def timeline(self, tenant: str | None, run_id: UUID, *, after: int = 0, limit: int = 100) -> Page | None:
         """The run's events in order, redacted; `after` is a version. None when there is no such run."""
         as_of = await self.as_of("history")
         blocks = limit // BLOCK + 2

@@ -167,7 +167,6 @@ class Watched:
             found[run_id][-1] = type(one)(one.version, one.topic, one.body[:-1] + b"\0", one.recorded_at)
         return found
 
-
     async def snapshots_of(self, streams: Sequence[tuple[str, UUID]]) -> Any:
         found = await self._store.snapshots_of(streams)
         spoil = self.spoil_snapshot

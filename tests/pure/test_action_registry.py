@@ -39,14 +39,17 @@ def closing_over(value: int) -> Any:
 
 
 def test_a_module_level_function_becomes_an_action_with_what_was_declared() -> None:
-    assert ActionSpec(
-        name="mail.greet",
-        kind="local",
-        perform=greet,
-        timeout_seconds=5,
-        retry=RetryPolicy(attempts=2),
-        input_marks=("/name",),
-    ) == GREET
+    assert (
+        ActionSpec(
+            name="mail.greet",
+            kind="local",
+            perform=greet,
+            timeout_seconds=5,
+            retry=RetryPolicy(attempts=2),
+            input_marks=("/name",),
+        )
+        == GREET
+    )
     registry = ActionRegistry(local=[GREET, action("mail.fetch", undo="mail.greet")(fetch)])
     assert (len(registry), set(registry), registry.get("nothing")) == (2, {"mail.greet", "mail.fetch"}, None)
     assert registry["mail.fetch"].undo == "mail.greet"
