@@ -117,7 +117,10 @@ class LimitSettings(_Group):
     batch_commits: int = Field(250, ge=1, le=10_000, description="Most commits in one append")
     outbox_batch: int = Field(500, ge=1, le=10_000, description="Most messages claimed by the relay at once")
     snapshot_events: int = Field(
-        200, ge=0, le=1_000_000, description="Events of a run between two snapshots of it, for cold loads; 0 writes none"
+        200,
+        ge=0,
+        le=1_000_000,
+        description="Events of a run between two snapshots of it, for cold loads; 0 writes none",
     )
     pool_size: int = Field(8, ge=2, le=200, description="Database connections of one process")
 
