@@ -173,11 +173,24 @@ class Projector:
             if read == 0:
                 self._caught_up.add(lane)
                 follower.measure(0)
-                await self._store.wait_for_append(lane, follower.lowest(), IDLE_SECONDS)
+                await self._until_append(lane, follower.lowest())
                 return
             if read < self._batch // 2:
                 await self._pause(self._pace_seconds)
         follower.measure(await self._store.head(lane))
+
+    async def _until_append(self, lane: int, after: int) -> None:
+        """Until something is appended, a while has passed, or this projector is told to stop."""
+        waiting = asyncio.ensure_future(self._store.wait_for_append(lane, after, IDLE_SECONDS))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            for task in (waiting, stopping):
+                task.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     async def _held(self) -> frozenset[str]:
         """Views that a rebuild holds at present; a hold that was not renewed has lapsed."""

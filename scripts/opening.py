@@ -15,18 +15,27 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened_store(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Store]:
-    """The store of these settings, started; with `migrate`, its missing migrations are applied first."""
+async def opened_store(
+    settings: Settings, *, migrate: bool = False, wait_seconds: float = 0.0
+) -> AsyncIterator[Store]:
+    """The store of these settings, started; with `migrate`, its missing migrations are applied first. A database that
+    is still starting is waited for.
+    """
+    from consumers.assembly import patiently
     from engine.settings import database_url
     from engine.store import open_store
 
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = open_store(database_url(settings))
-    if migrate:
-        await store.migrate()
-    await store.start()
+
+    async def open_it() -> None:
+        if migrate:
+            await store.migrate()
+        await store.start()
+
     try:
+        await patiently(open_it, wait_seconds)
         yield store
     finally:
         await store.stop()

@@ -37,7 +37,9 @@ async def run(*, demo: bool, once: bool, modules: str, port: int) -> Answer:
     )
     story: list[Any] = []
     with residence(settings.data_dir) as home:
-        async with opened_store(settings, migrate=settings.migrate) as store:
+        async with opened_store(
+            settings, migrate=settings.migrate, wait_seconds=settings.timeouts.start_seconds
+        ) as store:
             made = await first_run(settings, store, now=datetime.now(UTC))
         host = ModuleHost(settings, bus_url=bus_url(settings))
 

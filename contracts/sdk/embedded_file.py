@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from contracts.sdk.embedded_topology import StoredQueue, additions
+from contracts.sdk.private_file import private_file
 from contracts.sdk.processes import host, process_start
 from contracts.sdk.routing import Routes
 from contracts.sdk.statements import statements
@@ -58,7 +59,11 @@ class BusFile:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+            private_file(path),
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
         )
         # journal_mode answers 'database is locked' at once, without the busy timeout, while another process makes the
         # same file.

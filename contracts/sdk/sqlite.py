@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from contracts.envelope import format_time
 from contracts.sdk.database import DatabaseUnavailable, Row, Tx
+from contracts.sdk.private_file import private_file
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class SqliteDatabase:
     def _connect(self, schemas: Sequence[str]) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
-            self._path,
+            private_file(self._path),
             isolation_level=None,
             check_same_thread=False,
             timeout=BUSY_SECONDS,

@@ -20,6 +20,7 @@ from eventsourcing.sqlite import (
     SQLiteProcessRecorder,
 )
 
+from contracts.sdk.private_file import private_file
 from engine.store.statements import Statement
 
 __all__ = ["EventRow", "IntegrityError", "LogRecorder", "OperationalError", "PersistenceError", "open_recorder"]
@@ -29,9 +30,10 @@ EventRow = tuple[int, str, str, str, int, str, bytes, int, int]
 
 
 class _Pool(SQLiteConnectionPool):
-    """One writing connection that syncs every commit to the disk."""
+    """One writing connection, to a file of its owner's alone, that syncs every commit to the disk."""
 
     def _create_connection(self) -> SQLiteConnection:
+        private_file(Path(self.db_name.removeprefix("file:")))
         connection = super()._create_connection()
         cursor = connection.cursor()
         for pragma in ("synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -32000", "temp_store = MEMORY"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 from uuid import UUID
 
 from engine.metrics import Metrics
-from engine.store import Change, Commit, Recorded
+from engine.store import Change, Commit, Recorded, Store
 from engine.store.mapper import Mapper
 from projections import Batch
 from projections.history import History
@@ -106,3 +107,31 @@ async def test_an_event_that_cannot_be_folded_stops_every_view_at_it(house: Hous
     await projector.catch_up()
     assert set(projector.stopped_views) == {"history", "usage", "audit", "stats", "approvals"}
     assert {stopped.stream for stopped in projector.stopped_views.values()} == {stream}
+
+
+class Quiet:
+    """A store in which nothing is ever appended again; `waited` is set while somebody waits for it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.waited = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def wait_for_append(self, lane: int, after: int, timeout_seconds: float) -> bool:
+        self.waited.set()
+        await asyncio.Event().wait()
+        return False
+
+
+async def test_it_stops_at_once_while_it_waits_for_the_next_event(house: House) -> None:
+    await record(house.store, house.vault, "acme", histories.straight(), epoch=house.epoch)
+    projector = house.projector()
+    quiet: Any = Quiet(house.store)
+    projector._store = quiet
+    await projector.start()
+    async with asyncio.timeout(10):
+        await quiet.waited.wait()
+        await projector.stop()
+    assert projector.failed() is None
