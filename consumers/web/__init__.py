@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from consumers.web.app import create_app
+from consumers.web.malformed import Runner
 from consumers.web.probes import probe_app
 from consumers.web.routes import Deps, Process
 from contracts.problems import Problem
@@ -25,7 +26,7 @@ class Server:
     """A listening application. `url` is where it answers, also when the port was chosen by the system."""
 
     def __init__(self, app: web.Application, host: str, port: int, setting: str) -> None:
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._runner = Runner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
         self._host = host
         self._port = port
         self._setting = setting
