@@ -122,9 +122,16 @@ def module_settings(settings: Settings, *, mail_port: int) -> ModuleSettings:
         ),
         database_url=None if url is None else url.get_secret_value(),
         rehearsals=settings.rehearsals,
-        link_base=f"http://{settings.http.host}:{settings.http.port}",
+        link_base=link_base(settings),
         drain_seconds=settings.timeouts.drain_seconds,
     )
+
+
+def link_base(settings: Settings) -> str:
+    """What the links in mails begin with. An address that only listens is none that anybody can follow."""
+    http = settings.http
+    host = "127.0.0.1" if http.host in ("0.0.0.0", "::") else http.host
+    return http.public_url or f"http://{f'[{host}]' if ':' in host else host}:{http.port}"
 
 
 async def run_module(name: str, settings: Settings, *, bus_url: str | None = None) -> None:
@@ -268,6 +275,7 @@ def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, 
         "UNWIND_LOG__FORMAT": settings.log.format,
         "UNWIND_LOG__LEVEL": settings.log.level,
         "UNWIND_HTTP__PORT": str(settings.http.port),
+        **({} if settings.http.public_url is None else {"UNWIND_HTTP__PUBLIC_URL": settings.http.public_url}),
         "UNWIND_HTTP__PROBE_PORT": "0",
         **({} if url is None else {"UNWIND_MODULES_DATABASE_URL": url.get_secret_value()}),
     }

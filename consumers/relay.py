@@ -1,8 +1,8 @@
 """From the outbox to the bus: claims messages, sends them in one window of confirms, deletes what the broker has taken.
 
 A message that could not be confirmed stays and goes again, under the same event id: the far side dedups. One that no
-queue is bound for is tried again with a growing delay, so that a module installed later still hears it, and shows up in
-the outbox's age.
+queue is bound for is confirmed too: the exchange's alternate takes it to the engine's own queue, where intake buries it
+with its reason, to be redriven once its module is there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from engine.store.mapper import open_blob
 
 POLL_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
-UNROUTABLE_RETRY_SECONDS: Final = 5.0
 
 
 class Relay:
@@ -77,26 +76,20 @@ class Relay:
                     exchange=row.exchange,
                     routing_key=row.routing_key,
                     body=body,
-                    # A fact may interest nobody; a command that no module is bound for must not vanish.
+                    # While the alternate exchange is missing, a command comes back and goes again; it never vanishes.
                     mandatory=row.exchange != EVENTS_EXCHANGE,
                 )
             )
         answers = await self._transport.publish(messages, deadline_seconds=self._deadline)
-        sent, unroutable, again = list(gone), [], []
+        sent, again = list(gone), []
         for row, answer in zip(kept, answers, strict=True):
             self._metrics.published.of(row.exchange, answer.value).inc()
             if answer is Published.CONFIRMED:
                 sent.append(row.id)
-            elif answer is Published.UNROUTABLE:
-                unroutable.append(row.id)
             else:
                 again.append(row.id)
         now = self._clock.now()
         await self._store.settle_outbox(sent, returned=again, retry_at=now + timedelta(seconds=RETRY_SECONDS))
-        if unroutable:
-            await self._store.settle_outbox(
-                [], returned=unroutable, retry_at=now + timedelta(seconds=UNROUTABLE_RETRY_SECONDS)
-            )
         return len(rows)
 
     async def _run(self) -> None:

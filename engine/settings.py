@@ -98,6 +98,12 @@ class _Group(BaseModel):
 class HttpSettings(_Group):
     host: str = Field("127.0.0.1", description="Address the HTTP API and the console listen on")
     port: int = Field(8080, ge=0, le=65_535, description="Port of the HTTP API; 0 takes a free one")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+        description="Where people reach the installation, for links in mails, such as https://unwind.example.org; "
+        "unset: http:// and host and port",
+    )
     probe_port: int = Field(
         8081, ge=0, le=65_535, description="Port of /healthz, /readyz and /metrics in processes without the web role"
     )

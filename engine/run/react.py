@@ -255,9 +255,24 @@ def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
         return []
     return [
         Notify(
-            "RunEndedV1", {"status": event.status, "left": list(event.left), "code": (event.error or {}).get("code")}
+            "RunEndedV1",
+            {
+                "status": event.status,
+                "left": list(event.left),
+                "code": (event.error or {}).get("code"),
+                "attributes": _told(state),
+            },
         )
     ]
+
+
+def _told(state: RunState) -> dict[str, str]:
+    """The run's attributes without those that hold, or repeat, a personal value."""
+    return {
+        name: value
+        for name, value in (state.attributes or {}).items()
+        if f"/attributes/{name}" not in state.data_marks and not any(text in value for text in state.personal)
+    }
 
 
 _REACT: dict[type[RunEvent], Callable[[Any, RunState], list[Effect]]] = {

@@ -70,8 +70,25 @@ def test_every_environment_makes_valid_settings(name: str, monkeypatch: pytest.M
     for variable in known_names():
         monkeypatch.delenv(variable, raising=False)
     for variable, value in environment(OURS[name]).items():
-        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value))
+        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", value))
     assert isinstance(load(), Settings)
+
+
+@pytest.mark.parametrize("name", sorted(OURS.keys() - {"setup"}))
+def test_every_process_shows_its_metrics_to_the_network(name: str) -> None:
+    assert environment(OURS[name])["UNWIND_HTTP__HOST"] == "0.0.0.0"
+
+
+def test_the_operations_page_scrapes_every_process() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^ +- ([a-z-]+:\d+)$", page, re.MULTILINE))
+    assert targets == {f"{name}:{8080 if name == 'web' else 8081}" for name in OURS if name != "setup"}
+
+
+def test_links_in_mails_lead_to_where_people_reach_the_installation() -> None:
+    given = environment(OURS["module-notifications"])["UNWIND_HTTP__PUBLIC_URL"]
+    assert given == "${UNWIND_PUBLIC_URL:-http://127.0.0.1:8080}"
+    assert SERVICES["web"]["ports"] == ["127.0.0.1:${UNWIND_PORT:-8080}:8080"]
 
 
 @pytest.mark.parametrize("name", OURS)

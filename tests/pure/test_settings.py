@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consumers.module_host import link_base
 from engine import settings as module
 from engine.settings import Settings, SettingsInvalid, describe, known_names, load
 
@@ -112,3 +113,14 @@ def test_every_setting_has_a_meaning_and_its_default_reads_back(monkeypatch: pyt
 def _bus(settings: Settings) -> str:
     assert settings.bus_url is not None
     return settings.bus_url.get_secret_value()
+
+
+def test_links_lead_to_the_public_url_or_to_an_address_that_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert link_base(load()) == "http://127.0.0.1:8080"
+    monkeypatch.setenv("UNWIND_HTTP__HOST", "0.0.0.0")
+    assert link_base(load()) == "http://127.0.0.1:8080"
+    monkeypatch.setenv("UNWIND_HTTP__PUBLIC_URL", "https://unwind.example.org/app")
+    assert link_base(load()) == "https://unwind.example.org/app"
+    monkeypatch.setenv("UNWIND_HTTP__PUBLIC_URL", "unwind.example.org")
+    with pytest.raises(SettingsInvalid, match="UNWIND_HTTP__PUBLIC_URL"):
+        load()

@@ -17,6 +17,7 @@ from tests.pure.run.telling import (
     RUN,
     Story,
     abandoned,
+    begun,
     cancelled,
     do,
     done,
@@ -279,6 +280,17 @@ def test_an_unknown_step_without_undo_is_passed_over() -> None:
 
     story = given(retriable, done("first")).when(lost("mail", ambiguous=True))
     assert story.steps(ev.UndoScheduled) == ["first"]
+
+
+def test_the_notice_of_an_ending_names_the_attributes_that_are_not_personal() -> None:
+    @saga("told", version=1, attributes={"email": "/email", "plan": "/plan", "greeting": "/greeting"})
+    async def told(run: Run, data: Any) -> Any:
+        raise run.fail("unwanted")
+
+    data = {"email": "ann@example.org", "plan": "pro", "greeting": "dear ann@example.org"}
+    story = Story(told).hear(begun(data, marks=("/email",)))
+    [notice] = [effect for effect in story.effects if isinstance(effect, fx.Notify) and effect.notice == "RunEndedV1"]
+    assert notice.fields["attributes"] == {"plan": "pro"}
 
 
 # ------------------------------------------------------------------------------------------------ cancel and terminate
