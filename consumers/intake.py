@@ -112,6 +112,11 @@ class Intake:
             self._take(delivery)
 
     def _take(self, delivery: Delivery) -> None:
+        if delivery.routing_key in self._registry.queries:
+            # A question that no module was bound for. Whoever asked it waits for a moment only, and asks again.
+            self._metrics.deliveries.of(self._queue, "ignored").inc()
+            self._ack(delivery)
+            return
         try:
             envelope = wire.parse(delivery.body, delivery.headers, delivery.content_type)
             _check_publisher(envelope, delivery)

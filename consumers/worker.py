@@ -79,7 +79,8 @@ class Worker:
 
     async def _ask(self, state: RunState, attempt: Perform, spec: ActionSpec | None, call: ActionCall) -> None:
         closing = state.cause is not None
-        fate = await self._asking.fate(spec, call, closing=closing)
+        async with self._pools[f"what became of {call.action}"]:
+            fate = await self._asking.fate(spec, call, closing=closing)
         given = FateLearned(
             at=self._clock.now(),
             step=attempt.step,

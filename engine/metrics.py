@@ -73,7 +73,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("events", "Events appended to the log"),
     _histogram("append_batch", "", "Commits in one append batch", buckets=_SIZES),
     _histogram("append_duration", "seconds", "One append batch, call to answer"),
-    _counter("deliveries", "Deliveries taken from the bus: accepted, duplicate, dead, returned", "queue", "result"),
+    _counter(
+        "deliveries", "Deliveries taken from the bus: accepted, duplicate, dead, ignored, returned", "queue", "result"
+    ),
     _counter("duplicates", "Inputs recognised as known, by what they repeated: arrival, start, input", "of"),
     _counter("ignored", "Inputs recorded as ignored", "reason"),
     _counter("published", "Messages sent: confirmed, returned, failed", "exchange", "result"),

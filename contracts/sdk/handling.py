@@ -222,7 +222,8 @@ class Handling:
             refusals = entry.command.irrecoverable
             if not refusals:
                 return []
-            refusal = _failure(refusals[0], "undone_before_done", "an undo of this order came first; it is refused")
+            why = "it was undone, or closed as not done, before it came"
+            refusal = _failure(refusals[0], "undone_before_done", why)
             envelope = self._reply(call, refusal, str(uuid5(IDS, f"{call.envelope.id}/undone")))
             return await self._outbox.put(tx, [outgoing(envelope, reply=True)])
         self._tally.add("resent")

@@ -15,7 +15,7 @@ from consumers.inputs import Inputs, new_run_id
 from consumers.janitor import Janitor
 from consumers.timer import TimerLoop
 from consumers.worker import Worker
-from contracts.calls import ActionCall, RetryPolicy
+from contracts.calls import ActionCall, ActionSpec, Fate, RetryPolicy
 from contracts.modules import SHIPPED
 from contracts.problems import Unavailable
 from contracts.registry import Registry
@@ -132,7 +132,27 @@ async def endless(run: Run, data: Any) -> Any:
         pass
 
 
-SAGAS: tuple[Saga, ...] = (quick, slow, waiting, flaky, patient, inviting, endless)
+async def looking(call: ActionCall) -> Fate:
+    """Says what became of it once its gate is open."""
+    WORLD.done.append(("looking", call.key))
+    WORLD.arrival("looking").set()
+    await WORLD.gate("looking").wait()
+    return Fate(True, {"found": call.key})
+
+
+def broken(call: ActionCall) -> Any:
+    raise RuntimeError("nobody knows how far it came")
+
+
+PRINT = ActionSpec(name="press.print", kind="local", perform=broken, ambiguous="query", find=looking, retry=ONCE)
+
+
+@saga("printing", version=1)
+async def printing(run: Run, data: Any) -> Any:
+    return await run.step("print", "press.print")
+
+
+SAGAS: tuple[Saga, ...] = (printing, quick, slow, waiting, flaky, patient, inviting, endless)
 
 
 class Watched:
@@ -180,7 +200,7 @@ class Node:
         self.store, self.vault, self.clock = store, vault, clock
         self.metrics = Metrics()
         self.registry = Registry(SHIPPED)
-        self.plans = Plans(SAGAS, self.registry.action_specs())
+        self.plans = Plans(SAGAS, {**self.registry.action_specs(), PRINT.name: PRINT})
         self.mapper = Mapper()
         typed: Any = store
         self.coordinator = Coordinator(

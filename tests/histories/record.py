@@ -17,6 +17,7 @@ from contracts.codec import RUN_EVENTS
 from contracts.modules import SHIPPED
 from contracts.registry import Registry
 from contracts.run_events import RunEvent, all_run_events
+from contracts.tenant_events import TENANT_EVENTS
 from engine.plan.code import Run, saga
 from engine.run.state import RunState
 from engine.sagas.customer_onboarding import customer_onboarding
@@ -261,7 +262,7 @@ def shapes() -> dict[str, dict[str, list[str]]]:
     """What each event class of today looks like: topic, version, fields with their types."""
     return {
         event.TOPIC: {str(event.VERSION): [f"{field.name}: {field.type}" for field in fields(event)]}
-        for event in all_run_events()
+        for event in (*all_run_events(), *TENANT_EVENTS)
     }
 
 

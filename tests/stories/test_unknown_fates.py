@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from contracts.calls import RetryPolicy
-from contracts.sdk import open_database, open_transport
+from contracts.sdk import QueryTimedOut, open_database, open_transport
 from engine.plan.code import Run, saga
-from tests.conformance.sdk.till import TILL, Till
+from tests.conformance.sdk.till import TILL, Till, question
 from tests.stories.house import House, MovableClock, Stack, until_now
+from tests.stories.understudy import fact
 from tests.stories.workshop import explode, note
 
 
@@ -103,3 +106,13 @@ async def test_a_found_charge_is_refunded_with_its_receipt_when_the_run_unwinds(
         run = await unheard(house, till, clock, "doomed-purchase", "lost")
         await house.until_status(run, "compensated")
         assert till.refunds == ["ch_charge"]
+
+
+async def test_a_question_to_a_module_that_was_never_there_leaves_no_dead_letter(stack: Stack) -> None:
+    async with House(stack, contracts=(TILL,), modules=("tenancy", "audit"), hears=()) as house:
+        asked = question("r/charge/1", "c-1")
+        with pytest.raises(QueryTimedOut):
+            await house.asker.ask_raw("till.FindChargeV1", asked, tenant="acme", deadline_seconds=0.5)
+        await house.ear.send(fact("till.NoSuchThingV1", {}, tenant="acme"))
+        await house.until_letter(type="till.NoSuchThingV1")
+        assert [letter["type"] for letter in await house.letters()] == ["till.NoSuchThingV1"]

@@ -63,6 +63,23 @@ async def test_a_takeover_makes_open_local_attempts_again_under_the_same_key(
     assert [key for name, key in world.done if name == "note"] == [f"{run_id}/before/1", f"{run_id}/after/1"]
 
 
+async def test_a_takeover_asks_again_what_became_of_an_attempt_and_never_makes_it_again(
+    house: House, node: Node, world: World
+) -> None:
+    run_id = await node.run("printing")
+    await asyncio.wait_for(world.arrival("looking").wait(), 20)
+    world.arrival("looking").clear()
+    other = await takeover(house)
+    await asyncio.wait_for(world.arrival("looking").wait(), 20)
+    world.gate("looking").set()
+    await other.settled()
+    await node.settled()
+    state = await other.state(run_id)
+    assert (state.status, state.end_output) == ("succeeded", {"found": f"{run_id}/print/1"})
+    assert topics(await other.log(run_id)).count("step.doubted") == 1
+    assert [name for name, _ in world.done].count("looking") == 2
+
+
 async def test_a_process_declared_dead_lets_go_of_everything_it_holds(house: House, node: Node) -> None:
     run_id = await node.run("waiting")
     await node.settled()
