@@ -21,9 +21,9 @@ class Listening:
     """One listening connection per store; the payload is `<lane> <head>`, and ` inputs` when rows were left for other
     processes."""
 
-    def __init__(self, sessions: Sessions, head: Callable[[int], Awaitable[int]]) -> None:
+    def __init__(self, sessions: Sessions, read_head: Callable[[int], Awaitable[int]]) -> None:
         self._sessions = sessions
-        self._head = head
+        self._read_head = read_head
         self._heads: dict[int, int] = {}
         self._moved = asyncio.Event()
         self._inputs = asyncio.Event()
@@ -47,19 +47,23 @@ class Listening:
 
     def appended(self, lane: int, position: int) -> None:
         """This store has appended itself; no need to wait for the notification to come round."""
-        if position > self._heads.get(lane, 0):
+        if position > self.head(lane):
             self._heads[lane] = position
             moved, self._moved = self._moved, asyncio.Event()
             moved.set()
+
+    def head(self, lane: int) -> int:
+        """The highest position heard of so far, our own appends among them; 0 before any."""
+        return self._heads.get(lane, 0)
 
     async def wait(self, lane: int, after: int, timeout_seconds: float) -> bool:
         deadline = time.monotonic() + timeout_seconds
         while True:
             moved = self._moved
-            if self._heads.get(lane, 0) > after:
+            if self.head(lane) > after:
                 return True
-            self.appended(lane, await self._head(lane))
-            if self._heads.get(lane, 0) > after:
+            self.appended(lane, await self._read_head(lane))
+            if self.head(lane) > after:
                 return True
             remaining = deadline - time.monotonic()
             if remaining <= 0:

@@ -22,6 +22,7 @@ from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
 from engine.store.statements import Statement, bind, load
+from engine.store.telling import Telling
 from engine.store.work import WorkVerbs
 
 _MATCHED = tuple(
@@ -38,6 +39,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         self._patience = patience_seconds
         self._sessions = Sessions(url, self._statements, patience_seconds=patience_seconds, pool_size=pool_size)
         self._listening = Listening(self._sessions, self.head)
+        self._telling = Telling(self._tell)
         PostgresViews.__init__(self, self._sessions, self._statements, load([views], "postgres"))
         self._append = self._sql("append")
         self._append_for = self._sql("append_for")
@@ -62,6 +64,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         self._listening.start()
 
     async def stop(self) -> None:
+        self._telling.stop()
         await self._listening.stop()
         await self._sessions.close()
 
@@ -122,9 +125,12 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
     ) -> list[Outcome]:
         async def send(part: Sequence[Commit]) -> list[Outcome]:
             batch = flatten(part, uuids=packed_uuid, instants=packed_instant)
-            values = (lane, epoch, now, False, None, None)
+            tell = self._telling.with_append(lane, batch)
+            values = (lane, epoch, now, False, None, None, tell)
             row, lost = await self._sessions.on_lane("engine", lane, self._append, values, batch)
             outcomes = self._outcomes(lane, batch, part, row)
+            if not tell:
+                self._telling.later(lane, self._listening.head(lane))
             return await self._ours(part, outcomes) if lost else outcomes
 
         return await send_bisecting(commits, send)
@@ -154,7 +160,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         transaction."""
         batch = flatten(commits, strict=True, uuids=packed_uuid, instants=packed_instant)
         name, position = view if view is not None else (None, None)
-        values = (lane, epoch, None, True, name, position)
+        values = (lane, epoch, None, True, name, position, True)
         row, _ = await self._sessions.on_lane("engine", lane, self._append, values, batch)
         return self._outcomes(lane, batch, commits, row)
 
@@ -183,6 +189,9 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         outcomes = assemble(batch, commits, row["first_position"], row["codes"], row["nums"], row["runs"], matched)
         self._listening.appended(lane, max((getattr(outcome, "position", 0) for outcome in outcomes), default=0))
         return outcomes
+
+    async def _tell(self, lane: int, head: int) -> None:
+        await self._sessions.fetch("engine", self._sql("tell"), [f"{lane} {head}"])
 
     async def load(self, tenant: str, stream: UUID, *, after: int = 0) -> list[Stored]:
         return [read.stored(row) for row in await self.call("load", tenant=tenant, stream=stream, after=after)]

@@ -37,6 +37,15 @@ SERVER_SETTINGS = {
     "jit": "off",
 }
 """Timeouts live in the server: one in the client leaves the fate of a COMMIT unknown."""
+APPEND_SETTINGS = SERVER_SETTINGS | {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_material": "off",
+}
+"""For connections that append and do nothing else: every statement of `append` looks up a few rows by key, however
+large the tables are and whatever statistics say of them."""
 _FROZEN_SECONDS = 35
 """Longer than any statement may take: only a server that has stopped answering at all is given up by the client."""
 
@@ -112,11 +121,11 @@ class Sessions:
         self.roles: dict[str, str] = {}
         """Role by purpose (engine, projector, web, operator); empty when one database user does all."""
 
-    async def connect(self, role: str | None = None) -> Connection:
+    async def connect(self, role: str | None = None, *, settings: Mapping[str, str] = SERVER_SETTINGS) -> Connection:
         """A connection of the caller's own."""
         self._check_open()
         connection = await asyncpg.connect(
-            self._url, server_settings=SERVER_SETTINGS, timeout=5, command_timeout=_FROZEN_SECONDS
+            self._url, server_settings=dict(settings), timeout=5, command_timeout=_FROZEN_SECONDS
         )
         if role is not None:
             await self.take_role(connection, role)
@@ -203,7 +212,7 @@ class Sessions:
         async def attempt() -> Mapping[str, Any]:
             nonlocal lost
             if held.connection is None or held.connection.is_closed():
-                held.connection = await self.connect(role)
+                held.connection = await self.connect(role, settings=APPEND_SETTINGS)
                 held.taught = await install(held.connection, self._sql("batch_type"))
             connection = held.connection
             value = batch if held.taught else columns(batch)

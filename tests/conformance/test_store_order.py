@@ -48,7 +48,7 @@ def commit() -> Commit:
 
 async def append_in(connection: Connection, epoch: int) -> None:
     batch = columns(flatten([commit()], uuids=packed_uuid, instants=packed_instant))
-    await connection.fetchrow("SELECT * FROM append(0::smallint, $1, NULL, false, NULL, NULL, $2)", epoch, batch)
+    await connection.fetchrow("SELECT * FROM append(0::smallint, $1, NULL, false, NULL, NULL, true, $2)", epoch, batch)
 
 
 async def waits_for_a_lock(watch: Connection, pid: int, work: asyncio.Task[None]) -> bool:

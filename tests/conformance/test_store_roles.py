@@ -70,7 +70,7 @@ async def test_no_role_touches_a_table_of_the_store(connection: Connection, role
 async def test_the_engine_executes_functions_and_makes_nothing(store: Store, connection: Connection) -> None:
     await become(connection, "engine")
     epoch = await connection.fetchval("SELECT register('p', '{all}', NULL)")
-    call = "SELECT codes FROM append(0::smallint, $1, NULL, false, NULL, NULL, $2)"
+    call = "SELECT codes FROM append(0::smallint, $1, NULL, false, NULL, NULL, true, $2)"
     assert await connection.fetchval(call, epoch, sent(started(), started(tenant="other"))) is None
     for statement in ("CREATE TABLE unwind.x (n int)", "CREATE TABLE views.x (n int)", "DROP FUNCTION append"):
         with pytest.raises(Denied):
@@ -118,7 +118,7 @@ async def test_the_web_appends_for_its_tenant_only(store: Store, connection: Con
     with pytest.raises(Denied, match="only arrivals"):
         await connection.fetchval(call, "acme", epoch, sent(started()))
     with pytest.raises(Denied):
-        await connection.fetch("SELECT * FROM append(0::smallint, 1, NULL, false, NULL, NULL, $1)", sent(arrived("e4")))
+        await connection.fetch("SELECT * FROM append(0::smallint, 1, NULL, false, NULL, NULL, true, $1)", sent(arrived("e4")))
     assert await store.arrival("acme", "/modules/billing", "e2") is None
 
 

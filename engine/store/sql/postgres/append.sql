@@ -1,7 +1,10 @@
 -- Appending is one call of a function, see migration 0002. The SQLite twin of this file has the same work as single steps.
 
 -- name: append
-SELECT * FROM append($1, $2, $3, $4, $5, $6, $7)
+SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: append_for
 SELECT * FROM append_for($1, $2, $3, $4, $5)
+
+-- name: tell
+SELECT pg_notify('unwind', $1::text)

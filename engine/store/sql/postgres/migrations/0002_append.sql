@@ -32,19 +32,18 @@ CREATE TYPE batch AS (
 -- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
 -- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced. The m_ columns are inputs that matching brought about for runs of this epoch.
 CREATE FUNCTION append(
-    p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, b batch,
+    p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, p_tell boolean, b batch,
     OUT first_position bigint, OUT codes smallint[], OUT nums bigint[], OUT runs uuid[],
     OUT m_ord integer[], OUT m_id bigint[], OUT m_tenant text[], OUT m_kind text[], OUT m_run uuid[], OUT m_name text[], OUT m_visit integer[],
     OUT m_source text[], OUT m_event_id text[], OUT m_body bytea[]
 ) LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = unwind, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET jit = off AS $$
+SET search_path = unwind, pg_temp AS $$
 DECLARE
     n integer := coalesce(cardinality(b.c_tenant), 0);
     v_now timestamptz;
     v_lease timestamptz;
     v_alive boolean[];
-    v_refused integer := 0;
+    v_refused integer;
     v_events integer := coalesce(cardinality(b.e_ord), 0);
     v_arrivals bigint[];
     v_foreign boolean := false;
@@ -57,63 +56,67 @@ BEGIN
     v_now := coalesce(p_now, clock_timestamp());
     v_lease := v_now + interval '30 seconds';
     v_alive := array_fill(true, ARRAY[n]);
+    codes := array_fill(0::smallint, ARRAY[n]);
+    nums := array_fill(0::bigint, ARRAY[n]);
+    runs := array_fill(NULL::uuid, ARRAY[n]);
 
     -- Whoever declares this process dead takes the row FOR UPDATE, which waits for this lock and is waited for by it.
     PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
     IF NOT FOUND THEN
         codes := array_fill(6::smallint, ARRAY[n]);
-        nums := array_fill(0::bigint, ARRAY[n]);
-        runs := array_fill(NULL::uuid, ARRAY[n]);
         first_position := 0;
         RETURN;
     END IF;
 
-    -- Keys first, so that a batch sent again after a lost answer is a duplicate and not a conflict.
     FOR r IN
-        SELECT * FROM (
-            SELECT u.ord, 1::smallint AS code, 0::bigint AS num, s.run_id, 2 AS rank
-            FROM unnest(b.s_ord, b.s_tenant, b.s_key) AS u(ord, tenant, key)
-            JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
-            UNION ALL
-            SELECT u.ord, 1::smallint, 0, u.run, 2
-            FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key)
-            JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
-            UNION ALL
-            SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint, 0, NULL,
-                   -- Another fact under a known id, also where the known one has started a run: it must not be lost.
-                   CASE WHEN i.body_hash = u.hash THEN 3 ELSE 1 END
-            FROM unnest(b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(ord, tenant, source, event_id, hash)
-            JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
-            UNION ALL
-            SELECT c.ord::integer,
-                   CASE WHEN head.tenant <> c.tenant THEN 7 WHEN living.epoch IS NOT NULL THEN 6 ELSE 3 END::smallint,
-                   coalesce(head.version, 0), NULL, CASE WHEN head.tenant <> c.tenant OR living.epoch IS NOT NULL THEN 0 ELSE 4 END
-            FROM unnest(b.c_tenant, b.c_stream, b.c_expected) WITH ORDINALITY AS c(tenant, stream, expected, ord)
-            LEFT JOIN LATERAL (
-                SELECT l.version, l.tenant FROM log l WHERE l.stream = c.stream ORDER BY l.version DESC LIMIT 1
-            ) head ON true
-            LEFT JOIN open_runs o ON o.run_id = c.stream
-            LEFT JOIN processes living ON living.epoch = o.owner AND o.owner <> p_epoch AND NOT living.dead
-            WHERE c.stream IS NOT NULL
-              AND (coalesce(head.version, least(c.expected, 0)) <> c.expected OR living.epoch IS NOT NULL OR head.tenant <> c.tenant)
-        ) AS found ORDER BY ord, rank
+        SELECT c.ord,
+               CASE WHEN head.tenant <> c.tenant THEN 7 WHEN living.epoch IS NOT NULL THEN 6 ELSE 3 END::smallint AS code,
+               coalesce(head.version, 0)::bigint AS num
+        FROM unnest(b.c_tenant, b.c_stream, b.c_expected) WITH ORDINALITY AS c(tenant, stream, expected, ord)
+        LEFT JOIN LATERAL (
+            SELECT l.version, l.tenant FROM log l WHERE l.stream = c.stream ORDER BY l.version DESC LIMIT 1
+        ) head ON true
+        LEFT JOIN open_runs o ON o.run_id = c.stream
+        LEFT JOIN processes living ON living.epoch = o.owner AND o.owner <> p_epoch AND NOT living.dead
+        WHERE c.stream IS NOT NULL
+          AND (coalesce(head.version, least(c.expected, 0)) <> c.expected OR living.epoch IS NOT NULL OR head.tenant <> c.tenant)
     LOOP
         IF r.code = 7 THEN
             RAISE EXCEPTION 'stream % belongs to another tenant than %', b.c_stream[r.ord], b.c_tenant[r.ord]
                 USING ERRCODE = 'integrity_constraint_violation';
         END IF;
-        CONTINUE WHEN NOT v_alive[r.ord];
-        IF codes IS NULL THEN
-            codes := array_fill(0::smallint, ARRAY[n]);
-            nums := array_fill(0::bigint, ARRAY[n]);
-            runs := array_fill(NULL::uuid, ARRAY[n]);
-        END IF;
         v_alive[r.ord] := false;
         codes[r.ord] := r.code;
         nums[r.ord] := r.num;
-        runs[r.ord] := r.run_id;
-        v_refused := v_refused + 1;
     END LOOP;
+
+    -- A key outweighs a stale head, so that a batch sent again after a lost answer is a duplicate and not a conflict. Of several keys the
+    -- last in this order has the word.
+    IF cardinality(b.s_ord) > 0 OR cardinality(b.k_ord) > 0 OR cardinality(b.a_ord) > 0 THEN
+        FOR r IN
+            SELECT * FROM (
+                SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint AS code, NULL::uuid AS run_id,
+                       -- Another fact under a known id, also where the known one has started a run: it must not be lost.
+                       CASE WHEN i.body_hash = u.hash THEN 1 ELSE 3 END AS weight
+                FROM unnest(b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(ord, tenant, source, event_id, hash)
+                JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
+                UNION ALL
+                SELECT u.ord, 1::smallint, s.run_id, 2
+                FROM unnest(b.s_ord, b.s_tenant, b.s_key) AS u(ord, tenant, key)
+                JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
+                UNION ALL
+                SELECT u.ord, 1::smallint, u.run, 2
+                FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key)
+                JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
+            ) AS known ORDER BY weight
+        LOOP
+            CONTINUE WHEN codes[r.ord] = 6;
+            v_alive[r.ord] := false;
+            codes[r.ord] := r.code;
+            nums[r.ord] := 0;
+            runs[r.ord] := r.run_id;
+        END LOOP;
+    END IF;
 
     -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
     IF cardinality(b.q_ord) > 0 THEN
@@ -150,18 +153,18 @@ BEGIN
             FROM by_tenant t LEFT JOIN used_by_tenant u ON u.tenant = t.tenant
             WHERE t.over OR u.used + t.tenant_rank > t.tenant_cap
         LOOP
-            IF codes IS NULL THEN
-                codes := array_fill(0::smallint, ARRAY[n]);
-                nums := array_fill(0::bigint, ARRAY[n]);
-                runs := array_fill(NULL::uuid, ARRAY[n]);
-            END IF;
             v_alive[r.ord] := false;
             codes[r.ord] := r.code;
             nums[r.ord] := r.num;
-            v_refused := v_refused + 1;
         END LOOP;
     END IF;
 
+    v_refused := cardinality(array_positions(v_alive, false));
+    IF v_refused = 0 THEN
+        codes := NULL;
+        nums := NULL;
+        runs := NULL;
+    END IF;
     IF p_strict AND v_refused > 0 THEN
         RAISE EXCEPTION 'strict append: % of % commits refused', v_refused, n USING ERRCODE = 'unique_violation';
     END IF;
@@ -380,8 +383,11 @@ BEGIN
         END IF;
     END IF;
 
-    -- Once per batch: committing a notification takes a lock of the whole server.
-    PERFORM pg_notify('unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END);
+    -- At most once per batch, and seldom where nobody waits for it: committing a notification takes a lock of the whole server and wakes
+    -- every process that listens.
+    IF p_tell OR v_foreign OR cardinality(b.cl_ord) > 0 THEN
+        PERFORM pg_notify('unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END);
+    END IF;
 END $$;
 
 -- For a caller bound to one tenant: a batch that names another is refused whole. Such a caller records arrivals, inputs, messages and events; the
@@ -411,5 +417,5 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     SELECT * INTO first_position, codes, nums, runs, m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body
-    FROM append(p_lane, p_epoch, p_now, false, NULL, NULL, b);
+    FROM append(p_lane, p_epoch, p_now, false, NULL, NULL, true, b);
 END $$;
