@@ -57,7 +57,7 @@ _OWNERS = (
     "awaits_dropped",
     "open_run",
 )
-_CLOSING = ("close_run", "close_timers", "close_subscriptions", "close_awaits", "close_input_keys")
+_CLOSING = ("close_run", "close_timers", "close_subscriptions", "close_awaits", "close_input_keys", "close_snapshot")
 
 _hex = attrgetter("hex")
 

@@ -61,6 +61,15 @@ class LogConformance:
         assert await store.open_run("other", run) is None
         assert await store.load_many([("other", run)]) == {run: []}
 
+    async def test_a_run_that_ends_takes_its_snapshot_with_it_and_no_other_run_s(
+        self, store: Store, epoch: int
+    ) -> None:
+        ending, going = [await open_a_run(store, epoch, snapshot=b"folded") for _ in range(2)]
+        end = Commit(tenant="acme", stream=ending, expected=1, events=events("end"), open_run=Closed())
+        late = replace(end, stream=going, expected=7)
+        assert isinstance((await append(store, epoch, end, late))[0], Appended)
+        assert await store.snapshots_of([("acme", ending), ("acme", going)]) == {going: (1, b"folded")}
+
     async def test_several_streams_are_loaded_in_one_call(self, store: Store, epoch: int) -> None:
         runs = [await open_a_run(store, epoch) for _ in range(3)]
         loaded = await store.load_many([("acme", run) for run in runs])

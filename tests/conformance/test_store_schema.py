@@ -210,7 +210,7 @@ class TestPostgresPlans:
         now = datetime.now(UTC)
         batch = flatten([full_commit(run, 1)], uuids=packed_uuid, instants=packed_instant)
         calls = {
-            "append": (0, epoch, now, False, None, None, columns(batch)),
+            "append": (0, epoch, now, False, None, None, False, columns(batch)),
             "load": ("acme", run, 0),
             "load_many": (["acme"], [run]),
             "snapshot": ("acme", run),

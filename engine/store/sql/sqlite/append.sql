@@ -108,6 +108,9 @@ DELETE FROM awaits WHERE run_id = ?2
 -- name: close_input_keys
 DELETE FROM input_keys WHERE run_id = ?2
 
+-- name: close_snapshot
+DELETE FROM snapshots WHERE stream = ?2
+
 -- name: ignore_inputs
 -- What the run was still to be given is remembered as ignored.
 INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)

@@ -303,13 +303,14 @@ BEGIN
         ON CONFLICT (tenant, command_id) DO UPDATE SET types = excluded.types;
     END IF;
 
-    -- A run that ends takes its reasons to wake with it. What it was still to be given is remembered as ignored.
+    -- A run that ends takes its reasons to wake and its snapshot with it. What it was still to be given is remembered as ignored.
     IF cardinality(b.cl_ord) > 0 THEN
         DELETE FROM open_runs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
         DELETE FROM timers o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
         DELETE FROM subscriptions o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
         DELETE FROM awaits o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
         DELETE FROM input_keys o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM snapshots o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.stream = u.run AND v_alive[u.ord];
         WITH gone AS (
             DELETE FROM inputs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord] RETURNING o.arrival
         )
