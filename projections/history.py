@@ -8,6 +8,7 @@ are stored as HMACs only: equal values meet, nothing can be read back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from typing import Any, Final
 from uuid import UUID
@@ -22,6 +23,9 @@ BLOCK: Final = 64
 """Events per timeline block: a long run rewrites at most one block per batch."""
 
 _MESSAGE: Final = 500
+
+# Later versions of the header may say more at its end, never less.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
 
 class History:
@@ -60,10 +64,21 @@ def _beginning(run: RunFacts) -> tuple[Any, ...]:
         clean(event["initiator"]),
         clean(event["correlation_id"]),
         _clean(event.get("causation_id")),
+        trace_id(event.get("traceparent")),
         orjson.dumps(event.get("attributes") or {}).decode(),
         instant(event["at"]),
         instant(event["deadline"]) if event.get("deadline") else None,
     )
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """The trace that a W3C `traceparent` is part of; None for a text that is none.
+
+    >>> trace_id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    '0af7651916cd43dd8448eb211c80319c'
+    """
+    found = _TRACEPARENT.match(traceparent or "")
+    return found.group(1) if found else None
 
 
 def _progress(run: RunFacts) -> tuple[Any, ...]:

@@ -38,6 +38,7 @@ def run_of(row: Mapping[str, Any]) -> Record:
         "initiator": row["initiator"],
         "correlation_id": row["correlation_id"],
         "causation_id": row["causation_id"],
+        "trace_id": row["trace_id"],
         "attributes": orjson.loads(row["attributes"]),
         "started_at": _time(row["started_at"]),
         "updated_at": _time(row["updated_at"]),

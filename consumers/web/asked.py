@@ -48,6 +48,9 @@ class RunsQuery(Listing):
     status: str | None = Field(None, max_length=200, description="One status, or several with commas")
     workflow: Text | None = None
     correlation_id: Text | None = None
+    trace_id: str | None = Field(
+        None, pattern=r"^[0-9a-f]{32}$", description="The 32 hex digits of a W3C trace that began runs"
+    )
     business_state: Text | None = None
     attribute: str | None = Field(
         None, max_length=400, pattern=r"^[^\x00:]+:[^\x00]*$", description="`name:value` of a declared run attribute"

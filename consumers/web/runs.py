@@ -30,6 +30,7 @@ async def list_runs(call: Call) -> Answer:
         statuses=query.statuses,
         workflow=query.workflow,
         correlation_id=query.correlation_id,
+        trace_id=query.trace_id,
         business_state=query.business_state,
         attribute=attribute,
         before=_run_cursor(query.cursor),

@@ -71,6 +71,7 @@ class Run(Told):
     initiator: str
     correlation_id: str
     causation_id: str | None
+    trace_id: str | None = Field(description="The W3C trace of the message or request that began it")
     attributes: dict[str, Json]
     started_at: Instant
     updated_at: Instant

@@ -31,6 +31,9 @@ async def list_runs(
         str | None, typer.Option(help="Only runs with this declared attribute, as name:value.")
     ] = None,
     correlation_id: Annotated[str | None, typer.Option(help="Only runs of this story.")] = None,
+    trace_id: Annotated[
+        str | None, typer.Option(help="Only runs that a message or request of this W3C trace began.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Most runs shown.")] = 25,
     cursor: Annotated[str | None, typer.Option(help="Continue after the page before: its `next`.")] = None,
 ) -> Answer:
@@ -45,6 +48,7 @@ async def list_runs(
             workflow=workflow,
             attribute=attribute,
             correlation_id=correlation_id,
+            trace_id=trace_id,
             limit=limit,
             cursor=cursor,
         )
@@ -209,6 +213,7 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
             "trigger": " ".join(str(run["trigger"].get(part) or "") for part in ("kind", "type", "id")),
             "initiator": run["initiator"],
             "correlation id": run["correlation_id"],
+            "trace": run["trace_id"],
             "attributes": spell(run["attributes"]),
             "started": instant(run["started_at"]),
             "ended": instant(run["ended_at"]),

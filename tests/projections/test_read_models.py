@@ -154,6 +154,38 @@ async def test_runs_are_found_by_status_story_workflow_and_hashed_attribute(hous
     assert (await reader.runs("acme", business_state="Active")).items[0]["business_state"] == "Active"
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace"),
+    [
+        (f"00-{TRACE}-b7ad6b7169203331-01", TRACE),
+        (f"cc-{TRACE}-b7ad6b7169203331-01-what.the.future.brings", TRACE),
+        (f"ff-{TRACE}-b7ad6b7169203331-01", None),
+        (f"00-{TRACE.upper()}-b7ad6b7169203331-01", None),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", None),
+        (f"00-{TRACE}-b7ad6b7169203331", None),
+        ("\x00", None),
+        (None, None),
+    ],
+)
+async def test_a_run_is_found_by_the_trace_that_began_it_and_a_header_that_is_none_is_no_trace(
+    house: House, traceparent: str | None, trace: str | None
+) -> None:
+    told = histories.Teller().started(traceparent=traceparent).ended().events
+    run_id = await record(house.store, house.vault, "acme", told, epoch=house.epoch)
+    await record(house.store, house.vault, "acme", histories.straight(), epoch=house.epoch)
+    await house.projector().catch_up()
+    run = await house.reader.run("acme", run_id)
+    assert run is not None
+    assert run["trace_id"] == trace
+    found = [str(run_id)] if trace else []
+    assert [one["run_id"] for one in (await house.reader.runs("acme", trace_id=TRACE)).items] == found
+    assert [one["run_id"] for one in (await house.reader.runs(None, trace_id=TRACE)).items] == found
+    assert (await house.reader.runs("globex", trace_id=TRACE)).items == []
+
+
 async def test_pages_of_runs_are_stable_while_runs_start(house: House) -> None:
     await _fill(house, ("acme",))
     projector = house.projector()
@@ -224,7 +256,14 @@ async def test_no_personal_value_is_in_any_row(house: House) -> None:
     for statement, params in (
         (
             "history_list",
-            {"statuses": None, "workflow": None, "correlation_id": None, "business_state": None, "before": None},
+            {
+                "statuses": None,
+                "workflow": None,
+                "correlation_id": None,
+                "trace_id": None,
+                "business_state": None,
+                "before": None,
+            },
         ),
         ("audit_chain", {"after": 0}),
         (

@@ -229,6 +229,18 @@ async def test_one_trace_and_one_story_lead_from_the_event_to_the_last_mail(stac
             said = [*house.ear.events(tenant=tenant), *house.ear.commands(tenant=tenant)]
             assert {str(one.traceparent).split("-")[1] for one in said} == {trace}
 
+        # The trace finds each of them, and the tree of the story that it belongs to.
+        for tenant in ("acme", *requests):
+            page = await house.api.get("/v1/runs", tenant=tenant, trace_id=trace)
+            shown = await house.cli("runs", "list", "--tenant", tenant, "--trace-id", trace)
+            [found] = page["items"]
+            assert (found["tenant"], found["trace_id"]) == (tenant, trace)
+            assert [one["run_id"] for one in shown["items"]] == [found["run_id"]]
+            story = found["correlation_id"].replace("/", "%2F").replace(" ", "%20")
+            tree = await house.api.get(f"/v1/causation/{story}", tenant=tenant)
+            assert [one["run_id"] for one in tree["roots"][0]["children"]] == [found["run_id"]]
+        assert (await house.api.get("/v1/runs", trace_id="0" * 31 + "1"))["items"] == []
+
 
 @pytest.mark.acceptance("H16")
 @pytest.mark.parametrize("first", ["confirmation", "payment"])

@@ -123,6 +123,8 @@ async def test_runs_are_filtered_and_paged_with_a_cursor(town: Site) -> None:
     found = await _json(await town.get("/v1/runs", attribute="email:ada@example.org", status="compensated,cancelled"))
     assert {run["status"] for run in found["items"]} == {"compensated", "cancelled"}
     assert (await _json(await town.get("/v1/runs", correlation_id="no such story")))["items"] == []
+    assert (await _json(await town.get("/v1/runs", trace_id="a" * 32)))["items"] == []
+    assert (await _json(await town.get("/v1/runs", trace_id="A" * 32), 400))["field"] == "trace_id"
 
 
 async def test_whoever_waits_for_a_position_reads_what_was_written_before(town: Site) -> None:

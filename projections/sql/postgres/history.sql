@@ -12,6 +12,7 @@ CREATE TABLE IF NOT EXISTS history_runs (
     initiator        text        NOT NULL,
     correlation_id   text        NOT NULL,
     causation_id     text,
+    trace_id         text,
     attributes       text        NOT NULL,
     started_at       timestamptz NOT NULL,
     deadline         timestamptz,
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS history_runs (
 CREATE INDEX IF NOT EXISTS history_runs_by_tenant ON history_runs (tenant, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
+CREATE INDEX IF NOT EXISTS history_runs_by_trace ON history_runs (trace_id, run_id) WHERE trace_id IS NOT NULL;
 -- Partial on what people look for among millions: an index over every status would be written twice per run.
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
 
@@ -65,23 +67,24 @@ TRUNCATE history_runs, history_timeline, history_attributes;
 -- Rides the primary key. A run that is there already was written by the same events: nothing changes.
 INSERT INTO history_runs (
     tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
-    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
-    steps, attempts, undone, cost_micros, updated_at, ended_at
+    trace_id, attributes, started_at, deadline, version, position, status, business_state, parked, error_code,
+    error_message, steps, attempts, undone, cost_micros, updated_at, ended_at
 )
 SELECT
     given.tenant, given.run_id, given.workflow, given.workflow_version, given.trigger_kind, given.trigger,
-    given.initiator, given.correlation_id, given.causation_id, given.attributes, given.started_at::timestamptz,
-    given.deadline::timestamptz, given.version, given.position, given.status, given.business_state, given.parked,
-    given.error_code, given.error_message, given.steps, given.attempts, given.undone, given.cost_micros,
-    given.updated_at::timestamptz, given.ended_at::timestamptz
+    given.initiator, given.correlation_id, given.causation_id, given.trace_id, given.attributes,
+    given.started_at::timestamptz, given.deadline::timestamptz, given.version, given.position, given.status,
+    given.business_state, given.parked, given.error_code, given.error_message, given.steps, given.attempts,
+    given.undone, given.cost_micros, given.updated_at::timestamptz, given.ended_at::timestamptz
 FROM unnest(
     $1::text[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[], $15::text[], $16::text[], $17::text[],
-    $18::text[], $19::text[], $20::integer[], $21::integer[], $22::integer[], $23::bigint[], $24::text[], $25::text[]
+    $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[], $15::bigint[], $16::text[], $17::text[],
+    $18::text[], $19::text[], $20::text[], $21::integer[], $22::integer[], $23::integer[], $24::bigint[], $25::text[],
+    $26::text[]
 ) AS given (
     tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
-    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
-    steps, attempts, undone, cost_micros, updated_at, ended_at
+    trace_id, attributes, started_at, deadline, version, position, status, business_state, parked, error_code,
+    error_message, steps, attempts, undone, cost_micros, updated_at, ended_at
 )
 ON CONFLICT (run_id, tenant) DO NOTHING;
 
@@ -130,6 +133,7 @@ WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
     AND (CAST(:statuses AS text) IS NULL OR status = ANY (string_to_array(CAST(:statuses AS text), ',')))
     AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
     AND (CAST(:correlation_id AS text) IS NULL OR correlation_id = :correlation_id)
+    AND (CAST(:trace_id AS text) IS NULL OR trace_id = :trace_id)
     AND (CAST(:business_state AS text) IS NULL OR business_state = :business_state)
 ORDER BY run_id DESC
 LIMIT CAST(:limit AS integer);
@@ -147,6 +151,7 @@ WHERE run_id IN (
     AND (CAST(:statuses AS text) IS NULL OR status = ANY (string_to_array(CAST(:statuses AS text), ',')))
     AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
     AND (CAST(:correlation_id AS text) IS NULL OR correlation_id = :correlation_id)
+    AND (CAST(:trace_id AS text) IS NULL OR trace_id = :trace_id)
     AND (CAST(:business_state AS text) IS NULL OR business_state = :business_state)
 ORDER BY run_id DESC
 LIMIT CAST(:limit AS integer);

@@ -12,6 +12,7 @@ CREATE TABLE IF NOT EXISTS history_runs (
     initiator        TEXT    NOT NULL,
     correlation_id   TEXT    NOT NULL,
     causation_id     TEXT,
+    trace_id         TEXT,
     attributes       TEXT    NOT NULL,
     started_at       TEXT    NOT NULL,
     deadline         TEXT,
@@ -62,10 +63,12 @@ DELETE FROM history_attributes;
 -- name: history_run_insert
 INSERT INTO history_runs (
     tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
-    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
-    steps, attempts, undone, cost_micros, updated_at, ended_at
+    trace_id, attributes, started_at, deadline, version, position, status, business_state, parked, error_code,
+    error_message, steps, attempts, undone, cost_micros, updated_at, ended_at
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
+VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26
+)
 ON CONFLICT (run_id, tenant) DO NOTHING;
 
 -- name: history_run_update
@@ -99,6 +102,7 @@ WHERE (:tenant IS NULL OR tenant = :tenant)
     AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || status || ',') > 0)
     AND (:workflow IS NULL OR workflow = :workflow)
     AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
+    AND (:trace_id IS NULL OR trace_id = :trace_id)
     AND (:business_state IS NULL OR business_state = :business_state)
 ORDER BY run_id DESC
 LIMIT :limit;
@@ -116,6 +120,7 @@ WHERE run_id IN (
     AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || status || ',') > 0)
     AND (:workflow IS NULL OR workflow = :workflow)
     AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
+    AND (:trace_id IS NULL OR trace_id = :trace_id)
     AND (:business_state IS NULL OR business_state = :business_state)
 ORDER BY run_id DESC
 LIMIT :limit;
@@ -143,8 +148,8 @@ ORDER BY status;
 -- Every row, in key order, for comparing a rebuild with what was there before.
 SELECT 'runs' AS part, json_array(
     tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
-    attributes, started_at, deadline, version, position, status, business_state, parked, error_code, error_message,
-    steps, attempts, undone, cost_micros, updated_at, ended_at
+    trace_id, attributes, started_at, deadline, version, position, status, business_state, parked, error_code,
+    error_message, steps, attempts, undone, cost_micros, updated_at, ended_at
 ) AS line
 FROM history_runs
 UNION ALL
