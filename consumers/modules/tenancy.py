@@ -74,7 +74,7 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
     service.handles(contract.ReinstateTenantV1)(reinstate)
     service.handles(contract.DecommissionTenantV1)(decommission)
     service.on(UNWIND, RunParkedV1)(onboarding_parked)
-    service.on(UNWIND, RunStateEnteredV1)(onboarding_resumed)
+    service.on(UNWIND, RunStateEnteredV1)(onboarding_moved)
     service.answers(contract.GetTenantV1)(get_tenant)
     return service
 
@@ -124,18 +124,14 @@ async def revert(command: contract.RevertProvisioningV1, call: Call, tx: Tx) -> 
     tenant = await _find(call, tx)
     reason = f"provisioning {command.cause.replace('_', ' ')}"
     if tenant.state == "Provisioning":
-        state = await _move(tenant, "fail", call, tx)
-        call.publish(_failure(tenant, call, state, "run_timed_out" if command.cause == "timed_out" else reason))
+        why = "run_timed_out" if command.cause == "timed_out" else reason
+        await _follow(tenant, "ProvisioningFailed", call, tx, reason=why)
         tenant = await _find(call, tx)
     if tenant.state in ("Active", "Suspended") or (
         tenant.state == "ProvisioningFailed" and command.cause == "abandoned"
     ):
-        state = await _move(tenant, "decommission", call, tx)
-        call.publish(
-            contract.TenantDecommissionedV1(tenant=call.tenant, state=state, previous=tenant.state, reason=reason)
-        )
-        tenant = await _find(call, tx)
-    return contract.ProvisioningRevertedV1(tenant=call.tenant, state=tenant.state)
+        await _follow(tenant, "Decommissioned", call, tx, reason=reason)
+    return contract.ProvisioningRevertedV1(tenant=call.tenant, state=await _state(call, tx))
 
 
 async def complete_step(
@@ -221,25 +217,25 @@ async def decommission(command: contract.DecommissionTenantV1, call: Call, tx: T
 async def onboarding_parked(notice: RunParkedV1, call: Call, tx: Tx) -> None:
     """An onboarding that stands still for an operator is a tenant whose provisioning has failed, for now."""
     tenant = await _known(call, tx)
-    if notice.workflow != ONBOARDING or tenant is None or tenant.state != "Provisioning":
+    if notice.workflow != ONBOARDING or tenant is None or tenant.state not in ("Registered", "Provisioning"):
         return
-    state = await _move(tenant, "fail", call, tx)
-    call.publish(_failure(tenant, call, state, notice.reason, step=notice.step))
+    await _follow(tenant, "ProvisioningFailed", call, tx, reason=notice.reason, step=notice.step)
 
 
-async def onboarding_resumed(notice: RunStateEnteredV1, call: Call, tx: Tx) -> None:
-    """Tried again after remediation: the tenant is being provisioned again before any step of it can end."""
+async def onboarding_moved(notice: RunStateEnteredV1, call: Call, tx: Tx) -> None:
+    """The tenant goes with its onboarding where none of the onboarding's own commands takes it."""
     tenant = await _known(call, tx)
-    if notice.workflow != ONBOARDING or notice.state != "Provisioning" or notice.previous != "ProvisioningFailed":
+    if notice.workflow != ONBOARDING or tenant is None:
         return
-    if tenant is None or tenant.state != "ProvisioningFailed":
-        return
-    state = await _move(tenant, "begin", call, tx, provisioning_since=call.at)
-    call.publish(
-        contract.TenantProvisioningStartedV1(
-            tenant=call.tenant, state=state, previous=tenant.state, steps=list(PROVISIONING_STEPS)
-        )
-    )
+    match notice.previous, notice.state:
+        case "ProvisioningFailed", "Provisioning" if tenant.state == "ProvisioningFailed":
+            # Tried again after remediation: the tenant is being provisioned again before any step of it can end.
+            await _follow(tenant, "Provisioning", call, tx, reason="tried again")
+        case "Registered", "ProvisioningFailed" if tenant.state == "Registered":
+            # Provisioning could not even begin: there is nothing that an undo would have moved.
+            await _follow(tenant, "ProvisioningFailed", call, tx, reason="provisioning could not begin")
+        case "ProvisioningFailed", "Decommissioned" if tenant.state in ("Registered", "ProvisioningFailed"):
+            await _follow(tenant, "Decommissioned", call, tx, reason="provisioning abandoned")
 
 
 async def get_tenant(query: contract.GetTenantV1, question: Question, tx: Tx) -> contract.TenantSnapshotV1:
@@ -310,6 +306,31 @@ async def _move(
         raise DatabaseUnavailable(f"tenant {call.tenant} was moved by another command; look again")
     await tx.run(SQL["note"], call.tenant, before.revision + 1, trigger, before.state, state, call.envelope.id, call.at)
     return state
+
+
+async def _follow(
+    tenant: Tenant, goal: TenantState, call: Call, tx: Tx, *, reason: str, step: str | None = None
+) -> None:
+    """Takes the tenant to `goal` by the transitions there are, each a fact of its own. Only what is being provisioned
+    can fail, and only what has failed is abandoned.
+    """
+    while tenant.state != goal:
+        if tenant.state == "Registered" or (tenant.state == "ProvisioningFailed" and goal == "Provisioning"):
+            state = await _move(tenant, "begin", call, tx, provisioning_since=call.at)
+            call.publish(
+                contract.TenantProvisioningStartedV1(
+                    tenant=call.tenant, state=state, previous=tenant.state, steps=list(PROVISIONING_STEPS)
+                )
+            )
+        elif tenant.state == "Provisioning":
+            state = await _move(tenant, "fail", call, tx)
+            call.publish(_failure(tenant, call, state, reason, step=step))
+        else:
+            state = await _move(tenant, "decommission", call, tx)
+            call.publish(
+                contract.TenantDecommissionedV1(tenant=call.tenant, state=state, previous=tenant.state, reason=reason)
+            )
+        tenant = await _find(call, tx)
 
 
 def _failure(

@@ -37,8 +37,9 @@ PROVISIONING_STEPS: Final = ("subscription", "entitlements", "owner", "activatio
 """What must have succeeded before a tenant may become Active."""
 
 ONBOARDING: Final = "tenant-onboarding"
-"""The workflow whose runs provision a tenant: when one is parked the tenant is ProvisioningFailed, when an operator has
-it tried again the tenant is Provisioning.
+"""The workflow whose runs provision a tenant: when one is parked, or ends before provisioning could begin, the tenant
+is ProvisioningFailed; when an operator has it tried again the tenant is Provisioning, when it is abandoned
+Decommissioned.
 """
 
 

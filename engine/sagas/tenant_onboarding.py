@@ -7,7 +7,8 @@
 
 The two branches run side by side and complete in any order. Exhausted retries park the run in ProvisioningFailed: an
 operator repairs and retries the one failed step, or abandons it, which undoes everything and decommissions the tenant.
-An answer that can never become a success unwinds at once.
+An answer that can never become a success unwinds at once. A tenant whose provisioning cannot even begin is told so by
+the run's own states: it goes from Registered to ProvisioningFailed, or to Decommissioned, with nothing undone.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ async def tenant_onboarding(run: Run, signup: dict[str, Any]) -> dict[str, Any]:
         owner_email=signup["owner_email"],
         owner_name=signup["owner_name"],
     )
+    await run.state("Registered")
     await run.step("begin", "tenancy.begin_provisioning")
     await run.state("Provisioning")
     subscription, owner = await run.gather(_subscribe(run, tenant), _invite(run, tenant))

@@ -33,8 +33,8 @@ FOLLOWS = {
     "tenancy.TenantProvisionedV1": ("configuration.EntitlementsAppliedV1", "notifications.NotificationSentV1"),
 }
 AUDITED = "audit.AuditEntryRecordedV1"
-TRANSITIONS = 5
-"""Of a tenant that becomes Active: Registered, Provisioning, Active; and its run's Provisioning and Active."""
+TRANSITIONS = 6
+"""Of a tenant that becomes Active, and of its run: Registered, Provisioning, Active."""
 
 STEPS = {
     "subscription": "billing.CreateSubscriptionV1",
@@ -232,18 +232,56 @@ async def test_whichever_step_fails_for_good_the_others_are_undone_newest_first(
 
 
 @pytest.mark.acceptance("H8")
-async def test_a_tenant_that_cannot_even_be_registered_or_begun_has_nothing_to_undo(stack: Stack) -> None:
+async def test_a_tenant_that_cannot_even_be_registered_or_begun_has_nothing_to_undo_and_has_failed(
+    stack: Stack,
+) -> None:
     first = {"unknown": "tenancy.RegisterTenantV1", "registered": "tenancy.BeginProvisioningV1"}
     async with House(stack) as house:
         for tenant, command in first.items():
             await house.script(tenant, command, "irrecoverable", code="not_today")
-            ended = await house.until_status(await house.register(tenant), "failed")
+            run = await house.register(tenant)
+            ended = await house.until_status(run, "failed")
             assert (ended["error_code"], ended["undone"], ended["left"]) == ("not_today", 0, [])
             ordered = {order.type for order in house.ear.commands(tenant=tenant)}
             assert ordered == {"tenancy.ScriptFaultV1", "tenancy.RegisterTenantV1", command}
-            assert (await _tenant(house, tenant)).state == (None if tenant == "unknown" else "Registered")
             assert (await _subscription(house, tenant)).live == 0
             assert not (await _sign_in(house, tenant)).allowed
+            if tenant == "unknown":
+                assert (ended["business_state"], (await _tenant(house, tenant)).state) == (None, None)
+                continue
+            assert ended["business_state"] == "ProvisioningFailed"
+            await house.until_heard("tenancy.TenantProvisioningFailedV1", tenant=tenant)
+            assert (await _tenant(house, tenant)).state == "ProvisioningFailed"
+            await _audit_tells(house, tenant, run, ["Registered", "Provisioning", "ProvisioningFailed"])
+
+
+@pytest.mark.acceptance("H5", "H8")
+async def test_a_tenant_whose_provisioning_keeps_failing_to_begin_has_failed_until_it_begins_or_is_given_up(
+    stack: Stack,
+) -> None:
+    clock = MovableClock()
+    failed = ["Registered", "Provisioning", "ProvisioningFailed"]
+    async with House(stack, clock=clock) as house:
+        runs = {}
+        for tenant in ("given-up", "mended"):
+            await house.script(tenant, "tenancy.BeginProvisioningV1", "retryable", times=1000)
+            runs[tenant] = await house.register(tenant)
+        for tenant, run in runs.items():
+            await _through_backoff(house, clock, run, "begin")
+            assert (await house.until_status(run, "parked"))["business_state"] == "ProvisioningFailed"
+            await house.until_heard("tenancy.TenantProvisioningFailedV1", tenant=tenant)
+            assert (await _tenant(house, tenant)).state == "ProvisioningFailed"
+
+        await house.api.post(f"/v1/runs/{runs['given-up']}/abandon", {"reason": "they went elsewhere"})
+        ended = await house.until_status(runs["given-up"], "failed")
+        assert (ended["business_state"], ended["undone"]) == ("Decommissioned", 0)
+        await house.until_heard("tenancy.TenantDecommissionedV1", tenant="given-up")
+        await _audit_tells(house, "given-up", runs["given-up"], [*failed, "Decommissioned"])
+
+        await house.script("mended", "tenancy.BeginProvisioningV1", "retryable", times=0)
+        await house.api.post(f"/v1/runs/{runs['mended']}/retry")
+        assert (await house.until_status(runs["mended"], "succeeded"))["business_state"] == "Active"
+        await _audit_tells(house, "mended", runs["mended"], [*failed, "Provisioning", "Active"])
 
 
 @pytest.mark.acceptance("H8")
