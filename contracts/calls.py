@@ -80,6 +80,10 @@ class ActionSpec:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     ambiguous: Literal["tombstone", "query", "park"] = "tombstone"
     coverage: Literal["compensatable", "retriable", "pivot"] = "compensatable"
+    check: Callable[[Any], object] | None = field(default=None, compare=False, repr=False)
+    """Reads an input as whoever carries the action out will; raises `PayloadInvalid` naming the field. Pure. None: no
+    model is declared.
+    """
     input_marks: tuple[str, ...] = ()
     """Patterns (`contracts.pointers`, `*` is every element) of personal values in the input, from the input's root."""
     output_marks: tuple[str, ...] = ()

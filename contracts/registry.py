@@ -183,6 +183,7 @@ class Registry:
             retry=command.retry,
             ambiguous=command.ambiguous,
             coverage=command.coverage,
+            check=entry.shape.read,
             input_marks=entry.shape.patterns,
             output_marks=self.events[module.type_of(command.success)].shape.patterns,
             outcomes=tuple(module.type_of(outcome) for outcome in command.outcomes),

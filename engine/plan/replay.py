@@ -15,6 +15,7 @@ import orjson
 
 from contracts.calls import ActionSpec
 from contracts.pointers import MISSING, resolve, segments
+from contracts.problems import PayloadInvalid
 from engine.plan import (
     ApprovalAsked,
     Ask,
@@ -110,10 +111,28 @@ class CodePlan:
         if fresh and len(driver.asked) > MAX_OPERATIONS:
             self.forget(state)
             return Raised(f"the saga asked for more than {MAX_OPERATIONS} operations; continue in another run")
+        misfit = _misfit(fresh)
+        if misfit is not None:
+            self.forget(state)
+            return Raised(misfit)
         if not driver.finished:
             return Ask(fresh)
         self.forget(state)
         return _ending(driver)
+
+
+def _misfit(fresh: tuple[Operation, ...]) -> str | None:
+    """What the first of these steps asks of its action that the action's model does not accept; None when all fit.
+
+    Only what is asked for the first time is read: what is recorded was accepted by the model of its day.
+    """
+    for operation in fresh:
+        if isinstance(operation, StepAsked) and operation.spec.check is not None:
+            try:
+                operation.spec.check(operation.input)
+            except PayloadInvalid as invalid:
+                return f"step {operation.name!r} ({operation.spec.name}): {invalid.code}: {invalid}"
+    return None
 
 
 def _ending(driver: Driver) -> Next:

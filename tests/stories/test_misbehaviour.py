@@ -221,6 +221,47 @@ async def test_what_a_saga_hands_over_that_cannot_be_used_parks_its_run_with_a_c
         await house.until_state(other, "AwaitingConfirmation")
 
 
+async def _leaves_out(run: Run, data: dict[str, Any]) -> None:
+    await run.step("user", "identity.create_user", email=data["email"])
+
+
+async def _misspells(run: Run, data: dict[str, Any]) -> None:
+    await run.step("user", "identity.create_user", email=data["email"], name="Eve", nmae="Eve")
+
+
+async def _mistakes_a_number_for_a_text(run: Run, data: dict[str, Any]) -> None:
+    await run.gather(
+        run.step("good", "identity.create_user", email=data["email"], name="Eve"),
+        run.step("user", "identity.create_user", email=data["email"], name=5),
+    )
+
+
+WRONG_FIELD = {_leaves_out: "/name", _misspells: "/nmae", _mistakes_a_number_for_a_text: "/name"}
+
+
+async def test_a_step_that_does_not_fit_its_command_parks_at_once_naming_the_field_and_nothing_is_sent(
+    stack: Stack,
+) -> None:
+    names = {function.__name__.replace("_", "-").strip("-"): function for function in WRONG_FIELD}
+    frail = [_version(function, name) for name, function in names.items()]
+    async with House(stack, sagas=(*SHIPPED, *frail)) as house:
+        runs = {name: await house.start(name, "acme", {"email": f"{name}@customer.example"}) for name in names}
+        for name, run in runs.items():
+            parked = await house.until_status(run, "parked")
+            assert parked["parked"].startswith("saga_raised: step 'user' (identity.create_user): payload_invalid: ")
+            assert f"identity.CreateUserV1: {WRONG_FIELD[names[name]]}: " in parked["parked"]
+            assert "customer.example" not in parked["parked"]
+            assert parked["steps"] == 0
+        assert house.ear.commands(tenant="acme") == []
+        assert (await house.api.get("/v1/dead-letters"))["items"] == []
+
+        await house.restart(sagas=(*SHIPPED, *(_version(_mended, name) for name in names)))
+        for run in runs.values():
+            await house.api.post(f"/v1/runs/{run}/retry")
+            assert (await house.until_status(run, "succeeded"))["output"].startswith("usr_")
+        assert len(house.ear.commands("identity.CreateUserV1", tenant="acme")) == len(runs)
+
+
 async def test_a_saga_that_changed_under_a_running_run_parks_it_with_a_readable_difference(stack: Stack) -> None:
     async with House(stack, sagas=(*SHIPPED, _version(_waiting, "frail"))) as house:
         run = await house.start("frail", "acme", {"email": "eve@customer.example"})

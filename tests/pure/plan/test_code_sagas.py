@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from contracts.calls import ActionCall, ActionSpec, RetryPolicy
+from contracts.shapes import Shape
 from engine.interrupt import SagaStuck
 from engine.plan import Ask, Finished, GaveUp, SleepAsked, StepAsked, ValueAsked, WaitAsked
 from engine.plan.code import MAX_PASSED_BYTES, Run, StepFailed, function_action, saga
@@ -165,6 +167,56 @@ def test_an_unknown_action_is_named() -> None:
         await run.step("one", "pay.steal")
 
     assert raised(body) == "no installed module or connector brings the action 'pay.steal'"
+
+
+class Debit(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    amount: int
+    notes: list[str] = []
+
+
+MODELLED = {"pay.debit": ActionSpec(name="pay.debit", kind="command", check=Shape("pay.DebitV1", Debit).read)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "/amount"),
+        ({"amount": "hush"}, "/amount"),
+        ({"amount": 5, "amuont": "hush"}, "/amuont"),
+        ({"amount": 5, "notes": ["a", ["hush"]]}, "/notes/1"),
+    ],
+)
+def test_arguments_that_the_actions_model_refuses_park_the_run_before_any_step_and_show_no_value(
+    arguments: dict[str, Any], said: str
+) -> None:
+    async def body(run: Run, data: Any) -> Any:
+        await run.gather(run.step("fits", "pay.debit", amount=1), run.step("pay", "pay.debit", **arguments))
+
+    state = begun(of(body), actions=MODELLED)
+    (incident,) = (state.incidents or {}).values()
+    assert (incident.reason, incident.step, len(state.steps or {})) == ("saga_raised", None, 0)
+    assert incident.detail.startswith(f"step 'pay' (pay.debit): payload_invalid: pay.DebitV1: {said}: ")
+    assert "hush" not in incident.detail
+
+
+def test_arguments_that_fit_are_asked_for_as_they_are() -> None:
+    async def body(run: Run, data: Any) -> Any:
+        await run.step("pay", "pay.debit", amount=5)
+
+    step = begun(of(body), actions=MODELLED).step("pay", 1)
+    assert step is not None
+    assert step.input == {"amount": 5}
+
+
+def test_a_recorded_step_is_not_held_against_a_model_that_came_later() -> None:
+    async def body(run: Run, data: Any) -> Any:
+        await run.step("pay", "pay.debit", amount="5")
+        await run.sleep("a while", 1)
+
+    before = begun(of(body), done("pay"), actions={"pay.debit": ActionSpec(name="pay.debit", kind="command")})
+    assert ask(of(body), before, MODELLED) == Ask(())
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, datetime(2030, 1, 1, tzinfo=UTC), 1 << 70, "\ud800", {1: "a"}])
