@@ -124,7 +124,9 @@ class Assembly:
             caps=self.caps,
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
+            hot_runs=settings.limits.hot_runs,
             snapshot_every=settings.limits.snapshot_events,
+            decide_seconds=settings.timeouts.decide_seconds,
         )
         self.door = Door(
             self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch
@@ -162,7 +164,13 @@ class Assembly:
         coordinator = self.coordinator
         asker = Asker(self.transport)
         self._parts.append(asker)
-        worker = Worker(coordinator, self.clock, self.metrics, Asking(asker, self.registry))
+        worker = Worker(
+            coordinator,
+            self.clock,
+            self.metrics,
+            Asking(asker, self.registry),
+            actions_in_flight=limits.actions_in_flight,
+        )
         inputs = Inputs(self.store, self.vault, self.registry, self.plans, coordinator, self.clock, self.metrics)
         timers = TimerLoop(self.store, coordinator, self.clock)
         janitor = Janitor(
@@ -203,7 +211,7 @@ class Assembly:
                 )
                 for queue, may_wait in queues.taken
             ]
-            coordinator.on_room = lambda: _pump(intakes)
+            coordinator.runs.on_room = lambda: _pump(intakes)
             for intake in intakes:
                 await intake.start()
                 self._parts.append(intake)

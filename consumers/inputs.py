@@ -21,8 +21,9 @@ from contracts import envelope as wire
 from contracts.problems import NotFound, Problem, Unavailable
 from contracts.registry import Registry
 from engine import notes
+from engine.answers import Ignored, NotOurs, Refused, Result
 from engine.clock import Clock
-from engine.coordinator import Coordinator, Ignored, NotOurs, Refused, Result
+from engine.coordinator import Coordinator
 from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store

@@ -22,8 +22,9 @@ from contracts.envelope import Envelope
 from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, Unavailable
 from contracts.registry import Checked, Registry
 from contracts.sdk.transport import Consumer, Delivery, Transport
+from engine.answers import Refused, Result
 from engine.clock import Clock
-from engine.coordinator import Coordinator, Refused, Result
+from engine.coordinator import Coordinator
 from engine.metrics import Metrics
 from engine.run.inputs import Begin
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store

@@ -1,7 +1,7 @@
 """Carries out local attempts of the runs this process owns, and hands their outcome back through the one door.
 
 The intent is in the log before this is called. Plain functions run at once; async ones as tasks with the attempt's own
-time limit, in pools per action so that two hundred slow calls of one kind do not stop the others.
+time limit, in pools per action so that many slow calls of one kind do not stop the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.run.inputs import FateLearned, StepDone, StepLost
 from engine.run.react import Perform
 from engine.run.state import RunState, Step
 
-POOL: Final = 100
+ACTIONS_IN_FLIGHT: Final = 100
 """Attempts of one action under way at once, per process."""
 STACK_LINES: Final = 12
 
@@ -36,13 +36,21 @@ class Worker:
     owns the run next tries again.
     """
 
-    def __init__(self, coordinator: Coordinator, clock: Clock, metrics: Metrics, asking: Asking | None = None) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        clock: Clock,
+        metrics: Metrics,
+        asking: Asking | None = None,
+        *,
+        actions_in_flight: int = ACTIONS_IN_FLIGHT,
+    ) -> None:
         self._asking = asking or Asking()
         self._door = coordinator
         self._clock = clock
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(POOL))
+        self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(actions_in_flight))
 
     async def start(self) -> None:
         """Nothing to begin: it is called."""

@@ -118,8 +118,8 @@ class LeaseSettings(_Group):
 class LimitSettings(_Group):
     prefetch: int = Field(500, ge=1, le=65_535, description="Deliveries in flight per queue: the back-pressure")
     runs_in_decision: int = Field(200, ge=1, le=10_000, description="Runs decided at once in one process")
-    hot_runs: int = Field(20_000, ge=0, le=10_000_000, description="Runs kept in memory between their events")
-    actions_in_flight: int = Field(200, ge=1, le=100_000, description="Local actions performed at once per kind")
+    hot_runs: int = Field(10_000, ge=0, le=10_000_000, description="Runs kept in memory between their events")
+    actions_in_flight: int = Field(100, ge=1, le=100_000, description="Local actions performed at once per kind")
     batch_commits: int = Field(250, ge=1, le=10_000, description="Most commits in one append")
     outbox_batch: int = Field(500, ge=1, le=10_000, description="Most messages claimed by the relay at once")
     snapshot_events: int = Field(
@@ -136,7 +136,8 @@ class TimeoutSettings(_Group):
     publish_seconds: Seconds = Field(5.0, description="Longest wait for a publisher confirm")
     start_seconds: Seconds = Field(60.0, description="How long start waits for the database and the broker")
     drain_seconds: Seconds = Field(20.0, description="How long SIGTERM waits for work in hand")
-    decide_seconds: Seconds = Field(1.0, description="A saga that computes longer without yielding is parked")
+    # Well below the watchdog's patience, or it would end the process before the saga could be parked.
+    decide_seconds: float = Field(1.0, gt=0, le=2, description="A saga that computes longer without yielding is parked")
 
 
 class EgressSettings(_Group):

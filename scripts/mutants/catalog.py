@@ -277,7 +277,7 @@ FAULTS: Final = (
     Mutant(
         name="takeover-performs-nothing",
         law="What a dead owner had begun is attempted again",
-        path="engine/coordinator.py",
+        path="engine/loading.py",
         old="        self._perform_again(hot)\n",
         new="",
         test=_FAULTS,
@@ -286,7 +286,7 @@ FAULTS: Final = (
     Mutant(
         name="undo-forgotten-at-takeover",
         law="An undo that was begun is finished by whoever takes over",
-        path="engine/coordinator.py",
+        path="engine/loading.py",
         old='            if step.undo_status == "open" and step.undo is not None:\n',
         new="            if False:\n",
         test=_FAULTS,

@@ -20,8 +20,9 @@ from contracts.modules import SHIPPED
 from contracts.problems import Unavailable
 from contracts.registry import Registry
 from contracts.run_events import RunEvent
+from engine.answers import Result
 from engine.clock import VirtualClock
-from engine.coordinator import Coordinator, Result
+from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.metrics import Metrics
 from engine.plan.code import Run, Saga, saga
@@ -337,7 +338,7 @@ async def takeover(house: House, spoil_snapshot: Callable[[bytes], bytes] | None
 
 
 async def _loaded(node: Node) -> bool:
-    return not node.coordinator._loads
+    return not node.coordinator._loader.tasks
 
 
 def topics(log: Sequence[RunEvent]) -> list[str]:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from contracts import run_events as ev
-from engine.coordinator import Ignored
+from engine.answers import Ignored
 from engine.run.inputs import CancelAsked, RetryAsked, TimerDue
 from engine.store import Appended, Duplicate
 from tests.conformance import coordinating

@@ -9,7 +9,7 @@ import pytest
 
 from contracts import run_events as ev
 from contracts.envelope import Envelope
-from engine.coordinator import Ignored, NotOurs
+from engine.answers import Ignored, NotOurs
 from engine.interrupt import Interrupter
 from engine.recording import command_id
 from engine.run.inputs import CancelAsked
@@ -142,10 +142,8 @@ async def test_a_reply_that_came_before_its_step_began_is_matched_when_it_does(n
 # --------------------------------------------------------------------------------------------------------------- memory
 
 
-async def test_runs_that_left_memory_are_loaded_when_something_comes_for_them(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.coordinator.HOT_RUNS", 2)
+async def test_runs_that_left_memory_are_loaded_when_something_comes_for_them(node: Node) -> None:
+    node.coordinator.runs.limit = 2
     runs = [await node.run("waiting") for _ in range(6)]
     await node.settled()
     assert sum(node.coordinator.owns(run_id) for run_id in runs) == 2

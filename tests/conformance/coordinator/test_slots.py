@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from contracts import run_events as ev
-from engine.coordinator import Ignored
+from engine.answers import Ignored
 from engine.recording import Caps
 from engine.run.inputs import Admitted, PlanStuck, TimerDue
 from engine.store import Appended

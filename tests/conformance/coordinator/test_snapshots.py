@@ -11,7 +11,7 @@ import pytest
 
 from contracts import run_events as ev
 from engine import snapshots
-from engine.coordinator import Result
+from engine.answers import Result
 from engine.run.evolve import fold
 from engine.run.inputs import Begin
 from engine.run.state import RunState
@@ -34,7 +34,7 @@ async def resting(house: House, node: Node) -> UUID:
 
 async def opened(node: Node, run_id: UUID) -> RunState:
     await node.settled()
-    hot = node.coordinator._hot[run_id]
+    hot = node.coordinator.runs.by_id[run_id]
     assert hot.state is not None
     return hot.state
 
@@ -131,7 +131,7 @@ async def test_a_run_whose_subject_was_erased_is_parked_and_says_so_and_no_key_i
     assert "erased" in incident.detail
     assert state.data == {"email": {"$erased": True}}
     assert await other.store.keys("acme", scopes=(scope,)) == []
-    assert isinstance(other.coordinator._hot[run_id].subject, Erased)
+    assert isinstance(other.coordinator.runs.by_id[run_id].subject, Erased)
 
 
 async def test_a_run_of_an_erased_subject_can_be_ended_and_says_it_only_once(house: House, node: Node) -> None:

@@ -1,0 +1,95 @@
+"""The runs this process has in memory: which of them are in decision, which have input waiting, and which leave when
+there are too many.
+
+Nothing here decides or reads: `engine.loading` brings cold runs in, `engine.coordinator` decides on what lies in their
+mailboxes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from engine.answers import Done
+from engine.plan import Plan
+from engine.run.inputs import Input
+from engine.run.state import RunState
+from engine.store import Arrival, Start
+from engine.store.keys import Erased, SubjectKeys, TenantKeys
+
+HOT_RUNS: Final = 10_000
+
+
+@dataclass(slots=True)
+class Hot:
+    """One run in memory. `busy`: being loaded, or a commit of it is under way. `performing` counts local attempts
+    under way.
+    """
+
+    tenant: str
+    run_id: UUID
+    state: RunState | None = None
+    plan: Plan | None = None
+    keys: TenantKeys | None = None
+    subject: SubjectKeys | Erased | None = None
+    mailbox: deque[tuple[Input, Done | None]] = field(default_factory=deque)
+    busy: bool = False
+    ready: bool = False
+    one_by_one: bool = False
+    hold: bool = False
+    performing: int = 0
+    claimed: bool = False
+    start: Start | None = None
+    arrival: Arrival | None = None
+
+
+class HotRuns:
+    """`by_id` has every run in memory, least recently used first; `active` those in decision (being loaded, decided,
+    appended or performed); `ready` those whose mailbox is to be decided.
+    """
+
+    def __init__(self, limit: int, *, on_ready: Callable[[], None], on_idle: Callable[[], None]) -> None:
+        """`on_ready` hears that a run has become ready, `on_idle` that none is in decision any more."""
+        self.limit = limit
+        self.by_id: OrderedDict[UUID, Hot] = OrderedDict()
+        self.active: set[UUID] = set()
+        self.ready: deque[Hot] = deque()
+        self.on_room: Callable[[], None] = lambda: None
+        self._on_ready = on_ready
+        self._on_idle = on_idle
+
+    def make_ready(self, hot: Hot) -> None:
+        self.active.add(hot.run_id)
+        if hot.busy or hot.ready:
+            return
+        hot.ready = True
+        self.ready.append(hot)
+        self._on_ready()
+
+    def rest(self, hot: Hot) -> None:
+        """The run has nothing to do here for now; the least recently used ones leave memory."""
+        if hot.busy or hot.ready or hot.mailbox or hot.performing:
+            return
+        self.active.discard(hot.run_id)
+        if hot.run_id in self.by_id:
+            self.by_id.move_to_end(hot.run_id)
+            while len(self.by_id) > self.limit:
+                run_id, oldest = next(iter(self.by_id.items()))
+                if run_id in self.active:
+                    break
+                self.forget(oldest)
+        self.on_room()
+        if not self.active:
+            self._on_idle()
+
+    def forget(self, hot: Hot) -> None:
+        self.by_id.pop(hot.run_id, None)
+        self.active.discard(hot.run_id)
+        if hot.plan is not None and hot.state is not None:
+            hot.plan.forget(hot.state)
+        self.on_room()
+        if not self.active:
+            self._on_idle()

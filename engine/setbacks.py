@@ -1,0 +1,111 @@
+"""What is done about a commit that was not appended: somebody was faster, no slot is free, it was made before, it can
+never be stored, or this process is no longer the run's owner. `engine.coordinator` calls it when it settles a commit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from engine.answers import Done, Ignored, Refused
+from engine.committer import Prepared
+from engine.hot_runs import Hot, HotRuns
+from engine.run.inputs import Admitted, Begin, Input, PlanStuck
+from engine.store import Commit, Duplicate, Fenced
+
+
+class Setbacks:
+    """One method per outcome. `record` puts a commit without a run into the next batch."""
+
+    def __init__(self, runs: HotRuns, record: Callable[[Commit, Done | None], None]) -> None:
+        self._runs = runs
+        self._record = record
+
+    def stale(self, hot: Hot, prepared: Prepared) -> None:
+        """The log holds more than we knew: it is loaded again."""
+        self._again(hot, prepared, reload=True)
+
+    def limited(self, hot: Hot, prepared: Prepared) -> None:
+        """No slot is free. A start is recorded as queued; a woken run records what woke it and queues; an admission
+        waits for the next slot.
+        """
+        assert hot.plan is not None
+        assert hot.state is not None
+        given = prepared.answered[0][0]
+        if isinstance(given, Begin):
+            prepared.answered[0] = (replace(given, queued=True), prepared.answered[0][1])
+        elif hot.state.queued:
+            for given, done in prepared.answered:
+                if isinstance(given, Admitted) and done is not None:
+                    done(Ignored("no slot is free yet"))
+            # What came together with the admission has happened all the same.
+            prepared.answered = [one for one in prepared.answered if not isinstance(one[0], Admitted)]
+        else:
+            hot.hold = True
+        self._again(hot, prepared, reload=False)
+
+    def duplicate(self, hot: Hot, prepared: Prepared, outcome: Duplicate) -> None:
+        """A start that was made before answers with the original run. Of several inputs only one may be the duplicate:
+        decide them one by one.
+        """
+        assert hot.plan is not None
+        assert hot.state is not None
+        if len(prepared.answered) > 1:
+            hot.one_by_one = True
+            self._again(hot, prepared, reload=False)
+            return
+        hot.plan.forget(hot.state)
+        given, done = prepared.answered[0]
+        if hot.start is not None:
+            self._runs.forget(hot)
+        if given.settles:
+            self._record(
+                Commit(tenant=hot.tenant, stream=None, settled=given.settles),
+                None if done is None else lambda _: done(outcome),
+            )
+        elif done is not None:
+            done(outcome)
+        if hot.start is None:
+            if hot.mailbox:
+                self._runs.make_ready(hot)
+            else:
+                self._runs.rest(hot)
+
+    def refused(self, hot: Hot, prepared: Prepared, refused: Refused) -> None:
+        """What follows from these inputs can never be recorded. They are settled, and an operator sees why."""
+        assert hot.plan is not None
+        assert hot.state is not None
+        hot.plan.forget(hot.state)
+        given = [one for one, _ in prepared.answered]
+        begun = hot.start is None
+        if not begun or any(isinstance(one, PlanStuck) for one in given):
+            # It never began; or not even its incident can be stored, and the janitor shows it stuck.
+            self._runs.forget(hot)
+        else:
+            settles = tuple(row for one in given for row in one.settles)
+            detail = f"what follows cannot be recorded: {refused.reason}"
+            hot.mailbox.appendleft((PlanStuck(at=given[-1].at, settles=settles, reason="refused", detail=detail), None))
+            self._runs.make_ready(hot)
+        for _, done in prepared.answered:
+            if done is not None:
+                done(refused)
+
+    def lost(self, hot: Hot, answered: Sequence[tuple[Input, Done | None]]) -> None:
+        """The run belongs to another process now."""
+        hot.ready = False
+        self._runs.forget(hot)
+        waiting, hot.mailbox = list(hot.mailbox), deque()
+        for _, done in (*answered, *waiting):
+            if done is not None:
+                done(Fenced())
+
+    def _again(self, hot: Hot, prepared: Prepared, *, reload: bool) -> None:
+        """Back to the mailbox, in order, to be decided on what is true now."""
+        assert hot.plan is not None
+        assert hot.state is not None
+        hot.plan.forget(hot.state)
+        hot.mailbox.extendleft(reversed(prepared.answered))
+        if reload:
+            hot.state = None
+        self._runs.make_ready(hot)
