@@ -354,3 +354,52 @@ async def test_a_confirmation_at_the_very_deadline_has_one_winner(stack: Stack) 
             assert topics.count("wait.matched") + topics.count("wait.timed_out") == 1
             assert (seen["status"] == "waiting") == ("wait.matched" in topics)
             assert (await _sign_in(house, tenant)).allowed == ("wait.matched" in topics)
+
+
+@pytest.mark.acceptance("H16")
+@pytest.mark.parametrize(("awaited", "days"), [("review", 14), ("payment", 30)])
+async def test_a_review_and_a_payment_at_the_very_deadline_have_one_winner(
+    stack: Stack, awaited: str, days: int
+) -> None:
+    clock = MovableClock()
+    plan = {"plan": "enterprise"} if awaited == "review" else {}
+    async with House(stack, clock=clock) as house:
+        runs = {f"tenant-{number}": await house.sign_up(f"tenant-{number}", **plan) for number in range(6)}
+        customers = {}
+        for tenant, run in runs.items():
+            await house.until_state(run, "AwaitingConfirmation")
+            account, customers[tenant] = await _made(house, run)
+            await _confirm(house, tenant, account)
+            await house.until_state(run, f"Awaiting{awaited.capitalize()}")
+
+        async def come(tenant: str) -> int:
+            """The review, or the payment, of this tenant's customer; the status of the answer, if it is asked for."""
+            if awaited == "payment":
+                paid = {"payment_id": f"pay-{tenant}", "amount_minor": 4900, "currency": "EUR"}
+                data = {"customer_id": customers[tenant], **paid}
+                await house.ear.send(fact("billing.FirstPaymentReceivedV1", data, tenant=tenant))
+                return 202
+            path = f"/v1/runs/{runs[tenant]}/approvals/sales-review"
+            headers = {"Authorization": f"Bearer {house.token}", "X-Tenant": tenant}
+            async with house.session.post(house.url + path, json={"approved": True}, headers=headers) as answer:
+                return answer.status
+
+        early, late = list(runs)[:3], list(runs)[3:]
+        answers = await asyncio.gather(*(come(tenant) for tenant in early))
+        clock.forward(days=days)
+        answers += await asyncio.gather(*(come(tenant) for tenant in late))
+        came, passed = (
+            ("approval.decided", "approval.timed_out") if awaited == "review" else ("wait.matched", "wait.timed_out")
+        )
+        further = "AwaitingPayment" if awaited == "review" else "Active"
+        for (tenant, run), status in zip(runs.items(), answers, strict=True):
+            seen = await house.until_run(
+                run, lambda found: found["business_state"] == further or found["status"] == "compensated"
+            )
+            name = "sales-review" if awaited == "review" else "first-payment"
+            told = [entry for entry in await house.timeline(run) if entry["event"].get("name") == name]
+            [winner] = [entry["topic"] for entry in told if entry["topic"] in (came, passed)]
+            assert (seen["business_state"] == further) == (winner == came)
+            assert (await _sign_in(house, tenant)).allowed == (winner == came)
+            # Whoever was too late to be heard at all was told so, and only they.
+            assert status == 202 or (status == 409 and winner == passed)

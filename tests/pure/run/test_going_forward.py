@@ -134,6 +134,18 @@ def test_a_fact_heard_after_the_time_is_late_even_if_the_timer_has_not_fired() -
     )
 
 
+@pytest.mark.parametrize("first", ["fact", "time"])
+def test_of_a_fact_at_the_very_deadline_and_its_timeout_the_first_one_counts(first: str) -> None:
+    fact, time = matched("paid", {"amount": 5}), due("wait/paid/1")
+    story = given(sagas.waiting).after(seconds=60)
+    story.when(fact if first == "fact" else time).then(
+        saw(ev.WaitMatched if first == "fact" else ev.WaitTimedOut),
+        saw(ev.RunEnded, output={"amount": 5} if first == "fact" else None),
+    )
+    assert story.now == story.of(ev.WaitStarted)[0].due
+    story.when(time if first == "fact" else fact).then_nothing("the run has ended (succeeded)")
+
+
 def test_a_second_fact_finds_nothing_waiting() -> None:
     story = given(sagas.looping, matched("tick", id="e-1"))
     story.when(matched("tick", id="e-2", visit=1)).then_nothing("nothing called 'tick' is waiting")
