@@ -9,13 +9,15 @@ awaits it. Both are declared as data in one `ActionSpec`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from contracts.values import value
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@value(kw_only=True)
 class ActionCall:
     """One attempt. `key` never changes between attempts; pass it to whatever honours idempotency keys. `receipt` is
     set for undos only (None: do was ambiguous).
@@ -40,7 +42,7 @@ Perform = Callable[[ActionCall], Any | Awaitable[Any]]
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Fate:
     """What became of an attempt that nobody had heard of again. `receipt` is what it left behind, if it happened."""
 
@@ -52,7 +54,7 @@ Find = Callable[[ActionCall], Fate | Awaitable[Fate]]
 """A module-level function that looks whether the effect under the call's `key` happened. Raises when it cannot tell."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RetryPolicy:
     """Attempts in all, first delay, growth, ceiling and jitter (share of the delay, spread deterministically by key).
     Units in the names.
@@ -65,7 +67,7 @@ class RetryPolicy:
     jitter: float = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ActionSpec:
     """An action as data. `ambiguous` says how an attempt of unknown fate is closed: tombstone (its undo also refuses a
     late do), query (ask whether it happened: commands name their `query`, local actions bring `find`), or park.

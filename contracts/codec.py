@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -25,6 +26,9 @@ Document = dict[str, Any]
 Upcast = Callable[[Document], Document]
 Restore = Callable[[Any], Any]
 Put = Callable[[Any, Any], None]
+Take = Callable[[Any], tuple[Any, ...]]
+
+_OPTIONS: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 _new = object.__new__
 
@@ -36,12 +40,13 @@ class Codec:
 
     def __init__(self, classes: Iterable[type[RunEvent]]) -> None:
         self._shapes: dict[str, _Shape] = {}
-        self._heads: dict[type[RunEvent], bytes] = {}
+        self._heads: dict[type[RunEvent], tuple[bytes, tuple[str, ...], Take]] = {}
         for cls in classes:
             if not cls.TOPIC or cls.TOPIC in self._shapes:
                 raise ValueError(f"{cls.__name__} needs a topic of its own, not {cls.TOPIC!r}")
             self._shapes[cls.TOPIC] = _Shape(cls)
-            self._heads[cls] = f'{{"{VERSION_KEY}":{cls.VERSION},'.encode()
+            names = tuple(field.name for field in dataclasses.fields(cls))
+            self._heads[cls] = f'{{"{VERSION_KEY}":{cls.VERSION},'.encode(), names, attrgetter(*names)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -51,11 +56,13 @@ class Codec:
         """The body as stored before sealing. Raises TypeError when a value is not JSON-native, `TopicUnknown` for a
         class outside the table.
         """
-        head = self._heads.get(type(event))
-        if head is None:
+        known = self._heads.get(type(event))
+        if known is None:
             raise TopicUnknown(f"{type(event).__name__} is not in this codec's table; add it where it is made")
-        # Splicing the version in front is ten times cheaper than a wrapper document.
-        return head + orjson.dumps(event, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)[1:]
+        head, names, take = known
+        # Splicing the version in front is ten times cheaper than a wrapper document, and orjson writes a dict faster
+        # than a slotted dataclass.
+        return head + orjson.dumps(dict(zip(names, take(event), strict=True)), option=_OPTIONS)[1:]
 
     def decode(self, topic: str, version: int, document: Document) -> RunEvent:
         """The event from its document, which is consumed. Raises `TopicUnknown`, `EventNewer`, `EventBroken`."""

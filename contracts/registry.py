@@ -8,7 +8,6 @@ refuses the rest by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +28,7 @@ from contracts.manifest import (
 from contracts.pointers import Segments, resolve, segments
 from contracts.problems import ContractUnknown, EnvelopeInvalid, ManifestInvalid
 from contracts.shapes import Shape, kind_at
+from contracts.values import value
 
 ENTRY_POINTS: Final = "unwind.modules"
 
@@ -44,7 +44,7 @@ class Checked(NamedTuple):
     subject: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class EventEntry:
     """A declared event, ready to be checked."""
 
@@ -56,7 +56,7 @@ class EventEntry:
     subject_place: Segments | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class CommandEntry:
     """A declared command, ready to be checked. `action` is its name in sagas, without a version."""
 
@@ -68,7 +68,7 @@ class CommandEntry:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class QueryEntry:
     """A declared query and its answer, ready to be checked."""
 

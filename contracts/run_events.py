@@ -9,9 +9,11 @@ own frame and every read model shows them redacted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
+
+from contracts.values import value
 
 Json = Any
 """JSON-native: dict, list, str, int, float, bool, None."""
@@ -47,7 +49,7 @@ TERMINAL: frozenset[str] = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RunEvent:
     """What all run events share: when it happened (engine time, UTC) and which of its values are personal."""
 
@@ -58,7 +60,7 @@ class RunEvent:
     marks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RunStarted(RunEvent):
     """The run exists. `trigger` is {kind: event|manual|hook|schedule|rerun|unwind, id, type, source}; `data` its
     payload; `scope` heads every idempotency key.
@@ -84,21 +86,21 @@ class RunStarted(RunEvent):
     """True when no slot was free: the run waits for admission before its first step."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RunHeld(RunEvent):
     """Something woke the run and was recorded, but no slot was free to go on: it is queued for admission."""
 
     TOPIC: ClassVar[str] = "run.held"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RunAdmitted(RunEvent):
     """A slot was granted to a queued run."""
 
     TOPIC: ClassVar[str] = "run.admitted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepScheduled(RunEvent):
     """Intent, recorded before the effect. `key` is the idempotency key `<scope>/<step>/<visit>`, the same for every
     attempt.
@@ -124,7 +126,7 @@ class StepScheduled(RunEvent):
     """How long one attempt may take."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepAttempted(RunEvent):
     """Intent of a further attempt (2, 3, ...), after its backoff or an operator's retry."""
 
@@ -136,7 +138,7 @@ class StepAttempted(RunEvent):
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepSucceeded(RunEvent):
     TOPIC: ClassVar[str] = "step.succeeded"
 
@@ -148,7 +150,7 @@ class StepSucceeded(RunEvent):
     cost: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepFailed(RunEvent):
     """One attempt failed. `retry_at` is set when another follows; `final` when retries are over; `ambiguous` when the
     effect may have happened.
@@ -167,7 +169,7 @@ class StepFailed(RunEvent):
     retry_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepDoubted(RunEvent):
     """Nobody knows whether this attempt had its effect, and whoever can say is asked: the intent of the question.
     `retryable` says whether another attempt may follow if it did not.
@@ -183,7 +185,7 @@ class StepDoubted(RunEvent):
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepCleared(RunEvent):
     """The answer to a doubt: the effect had not happened. `closing` says that it never will: whoever answered refuses
     the order from now on, so there is nothing to undo.
@@ -197,7 +199,7 @@ class StepCleared(RunEvent):
     closing: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepSkipped(RunEvent):
     """An operator supplied the output instead of the effect; it has no undo."""
 
@@ -210,7 +212,7 @@ class StepSkipped(RunEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepCancelled(RunEvent):
     """A sibling that was still open when unwinding began was told to stop and is settled; `ambiguous` says its effect
     may have happened.
@@ -223,7 +225,7 @@ class StepCancelled(RunEvent):
     ambiguous: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SleepStarted(RunEvent):
     TOPIC: ClassVar[str] = "sleep.started"
 
@@ -232,7 +234,7 @@ class SleepStarted(RunEvent):
     due: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SleepEnded(RunEvent):
     TOPIC: ClassVar[str] = "sleep.ended"
 
@@ -240,7 +242,7 @@ class SleepEnded(RunEvent):
     visit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class WaitStarted(RunEvent):
     """Waits for a fact: `event` type whose correlation key named `key_name` equals `key_value`. `look_back` bounds how
     early the fact may have come.
@@ -257,7 +259,7 @@ class WaitStarted(RunEvent):
     due: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class WaitMatched(RunEvent):
     TOPIC: ClassVar[str] = "wait.matched"
 
@@ -267,7 +269,7 @@ class WaitMatched(RunEvent):
     data: Json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class WaitTimedOut(RunEvent):
     TOPIC: ClassVar[str] = "wait.timed_out"
 
@@ -275,7 +277,7 @@ class WaitTimedOut(RunEvent):
     visit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ApprovalRequested(RunEvent):
     TOPIC: ClassVar[str] = "approval.requested"
 
@@ -287,7 +289,7 @@ class ApprovalRequested(RunEvent):
     due: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ApprovalDecided(RunEvent):
     TOPIC: ClassVar[str] = "approval.decided"
 
@@ -298,7 +300,7 @@ class ApprovalDecided(RunEvent):
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ApprovalTimedOut(RunEvent):
     TOPIC: ClassVar[str] = "approval.timed_out"
 
@@ -306,7 +308,7 @@ class ApprovalTimedOut(RunEvent):
     visit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StateEntered(RunEvent):
     """A named business state of the saga, such as Active; each one is also a notice and an audit entry."""
 
@@ -317,7 +319,7 @@ class StateEntered(RunEvent):
     previous: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ValueRecorded(RunEvent):
     """A recorded answer to `run.now`, `run.uuid` or `run.random`, so that driving the saga again sees the same."""
 
@@ -328,7 +330,7 @@ class ValueRecorded(RunEvent):
     value: Json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class IncidentOpened(RunEvent):
     """A branch stopped and waits for an operator. `step` is None when the saga itself is to blame (it raised, changed,
     or did not yield).
@@ -343,7 +345,7 @@ class IncidentOpened(RunEvent):
     visit: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class IncidentResolved(RunEvent):
     TOPIC: ClassVar[str] = "incident.resolved"
 
@@ -352,7 +354,7 @@ class IncidentResolved(RunEvent):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CompensationStarted(RunEvent):
     """From here on only undos happen. `cause` decides the terminal status: failed -> compensated, cancelled ->
     cancelled, timed_out -> timed_out.
@@ -365,7 +367,7 @@ class CompensationStarted(RunEvent):
     error: Mapping[str, Json] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class UndoScheduled(RunEvent):
     """Intent of one undo attempt. `receipt` is what do left behind, None when do was ambiguous. `key` is the step's
     key plus `/undo`.
@@ -385,7 +387,7 @@ class UndoScheduled(RunEvent):
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class UndoSucceeded(RunEvent):
     TOPIC: ClassVar[str] = "undo.succeeded"
 
@@ -395,7 +397,7 @@ class UndoSucceeded(RunEvent):
     output: Json = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class UndoFailed(RunEvent):
     TOPIC: ClassVar[str] = "undo.failed"
 
@@ -407,7 +409,7 @@ class UndoFailed(RunEvent):
     retry_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RunEnded(RunEvent):
     """The last event of the stream; nothing may follow. `left` names steps whose effects were not undone."""
 

@@ -6,17 +6,17 @@ the audit; no state is folded from them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 from uuid import UUID, uuid5
 
 from contracts.codec import Codec
 from contracts.run_events import RunEvent, all_run_events
+from contracts.values import value
 
 _STREAMS: Final = UUID("7d0d7f0b-5f2b-4a57-9a43-4f0c2c1f6a55")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SignatureRefused(RunEvent):
     """Somebody knocked at a webhook endpoint with a wrong signature or token, `count` times since the last such event
     of this endpoint, at most a minute before. Nothing else is recorded of the requests.

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened_store(
-    settings: Settings, *, migrate: bool = False, wait_seconds: float = 0.0
-) -> AsyncIterator[Store]:
+async def opened_store(settings: Settings, *, migrate: bool = False, wait_seconds: float = 0.0) -> AsyncIterator[Store]:
     """The store of these settings, started; with `migrate`, its missing migrations are applied first. A database that
     is still starting is waited for.
     """

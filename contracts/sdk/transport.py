@@ -9,12 +9,13 @@ event id.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import unquote
 
 from contracts.problems import Problem
+from contracts.values import value
 
 EVENTS_EXCHANGE = "unwind.events"
 COMMANDS_EXCHANGE = "unwind.commands"
@@ -32,14 +33,14 @@ class TopologyMismatch(Problem):
     exit_code: ClassVar[int] = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Exchange:
     name: str
     kind: Literal["topic", "fanout", "direct"] = "topic"
     alternate: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Queue:
     """A durable quorum queue with an explicit delivery limit and at-least-once dead-lettering, or, when `transient`,
     an exclusive reply queue."""
@@ -52,7 +53,7 @@ class Queue:
     max_length: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Binding:
     queue: str
     exchange: str
@@ -60,14 +61,14 @@ class Binding:
     """A topic pattern: words split by dots, `*` one word, `#` any number."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Topology:
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
     bindings: tuple[Binding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Message:
     """One message to send. The transport gives each send a fresh AMQP message_id of its own; the envelope's id travels
     in the body (`RabbitMQ` matches returned messages by message_id, so two sends in flight must never share one)."""
@@ -96,7 +97,7 @@ class Published(Enum):
     """Connection lost, timed out or blocked: it may or may not have arrived; send again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Delivery:
     """One received message. `tag` is meaningful only to the consumer that received it and only while its channel
     lives."""

@@ -7,17 +7,17 @@ author of plans answers the same question with the same operations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from contracts.calls import ActionSpec, RetryPolicy
+from contracts.values import value
 from engine.run.state import RunState
 
 OnFailure = Literal["compensate", "continue", "park"]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StepAsked:
     """A step the plan wants to run. `undo` names the compensating action, None: nothing to undo."""
 
@@ -32,7 +32,7 @@ class StepAsked:
     timeout_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SleepAsked:
     """A pause: for `seconds`, or `until` an instant."""
 
@@ -42,7 +42,7 @@ class SleepAsked:
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class WaitAsked:
     """A wait for the fact `event` whose correlation key `key_name` is `key_value`; None after `timeout_seconds`."""
 
@@ -54,7 +54,7 @@ class WaitAsked:
     timeout_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ApprovalAsked:
     name: str
     visit: int
@@ -64,7 +64,7 @@ class ApprovalAsked:
     timeout_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StateAsked:
     """A named business state is entered. Answered at once."""
 
@@ -72,7 +72,7 @@ class StateAsked:
     visit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ValueAsked:
     """An instant, a UUID or a random number that must be the same on every replay. Answered at once."""
 
@@ -84,19 +84,19 @@ class ValueAsked:
 Operation = StepAsked | SleepAsked | WaitAsked | ApprovalAsked | StateAsked | ValueAsked
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Ask:
     """Operations not recorded yet, in the order asked. Empty: the plan waits for what is recorded and open."""
 
     operations: tuple[Operation, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Finished:
     output: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GaveUp:
     """The plan says that the run has failed (`fail`), or let a failed step's error through: unwind."""
 
@@ -104,14 +104,14 @@ class GaveUp:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Raised:
     """The plan itself is broken: park. `detail` is the error and where it came from, without values."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Diverged:
     """The plan no longer fits what is recorded: park, with a readable diff."""
 

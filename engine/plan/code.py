@@ -216,15 +216,17 @@ def function_action(function: Any) -> ActionSpec:
         spec = _FUNCTIONS[function] = ActionSpec(
             name=f"{function.__module__}:{function.__name__}", kind="local", perform=function
         )
+        _BY_NAME[spec.name] = spec
     return spec
 
 
 _FUNCTIONS: dict[FunctionType, ActionSpec] = {}
+_BY_NAME: dict[str, ActionSpec] = {}
 
 
 def function_named(name: str) -> ActionSpec | None:
     """The local action `module:function` of a module that is loaded; None when there is no such function any more."""
-    known = next((spec for spec in _FUNCTIONS.values() if spec.name == name), None)
+    known = _BY_NAME.get(name)
     if known is not None:
         return known
     # A process that has taken a run over was never asked for this step by the saga: it is in the log alone.

@@ -10,10 +10,10 @@ reason.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from contracts import run_events as ev
 from contracts.run_events import IncidentReason, RunEvent
+from contracts.values import value
 from engine.plan import Plan
 from engine.run import inputs as given_
 from engine.run.draft import Draft
@@ -24,7 +24,7 @@ from engine.run.state import RunState, Step
 from engine.run.unwind import end, park_undo, undo_again, undo_done, undo_lost, undo_retry, undo_skipped, unwind
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Decision:
     """What must be appended, and the state once it is. `ignored` says why an input changed nothing."""
 

@@ -7,13 +7,15 @@ also carry `dedup`, the key under which the store remembers that they were answe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from contracts.values import value
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@value(kw_only=True)
 class Input:
     """`settles` are ids of input rows that the answering commit deletes."""
 
@@ -22,7 +24,7 @@ class Input:
     settles: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Begin(Input):
     """Start a run. `data` is the trigger's payload, `marks` its personal values (pointers from the payload's root)."""
 
@@ -40,7 +42,7 @@ class Begin(Input):
     queued: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepDone(Input):
     """An attempt of a step, or of its undo, ended well. `attempt` 0: whichever is current (a module's reply does not
     know it).
@@ -54,7 +56,7 @@ class StepDone(Input):
     undo: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepLost(Input):
     """An attempt of a step, or of its undo, ended badly, or nobody knows how (`ambiguous`)."""
 
@@ -68,7 +70,7 @@ class StepLost(Input):
     undo: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FateLearned(Input):
     """Who was asked about an attempt of unknown fate has answered: it `happened`, with `output`; it did not; or (None)
     nobody could say, and `detail` why. `closing`: it was asked for the last time, the order is refused from now on.
@@ -83,7 +85,7 @@ class FateLearned(Input):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TimerDue(Input):
     """A recorded timer came due; `key` says which (`retry/<step>/<visit>/<attempt>`, `wait/<name>/<visit>`,
     `run/deadline`, ...).
@@ -92,7 +94,7 @@ class TimerDue(Input):
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FactMatched(Input):
     name: str
     visit: int
@@ -101,7 +103,7 @@ class FactMatched(Input):
     marks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Decided(Input):
     """An approver's answer to the open approval `name`."""
 
@@ -111,7 +113,7 @@ class Decided(Input):
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class CancelAsked(Input):
     """Stop and unwind."""
 
@@ -119,7 +121,7 @@ class CancelAsked(Input):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TerminateAsked(Input):
     """Close at once, undo nothing, list what is left."""
 
@@ -127,7 +129,7 @@ class TerminateAsked(Input):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RetryAsked(Input):
     """Try what is parked again: one step, or every open incident."""
 
@@ -135,7 +137,7 @@ class RetryAsked(Input):
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SkipAsked(Input):
     """Go on as if the parked step had answered `output`."""
 
@@ -145,7 +147,7 @@ class SkipAsked(Input):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class AbandonAsked(Input):
     """Give a parked run up: unwind it; or, when an undo is parked, end it with what is left."""
 
@@ -153,12 +155,12 @@ class AbandonAsked(Input):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Admitted(Input):
     """A slot is asked for; the commit grants it or is Limited."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PlanStuck(Input):
     """The saga did not yield within its second, or takeovers made no progress."""
 

@@ -8,16 +8,16 @@ outbox) and, after the commit, into local attempts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from contracts import run_events as ev
 from contracts.run_events import RunEvent
+from contracts.values import value
 from engine.run.state import RunState, Step
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Perform:
     """Carry out a local attempt after the commit. `undo` attempts carry the receipt. With `ask` it is not made again:
     whoever can say is asked what became of it.
@@ -30,7 +30,7 @@ class Perform:
     ask: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Send:
     """Send a command and await one of its outcomes. The command id follows from `key`, so a repeated send is the same
     command.
@@ -42,18 +42,18 @@ class Send:
     undo: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SetTimer:
     key: str
     due: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ClearTimer:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Subscribe:
     name: str
     visit: int
@@ -63,20 +63,20 @@ class Subscribe:
     look_back: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Unsubscribe:
     name: str
     visit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Settled:
     """A command's outcome is no longer awaited."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Notify:
     """Publish one of the engine's own notices (`contracts.notices`); `fields` hold no payload."""
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from contracts.run_events import TERMINAL, RunStatus
+from contracts.values import value
 
 Key = tuple[str, int]
 """(name, visit)."""
@@ -74,7 +75,7 @@ class Wait:
     """Id of the event that answered it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Completion:
     """What a saga's coroutine receives for the operation (name, visit): a value, or an error to be raised."""
 
@@ -84,7 +85,7 @@ class Completion:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Incident:
     id: str
     reason: str

@@ -11,6 +11,7 @@ coordinator, intake, the projector and the web through the mapper, and by `unwin
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -88,6 +89,7 @@ class Vault:
         self._catalog = catalog
         self.ring = ring
         self._tenants: dict[str, TenantKeys] = {}
+        self._loading: dict[str, asyncio.Future[TenantKeys]] = {}
         self._tenants_in_memory = tenants_in_memory
         self._subjects_in_memory = subjects_in_memory
         # Another process may drop a subject's key; this bounds how long ours still opens what it sealed.
@@ -116,7 +118,12 @@ class Vault:
             if known.seals < SEALS_PER_KEY:
                 return known
             await self.rotate_tenant_key(tenant)
-        return await self._load(tenant)
+        loading = self._loading.get(tenant)
+        if loading is None:
+            # One question, however many events of a tenant come before its keys are here.
+            loading = self._loading[tenant] = asyncio.ensure_future(self._load(tenant))
+            loading.add_done_callback(lambda _: self._loading.pop(tenant, None))
+        return await asyncio.shield(loading)
 
     async def subject_keys(self, tenant: str, subject: str) -> SubjectKeys:
         """The keys of one data subject, made when there are none."""
@@ -136,9 +143,7 @@ class Vault:
             raise Unavailable("the data subject is being erased; try again")
         return made
 
-    async def keys_of_run(
-        self, tenant: str, subject: str, bodies: Iterable[bytes]
-    ) -> SubjectKeys | Erased:
+    async def keys_of_run(self, tenant: str, subject: str, bodies: Iterable[bytes]) -> SubjectKeys | Erased:
         """The keys of the data subject of a run that holds these bodies. Once they were dropped, no new one is made:
         `Erased`, if any of the bodies was sealed for the subject.
         """

@@ -150,7 +150,7 @@ def seal_blob(
 
 
 def open_blob(keys: TenantKeys, purpose: Purpose, ident: str, body: bytes) -> bytes | Erased:
-    """What `seal_blob` was given. Raises `SealBroken` when it was changed, or sealed for another purpose or identity."""
+    """What `seal_blob` was given. Raises `SealBroken` when it was changed, or sealed for another purpose or place."""
     aad = _blob_aad(keys, purpose, ident)
     if body[:1] == _SUBJECT_BYTE:
         return keys.open_subject(aad, body)

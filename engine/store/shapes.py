@@ -4,10 +4,11 @@ rows that are read. No behaviour and no database here; import them from `engine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
+
+from contracts.values import value
 
 StreamKind = Literal["run", "workflow", "tenant", "schedule"]
 
@@ -15,7 +16,7 @@ StreamKind = Literal["run", "workflow", "tenant", "schedule"]
 # ------------------------------------------------------------------------------------------------------ what is written
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Recorded:
     """One event ready for the log: its fixed topic and its sealed body."""
 
@@ -23,7 +24,7 @@ class Recorded:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Arrival:
     """One accepted envelope for the journal. Unique on (tenant, source, event_id); the same id with another
     `body_hash` is a mismatch."""
@@ -40,7 +41,7 @@ class Arrival:
     causation_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Start:
     """Reserves `key` for the run of this commit, for ever. `workflow_cap` / `tenant_cap` bound slot holders; None is
     unbounded."""
@@ -52,7 +53,7 @@ class Start:
     tenant_cap: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class NewInput:
     """Something a run must still be given. `kind` start: begin `workflow` from the arrival; fact: a wait named `name`
     matched; reply: an outcome of step `name`; note: any other durable input, its sealed body inline."""
@@ -67,7 +68,7 @@ class NewInput:
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class OutboxMessage:
     """A message to send after the commit. `message_id` is derived from the log, so a rebuilt outbox says the same.
     `body` is sealed."""
@@ -79,7 +80,7 @@ class OutboxMessage:
     not_before: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Timer:
     """Wakes the run at `due` with `key` (such as `sleep/nap/1`, `retry/billing/1/2`, `deadline/billing/1/1`). One per
     (run, key)."""
@@ -88,7 +89,7 @@ class Timer:
     due: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Subscription:
     """A wait for a fact. Matches arrivals of `type` whose key `key_name` has `key_hash`, received at or after
     `look_back`."""
@@ -101,7 +102,7 @@ class Subscription:
     look_back: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Await:
     """An expected outcome: an arrival caused by `command_id` whose type is one of `types` is the reply to (step,
     visit)."""
@@ -112,7 +113,7 @@ class Await:
     types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Opened:
     """The run's row in open_runs is inserted, owned by the appending process. `slot` counts it against caps; a run
     queued for a slot has none."""
@@ -122,7 +123,7 @@ class Opened:
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Changed:
     """The run's row in open_runs is updated. `takes_slot` asks for a slot under the caps given (else the commit is
     Limited)."""
@@ -135,12 +136,12 @@ class Changed:
     tenant_cap: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Closed:
     """The run's row leaves open_runs, and with it its timers, subscriptions, awaits, input keys and pending inputs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Commit:
     """All or nothing, and it answers for itself: one run's new events and everything that must become true with them.
 
@@ -175,7 +176,7 @@ class Commit:
 # -------------------------------------------------------------------------------------------------- what append answers
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Appended:
     """It is in the log. `position` is the last event's (0 without events); `matched` are input rows that this commit's
     insertions brought about."""
@@ -184,7 +185,7 @@ class Appended:
     matched: tuple[InputRow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Duplicate:
     """The start key, an input key or the arrival was known. `run_id` is the original run; `mismatch`: same event id,
     another body."""
@@ -193,14 +194,14 @@ class Duplicate:
     mismatch: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stale:
     """The stream has moved on: load, decide again."""
 
     actual: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Limited:
     """No slot is free under `scope`'s cap; append it as queued, or later."""
 
@@ -208,7 +209,7 @@ class Limited:
     cap: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Fenced:
     """This process was declared dead, or another owns the run: forget its hot state."""
 
@@ -219,7 +220,7 @@ Outcome = Appended | Duplicate | Stale | Limited | Fenced
 # --------------------------------------------------------------------------------------------------------- what is read
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stored:
     """One event of a stream as stored."""
 
@@ -229,7 +230,7 @@ class Stored:
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Notification:
     """One event in lane order, for projections. `position` counts up without ever showing a lower one later."""
 
@@ -243,7 +244,7 @@ class Notification:
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class InputRow:
     """A pending input. Settled (deleted) by the commit that answers it."""
 
@@ -259,7 +260,7 @@ class InputRow:
     """Inline body, or the journal row's sealed envelope; its AAD tells which (see `engine.store.mapper`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class OutboxRow:
     id: int
     tenant: str
@@ -270,7 +271,7 @@ class OutboxRow:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DueTimer:
     tenant: str
     run_id: UUID
@@ -278,7 +279,7 @@ class DueTimer:
     due: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class OpenRun:
     tenant: str
     run_id: UUID
@@ -292,7 +293,7 @@ class OpenRun:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DeadLetter:
     """A message nobody could use, whole: `envelope` is the received bytes, sealed. `state` is dead, redriven or
     discarded."""
@@ -314,7 +315,7 @@ class DeadLetter:
     settled_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Token:
     """An API token as stored: never the token itself, only SHA-256 of it. `tenant` None: a platform operator's."""
 
@@ -329,7 +330,7 @@ class Token:
     last_used_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class WrappedKey:
     """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index` or
     `subject/<hash>`."""
@@ -341,7 +342,7 @@ class WrappedKey:
     root_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Change:
     """Rows for one named statement of a read model (`projections/sql/<driver>/<view>.sql`), values in the statement's
     order. On PostgreSQL the statement gets them as columns (`unnest`), in one execution; on SQLite row by row."""
@@ -350,7 +351,7 @@ class Change:
     rows: Sequence[tuple[Any, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Process:
     epoch: int
     name: str
@@ -360,7 +361,7 @@ class Process:
     dead: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Position:
     """A place in one lane; outside the engine an opaque token."""
 

@@ -118,7 +118,9 @@ async def test_the_web_appends_for_its_tenant_only(store: Store, connection: Con
     with pytest.raises(Denied, match="only arrivals"):
         await connection.fetchval(call, "acme", epoch, sent(started()))
     with pytest.raises(Denied):
-        await connection.fetch("SELECT * FROM append(0::smallint, 1, NULL, false, NULL, NULL, true, $1)", sent(arrived("e4")))
+        await connection.fetch(
+            "SELECT * FROM append(0::smallint, 1, NULL, false, NULL, NULL, true, $1)", sent(arrived("e4"))
+        )
     assert await store.arrival("acme", "/modules/billing", "e2") is None
 
 
