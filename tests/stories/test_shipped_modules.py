@@ -145,6 +145,41 @@ async def test_the_cause_of_the_unwinding_decides_where_a_tenant_goes(
     assert town.types().count(fact_type) == 1
 
 
+async def _hear(town: Town, kind: str, tenant: str, **data: Any) -> None:
+    notice = fact(UNWIND.source, kind, {"run_id": "r1", "workflow_version": 1, **data}, tenant=tenant)
+    await town.witness.give_raw(notice.type, notice.to_json(), exchange="unwind.events")
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+async def test_a_tenant_goes_with_its_onboarding_whichever_notice_comes_first_and_with_no_other_run(
+    town: Town, in_order: bool
+) -> None:
+    given_up = {"state": "Decommissioned", "previous": "ProvisioningFailed"}
+    notices: list[tuple[str, dict[str, Any]]] = [
+        ("unwind.RunParkedV1", {"incident": "i1", "reason": "step_failed", "step": "begin"}),
+        ("unwind.RunStateEnteredV1", {"state": "ProvisioningFailed", "previous": "Registered"}),
+        ("unwind.RunStateEnteredV1", given_up),
+    ]
+    for tenant in ("acme", "globex"):
+        await town.do("tenancy.RegisterTenantV1", tenant=tenant, name=tenant, **OWNER)
+    for kind, data in notices:
+        await _hear(town, kind, "globex", workflow="another", **data)
+    for kind, data in notices if in_order else notices[::-1]:
+        await _hear(town, kind, "acme", workflow=tenancy.ONBOARDING, **data)
+    moved = [
+        "tenancy.TenantProvisioningStartedV1",
+        "tenancy.TenantProvisioningFailedV1",
+        "tenancy.TenantDecommissionedV1",
+    ]
+    await town.witness.until(lambda: moved[-1] in town.types())
+    assert [kind for kind in town.types() if kind in moved] == moved
+    for tenant, state, revision in (("acme", "Decommissioned", 4), ("globex", "Registered", 1)):
+        snapshot = await town.asker.ask(
+            tenancy.MODULE, tenancy.GetTenantV1(), tenancy.TenantSnapshotV1, tenant=tenant, deadline_seconds=10
+        )
+        assert (snapshot.state, snapshot.revision) == (state, revision)
+
+
 async def test_a_failed_tenant_begins_again_or_is_abandoned(town: Town) -> None:
     await town.do("tenancy.RegisterTenantV1", name="Acme", **OWNER)
     await town.do("tenancy.BeginProvisioningV1")
