@@ -90,7 +90,11 @@ class Assembly:
             sagas if sagas is not None else load_sagas(settings.sagas),
             _actions(self.registry, settings, self.metrics, local_actions),
         )
-        self.store: Store = open_store(database_url(settings))
+        self.store: Store = open_store(
+            database_url(settings),
+            patience_seconds=settings.timeouts.database_seconds,
+            pool_size=settings.limits.pool_size,
+        )
         self.transport: Transport = open_transport(bus_url(settings), name=settings.process_name)
         self.epoch = 0
         self.url: str | None = None
@@ -181,6 +185,7 @@ class Assembly:
             self.metrics,
             heartbeat_seconds=settings.lease.heartbeat_seconds,
             dead_seconds=settings.lease.dead_seconds,
+            journal_days=settings.retention.journal_days,
         )
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon

@@ -1,6 +1,7 @@
 """Proves continuously that no open run is stuck, and repairs what is: takeovers, admission, and the reasons to wake.
 
-It declares silent processes dead, takes over their runs in slices, grants freed slots, and counts what waits too long.
+It declares silent processes dead, takes over their runs in slices, grants freed slots, counts what waits too long, and
+forgets arrivals that are older than the journal is to be.
 That this process itself lives is said by `consumers.heartbeat`.
 """
 
@@ -10,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Final
 
 from consumers.endless import Endless
@@ -23,6 +25,7 @@ from engine.triggers import Plans
 
 SLICE: Final = 500
 STUCK_SECONDS: Final = 30.0
+FORGETS_EVERY_SECONDS: Final = 600.0
 FRUITLESS_TAKEOVERS: Final = 3
 """A run taken over so often without an event in between is parked: it may be what kills its owners."""
 
@@ -40,9 +43,11 @@ class Janitor:
         *,
         heartbeat_seconds: float = 1.0,
         dead_seconds: float = 4.0,
+        journal_days: int = 35,
     ) -> None:
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
+        self._journal = timedelta(days=journal_days)
         self._work = Endless()
         self._freed = asyncio.Event()
         self._looked: float | None = None
@@ -52,6 +57,7 @@ class Janitor:
         self._work.begin("takeover", self._every(self._heartbeat, self.take_over))
         self._work.begin("admission", self._admit_forever())
         self._work.begin("repair", self._every(5.0, self.repair))
+        self._work.begin("forgetting", self._every(FORGETS_EVERY_SECONDS, self.forget_arrivals))
 
     async def stop(self) -> None:
         await self._work.end()
@@ -118,6 +124,14 @@ class Janitor:
             if not self._door.owns(run.run_id):
                 self._door.resume(run.tenant, [run.run_id])
                 self._metrics.stuck_runs_repaired.inc()
+
+    async def forget_arrivals(self) -> None:
+        """Forgets what arrived before the journal begins, the oldest first. What is pending keeps its arrival, and
+        start keys are never forgotten: a duplicate of any age starts nothing.
+        """
+        before = self._clock.now() - self._journal
+        while await self._store.prune_journal(before=before, limit=SLICE) == SLICE:
+            pass
 
     async def _admit_forever(self) -> None:
         while True:

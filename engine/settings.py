@@ -128,11 +128,15 @@ class LimitSettings(_Group):
         le=1_000_000,
         description="Events of a run between two snapshots of it, for cold loads; 0 writes none",
     )
-    pool_size: int = Field(8, ge=2, le=200, description="Database connections of one process")
+    pool_size: int = Field(
+        4, ge=2, le=200, description="Most database connections per database role, beside those that append"
+    )
 
 
 class TimeoutSettings(_Group):
-    database_seconds: Seconds = Field(10.0, description="Longest statement")
+    database_seconds: Seconds = Field(
+        5.0, description="How long a database call is tried again before the database counts as unavailable"
+    )
     publish_seconds: Seconds = Field(5.0, description="Longest wait for a publisher confirm")
     start_seconds: Seconds = Field(60.0, description="How long start waits for the database and the broker")
     drain_seconds: Seconds = Field(20.0, description="How long SIGTERM waits for work in hand")
@@ -176,8 +180,6 @@ class SmtpSettings(_Group):
 
 class RetentionSettings(_Group):
     journal_days: int = Field(35, ge=1, le=3_650, description="Days that arrivals and the inbox are kept")
-    runs_days: int = Field(396, ge=1, le=36_500, description="Days that ended runs are kept in the live log")
-    audit_days: int = Field(2_557, ge=1, le=36_500, description="Days that audit entries are kept")
 
 
 class LogSettings(_Group):

@@ -295,16 +295,18 @@ class Store(Log, Work, Journal, Catalog, ReadModels, Protocol):
         """Raises `Unavailable` when the database does not answer."""
 
 
-def open_store(url: str, *, views: Path | None = None, patience_seconds: float = 5.0) -> Store:
+def open_store(url: str, *, views: Path | None = None, patience_seconds: float = 5.0, pool_size: int = 4) -> Store:
     """The driver for `postgresql://...` or `sqlite:///path`; `start` it before use. `views` is the folder of the read
     models' statements, by default the projections' for that driver. `patience_seconds` is how long a call is tried
-    again before it raises `Unavailable`."""
+    again before it raises `Unavailable`. `pool_size` is how many connections a role of PostgreSQL may have."""
     scheme = url.split(":", 1)[0]
     folder = Path(__file__).parents[2] / "projections" / "sql"
     if scheme in ("postgresql", "postgres"):
         from engine.store.postgres import PostgresStore
 
-        return PostgresStore(url, views=views or folder / "postgres", patience_seconds=patience_seconds)
+        return PostgresStore(
+            url, views=views or folder / "postgres", patience_seconds=patience_seconds, pool_size=pool_size
+        )
     if scheme == "sqlite":
         from engine.store.sqlite import SqliteStore
 

@@ -41,8 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = load()
     limits = settings.limits.model_copy(
-        update={"pool_size": max(settings.limits.pool_size, given.appends_at_once + 5)}
-        | ({"batch_commits": given.commits_per_append} if given.commits_per_append else {})
+        update={"batch_commits": given.commits_per_append} if given.commits_per_append else {}
     )
     # Standard output carries the one line that says the engine is ready.
     configure(format=settings.log.format, level=settings.log.level, stream=sys.stderr)

@@ -139,6 +139,26 @@ async def test_a_reply_that_came_before_its_step_began_is_matched_when_it_does(n
     assert (await node.state(run_id)).end_output["user_id"] == "u-1"
 
 
+async def test_arrivals_are_forgotten_when_the_journal_no_longer_reaches_back_to_them(node: Node) -> None:
+    keys = await node.vault.keys_for("acme")
+    for event_id in ("old", "new"):
+        arrival = Arrival(
+            source="/modules/billing",
+            event_id=event_id,
+            type="billing.PaidV1",
+            body_hash=b"hash",
+            body=seal_blob(keys, "arrival", arrival_ident("/modules/billing", event_id), b"{}"),
+            received_at=node.clock.now(),
+        )
+        recorded: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        node.coordinator.record(Commit(tenant="acme", stream=None, arrival=arrival), recorded.set_result)
+        assert isinstance(await asyncio.wait_for(recorded, 20), Appended)
+        node.clock.forward(days=20)
+    await node.janitor.forget_arrivals()
+    kept = [await node.store.arrival("acme", "/modules/billing", event_id) is not None for event_id in ("old", "new")]
+    assert kept == [False, True]
+
+
 # --------------------------------------------------------------------------------------------------------------- memory
 
 
