@@ -1,10 +1,10 @@
 """What follows from an input: the story of a run, told as one match. Pure; the coordinator loads, calls this, and
 appends what it answers.
 
-A run goes forward by asking its plan what comes next. A step that fails is tried again while its policy allows; then
-the run is unwound, goes on, or is parked for an operator. Unwinding (`engine.run.unwind`) undoes ambiguous steps first,
-then completed ones, newest first, one at a time. A finished run takes nothing: whatever comes late is ignored, with a
-reason.
+A run goes forward by asking its plan what comes next (`engine.run.forward`). A step that fails is tried again while
+its policy allows; then the run is unwound, goes on, or is parked for an operator (`engine.run.outcomes`). Unwinding
+(`engine.run.unwind`) undoes ambiguous steps first, then completed ones, newest first, one at a time. A finished run
+takes nothing: whatever comes late is ignored, with a reason.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from engine.run import inputs as given_
 from engine.run.draft import Draft
 from engine.run.forward import advance, attempt_held, park, resume_parked, start, try_again
 from engine.run.inputs import Input
-from engine.run.retry import next_attempt_at
-from engine.run.state import RunState, Step
-from engine.run.unwind import end, park_undo, undo_again, undo_done, undo_lost, undo_retry, undo_skipped, unwind
+from engine.run.outcomes import attempt_timer, fate_learned, step_done, step_lost
+from engine.run.state import RunState
+from engine.run.unwind import end, undo_again, undo_done, undo_lost, undo_retry, undo_skipped, unwind
 
 
 @value()
@@ -63,11 +63,11 @@ def _hear(run: Draft, given: Input) -> str | None:
         case given_.StepLost(undo=True):
             return undo_lost(run, given)
         case given_.StepDone():
-            return _step_done(run, given)
+            return step_done(run, given)
         case given_.StepLost():
-            return _step_lost(run, given)
+            return step_lost(run, given)
         case given_.FateLearned():
-            return _fate_learned(run, given)
+            return fate_learned(run, given)
         case given_.TimerDue():
             return _timer_due(run, given.key)
         case given_.FactMatched():
@@ -97,151 +97,7 @@ def _hear(run: Draft, given: Input) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------------------------
-# an attempt has ended
-
-
-def _step_done(run: Draft, given: given_.StepDone) -> str | None:
-    step = run.state.step(given.step, given.visit)
-    if step is None:
-        return f"no step {given.step!r} (visit {given.visit}) was asked for"
-    if step.status not in ("open", "backoff", "parked"):
-        return f"step {given.step!r} is {step.status} already"
-    incident = run.incident_of(step) if step.status == "parked" else None
-    spec = run.plan.action(step.action)
-    marks = run.marks(given.output, spec.output_marks if spec else (), "/output")
-    run.emit(
-        ev.StepSucceeded(
-            at=run.at,
-            step=step.name,
-            visit=step.visit,
-            attempt=given.attempt or step.attempt,
-            output=given.output,
-            cost=given.cost,
-            marks=marks,
-        )
-    )
-    if incident is None:
-        _go_on(run)
-    else:
-        # What an operator was asked to look into has answered itself.
-        run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="redrive", by="engine"))
-        resume_parked(run)
-    return None
-
-
-def _step_lost(run: Draft, given: given_.StepLost) -> str | None:
-    step = run.state.step(given.step, given.visit)
-    if step is None:
-        return f"no step {given.step!r} (visit {given.visit}) was asked for"
-    if step.status != "open":
-        return f"step {given.step!r} is {step.status}"
-    if given.attempt and given.attempt != step.attempt:
-        return f"attempt {given.attempt} of step {given.step!r} is over; attempt {step.attempt} is under way"
-    _attempt_failed(run, step, given)
-    return None
-
-
-def _attempt_failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
-    """An unknown fate is asked about first where somebody can say. Then retries; then the step's own policy. An answer
-    that says it can never work skips the retries, and unwinds where the policy would have parked.
-    """
-    if lost.ambiguous and not lost.irrecoverable and run.may_ask(step):
-        run.doubt(step, lost.error, retryable=lost.retryable)
-        return
-    _failed(run, step, lost)
-
-
-def _failed(run: Draft, step: Step, lost: given_.StepLost) -> None:
-    retry_at = None
-    if run.state.cause is None and lost.retryable and not lost.irrecoverable:
-        retry_at = next_attempt_at(run, step)
-    final = retry_at is None
-    run.emit(
-        ev.StepFailed(
-            at=run.at,
-            step=step.name,
-            visit=step.visit,
-            attempt=step.attempt,
-            error=lost.error,
-            final=final,
-            ambiguous=lost.ambiguous,
-            irrecoverable=lost.irrecoverable,
-            retry_at=retry_at,
-            marks=run.taint(lost.error, (), "/error"),
-        )
-    )
-    if not final:
-        return
-    if run.state.cause is not None:
-        unwind(run)
-    elif step.on_failure == "continue":
-        advance(run)
-    elif step.on_failure == "park" and not lost.irrecoverable:
-        park(run, "step_failed", _blame(step.name, lost.error), step=step)
-    else:
-        unwind(run, "failed", by="engine", error=lost.error)
-
-
-def _fate_learned(run: Draft, given: given_.FateLearned) -> str | None:
-    step = run.state.step(given.step, given.visit)
-    if step is None or not step.doubt or step.status != "open" or given.attempt != step.attempt:
-        return f"nobody asks any more what became of attempt {given.attempt} of step {given.step!r}"
-    back = run.state.cause is not None
-    if given.happened:
-        return _step_done(
-            run, given_.StepDone(at=run.at, step=step.name, visit=step.visit, attempt=step.attempt, output=given.output)
-        )
-    if given.happened is None:
-        why = f"nobody could say whether step {step.name!r} ({step.action}) happened: {given.detail}"
-        if back:
-            park_undo(run, step, f"{why}; look, then retry (ask again), skip (nothing is left to undo) or abandon")
-        else:
-            park(run, "fate_unknown", f"{why}; retry asks again", step=step)
-        return None
-    retryable, error = step.doubt == "retryable", step.error or {}
-    run.emit(
-        ev.StepCleared(
-            at=run.at, step=step.name, visit=step.visit, attempt=step.attempt, closing=back and given.closing
-        )
-    )
-    if not back:
-        # It may still happen: the order can lie in a queue. Who unwinds asks once more, with `closing`.
-        _failed(
-            run,
-            step,
-            given_.StepLost(
-                at=run.at,
-                step=step.name,
-                visit=step.visit,
-                attempt=step.attempt,
-                error=error,
-                retryable=retryable,
-                ambiguous=True,
-            ),
-        )
-    elif given.closing:
-        unwind(run)
-    else:
-        run.doubt(step, error, retryable=False)  # it was asked before unwinding began
-    return None
-
-
-def _blame(step: str, error: object) -> str:
-    if isinstance(error, dict):
-        return f"step {step!r}: {error.get('code', 'failed')}: {error.get('message', '')}"
-    return f"step {step!r} failed"
-
-
-def _go_on(run: Draft) -> None:
-    """Forward, or further back, whichever way the run is going."""
-    if run.state.cause is None:
-        advance(run)
-    else:
-        unwind(run)
-
-
-# ------------------------------------------------------------------------------------------------------------------ a
-# wait has ended
+# a wait has ended
 
 
 _TIMER = re.compile(
@@ -260,34 +116,11 @@ def _timer_due(run: Draft, key: str) -> str | None:
     kind, name, visit = timer["kind"] or timer["wait"], timer["name"], int(timer["visit"])
     match kind:
         case "retry" | "deadline":
-            return _attempt_timer(run, kind, name, visit, int(timer["attempt"]))
+            return attempt_timer(run, kind, name, visit, int(timer["attempt"]))
         case "undo-retry" | "undo-deadline":
             return undo_retry(run, kind, name, visit, int(timer["attempt"]))
         case _:
             return _wait_over(run, kind, name, visit)
-
-
-def _attempt_timer(run: Draft, kind: str, name: str, visit: int, attempt: int) -> str | None:
-    step = run.state.step(name, visit)
-    if step is None or step.attempt != attempt:
-        return f"attempt {attempt} of step {name!r} is over"
-    if kind == "retry":
-        if step.status != "backoff":
-            return f"step {name!r} is {step.status}"
-        if run.state.queued:
-            return "the run is queued; the step is tried again once a slot is free"
-        if run.hold:
-            run.emit(ev.RunHeld(at=run.at))
-        else:
-            run.attempt(step, attempt + 1)
-        return None
-    if step.status != "open" or step.doubt:
-        return f"step {name!r} is {'in doubt' if step.doubt else step.status}"
-    error = {"code": "timeout", "message": f"no outcome within {step.timeout_seconds:g} s"}
-    _attempt_failed(
-        run, step, given_.StepLost(at=run.at, step=name, visit=visit, attempt=attempt, error=error, ambiguous=True)
-    )
-    return None
 
 
 def _wait_over(run: Draft, kind: str, name: str, visit: int) -> str | None:

@@ -68,7 +68,7 @@ HEART: Final = (
     Mutant(
         name="second-answer-counts",
         law="A step is answered once",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old='    if step.status not in ("open", "backoff", "parked"):\n'
         '        return f"step {given.step!r} is {step.status} already"\n',
         new="",
@@ -77,7 +77,7 @@ HEART: Final = (
     Mutant(
         name="retries-without-end",
         law="Retries are bounded",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old="    final = retry_at is None\n    run.emit(\n        ev.StepFailed(",
         new="    retry_at = retry_at or run.at\n    final = retry_at is None\n    run.emit(\n        ev.StepFailed(",
         test=f"{_LAWS}::test_retries_are_bounded_and_then_the_run_is_unwound",
@@ -85,7 +85,7 @@ HEART: Final = (
     Mutant(
         name="park-unwinds",
         law="A parked run undoes nothing",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old='    elif step.on_failure == "park" and not lost.irrecoverable:\n',
         new="    elif False:\n",
         test=f"{_LAWS}::test_a_parked_run_undoes_nothing_until_it_is_abandoned",

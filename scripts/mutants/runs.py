@@ -23,7 +23,7 @@ RUNS: Final = (
     Mutant(
         name="unknown-fate-not-asked-about",
         law="An attempt that nobody answered is asked about first",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old="    if lost.ambiguous and not lost.irrecoverable and run.may_ask(step):\n",
         new="    if False:\n",
         test=f"{_FATES}::test_an_attempt_that_nobody_answered_is_asked_about_before_anything_else_follows",
@@ -31,7 +31,7 @@ RUNS: Final = (
     Mutant(
         name="any-no-closes-the-order",
         law="Only the last question closes an order",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old="closing=back and given.closing",
         new="closing=back",
         test=f"{_FATES}::test_a_cancel_waits_for_the_answer_and_asks_again_for_good",
@@ -87,7 +87,7 @@ RUNS: Final = (
     Mutant(
         name="retry-without-a-slot",
         law="Without a slot no attempt begins",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old="        if run.hold:\n",
         new="        if False:\n",
         test=f"{_FORWARD}::test_without_a_slot_a_retry_queues_and_is_made_when_the_run_is_admitted",
@@ -135,7 +135,7 @@ RUNS: Final = (
     Mutant(
         name="errors-unmarked",
         law="No personal value is outside the marks",
-        path="engine/run/decide.py",
+        path="engine/run/outcomes.py",
         old='            marks=run.taint(lost.error, (), "/error"),\n',
         new="",
         test=f"{_PERSONAL}::test_a_failure_that_repeats_a_personal_value_is_marked_down_to_the_ending",
