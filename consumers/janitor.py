@@ -120,6 +120,7 @@ class Janitor:
             older_than_seconds=STUCK_SECONDS, limit=SLICE, now=self._clock.database_now()
         )
         self._metrics.stuck_runs.set(len(stuck))
+        self._metrics.runs_hot.set(len(self._door.runs.by_id))
         for run in stuck:
             if not self._door.owns(run.run_id):
                 self._door.resume(run.tenant, [run.run_id])

@@ -8,6 +8,7 @@ coordinator's to say.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Committer:
         (`_was_ours`).
         """
         delay, repeated = 0.05, False
+        began = time.perf_counter()
         while True:
             try:
                 outcomes: list[Answer] = list(
@@ -118,6 +120,7 @@ class Committer:
                 await asyncio.sleep(delay)
                 delay = min(2.0, delay * 2)
                 continue
+            self._metrics.append_duration.observe(time.perf_counter() - began)
             self._metrics.append_batch.observe(len(commits))
             self._metrics.appends.of("ok").inc()
             if not repeated:

@@ -27,6 +27,8 @@ async def test_runs_that_are_decided_together_are_committed_together(node: Node)
     # Four transitions of forty runs: one append each, and a few for what fell between two turns.
     assert len(node.store.batches) <= 8
     assert max(len(batch) for batch in node.store.batches) == 40
+    shown, _ = node.metrics.render()
+    assert f"unwind_append_duration_seconds_count {len(node.store.batches)}.0" in shown.decode()
 
 
 async def test_the_intent_is_in_the_log_before_the_effect_and_the_outcome_travels_with_the_next_intent(

@@ -167,6 +167,8 @@ async def test_runs_that_left_memory_are_loaded_when_something_comes_for_them(no
     runs = [await node.run("waiting") for _ in range(6)]
     await node.settled()
     assert sum(node.coordinator.owns(run_id) for run_id in runs) == 2
+    await node.janitor.repair()
+    assert node.metrics.runs_hot.of()._value.get() == 2
     await node.later(seconds=60)
     assert [await node.status(run_id) for run_id in runs] == ["succeeded"] * 6
 
