@@ -49,10 +49,12 @@ DECLARE
     v_foreign boolean := false;
     f_ord integer[]; f_id bigint[]; f_tenant text[]; f_kind text[]; f_run uuid[]; f_name text[]; f_visit integer[]; f_arrival bigint[];
     f_owned boolean[];
+    v_done text;
     r record;
 BEGIN
-    -- Its own statement, before any check: a check in the same statement would see what was before the lock was granted.
-    PERFORM pg_advisory_xact_lock(1970169719, p_lane);
+    -- Its own statement, before any check: a check in the same statement would see what was before the lock was granted. What is assigned
+    -- here and below is evaluated without a plan of its own, which PERFORM would cost.
+    v_done := pg_advisory_xact_lock(1970169719, p_lane)::text;
     v_now := coalesce(p_now, clock_timestamp());
     v_lease := v_now + interval '30 seconds';
     v_alive := array_fill(true, ARRAY[n]);
@@ -184,7 +186,7 @@ BEGIN
         IF v_events > 0 THEN
             first_position := nextval('log_position_' || p_lane);
             IF v_events > 1 THEN
-                PERFORM setval('log_position_' || p_lane, first_position + v_events - 1);
+                v_done := setval('log_position_' || p_lane, first_position + v_events - 1)::text;
             END IF;
         END IF;
         IF v_refused = 0 THEN
@@ -387,7 +389,9 @@ BEGIN
     -- At most once per batch, and seldom where nobody waits for it: committing a notification takes a lock of the whole server and wakes
     -- every process that listens.
     IF p_tell OR v_foreign OR cardinality(b.cl_ord) > 0 THEN
-        PERFORM pg_notify('unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END);
+        v_done := pg_notify(
+            'unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END
+        )::text;
     END IF;
 END $$;
 
