@@ -18,8 +18,11 @@ PACE_SECONDS: Final = 0.02
 class Telling:
     """`tell` sends one notification in a transaction of its own; it is used for the last append before a silence."""
 
-    def __init__(self, tell: Callable[[int, int], Awaitable[object]]) -> None:
+    def __init__(
+        self, tell: Callable[[int, int], Awaitable[object]], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._tell = tell
+        self._monotonic = monotonic
         self._told_at: dict[int, float] = {}
         self._untold: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -27,7 +30,7 @@ class Telling:
 
     def with_append(self, lane: int, batch: Batch) -> bool:
         """Whether this append tells of itself."""
-        now = time.monotonic()
+        now = self._monotonic()
         if batch.rows["cl"] or batch.rows["o"] or now - self._told_at.get(lane, 0.0) >= PACE_SECONDS:
             self._told_at[lane] = now
             self._untold.pop(lane, None)
@@ -57,7 +60,7 @@ class Telling:
 
     async def _tell_all(self, untold: dict[int, int]) -> None:
         for lane, head in untold.items():
-            self._told_at[lane] = time.monotonic()
+            self._told_at[lane] = self._monotonic()
             try:
                 await self._tell(lane, head)
             except Unavailable:

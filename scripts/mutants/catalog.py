@@ -206,7 +206,7 @@ STORE: Final = (
         name="no-lane-lock",
         law="Positions become visible in their order",
         path="engine/store/sql/postgres/migrations/0002_append.sql",
-        old="    PERFORM pg_advisory_xact_lock(1970169719, p_lane);\n",
+        old="    v_done := pg_advisory_xact_lock(1970169719, p_lane)::text;\n",
         new="",
         test="tests/conformance/test_store_order.py",
         needs=("postgres",),

@@ -18,7 +18,7 @@ from tests.conformance.store_making import events
 from tests.conformance.store_postgres_database import SharedDatabase
 
 pytestmark = pytest.mark.postgres
-LOCK = "PERFORM pg_advisory_xact_lock(1970169719, p_lane);"
+LOCK = "v_done := pg_advisory_xact_lock(1970169719, p_lane)::text;"
 WRITERS, BATCHES, COMMITS = 4, 40, 10
 Connection = asyncpg.Connection
 
