@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from consumers.worker import Worker
 from contracts import run_events as ev
 from engine.answers import Ignored
 from engine.recording import Caps
 from engine.run.inputs import Admitted, PlanStuck, TimerDue
 from engine.store import Appended
-from tests.conformance.coordinating import House, World, eventually
+from tests.conformance.coordinating import House, Node, World, eventually
 
 
 async def test_runs_beyond_the_cap_queue_and_are_admitted_in_fair_order(house: House, world: World) -> None:
@@ -29,6 +30,24 @@ async def test_runs_beyond_the_cap_queue_and_are_admitted_in_fair_order(house: H
     for _ in range(3):
         await node.admit()
     assert [await node.status(run_id, tenant) for _, tenant, run_id in runs] == ["succeeded"] * 5
+    assert world.most_at_once == 2
+
+
+async def test_actions_of_one_kind_are_performed_side_by_side_up_to_the_limit(node: Node, world: World) -> None:
+    worker = Worker(node.coordinator, node.clock, node.metrics, actions_in_flight=2)
+    node.coordinator.perform = worker.perform
+    gates = ["a", "b", "c", "d"]
+    runs = [await node.run("slow", {"gate": gate}) for gate in gates]
+
+    async def all_scheduled() -> bool:
+        return all([len(await node.log(run_id)) == 4 for run_id in runs])
+
+    await eventually(all_scheduled)
+    for gate in gates:
+        world.gate(gate).set()
+    await node.settled()
+    await worker.stop()
+    assert [await node.status(run_id) for run_id in runs] == ["succeeded"] * 4
     assert world.most_at_once == 2
 
 
