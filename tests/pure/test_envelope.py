@@ -173,9 +173,14 @@ def test_width_is_no_depth() -> None:
 )
 def test_a_bomb_is_answered_within_a_fraction_of_a_second(bomb: bytes) -> None:
     assert len(bomb) <= MAX_ENVELOPE_BYTES
-    began = time.process_time()
-    refusal(bomb)
-    assert time.process_time() - began < 0.25
+    # At most 0.01 s on a quiet machine; a parser whose work grows faster than the body needs many seconds every time,
+    # while a busy neighbour or a collection of garbage spoils one try.
+    took: list[float] = []
+    while not took or (min(took) > 0.25 and len(took) < 3):
+        began = time.process_time()
+        refusal(bomb)
+        took.append(time.process_time() - began)
+    assert min(took) <= 0.25
 
 
 @pytest.mark.parametrize(
