@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from consumers.modules import NAMES, MailServer, ModuleSettings, make_module
 from consumers.modules.mailsink import MailSink
+from consumers.watchdog import Watchdog
 from contracts.problems import Unavailable
 from contracts.sdk import Service, open_transport
 from contracts.sdk.pacing import Pace
 from contracts.sdk.transport import Transport
 from engine.logs import configure, logger
+from engine.loop import run
 from engine.metrics import Metrics
 from engine.settings import Settings, load
 from engine.settings import bus_url as configured_bus_url
@@ -34,6 +36,9 @@ log = logger("modules")
 
 STOP_SECONDS: Final = 5.0
 """How much longer than its drain a process may take to end before it is killed."""
+
+COUNT_SECONDS: Final = 5.0
+"""Pause between two counts of the outbox for the metrics."""
 
 
 class ModuleHost:
@@ -148,11 +153,16 @@ async def run_module(name: str, settings: Settings, *, bus_url: str | None = Non
     metrics = Metrics()
     _count(service, metrics)
     probes = await _serve_probes(service, metrics, settings) if settings.http.probe_port else None
+    lag = Watchdog(None, metrics)
+    await lag.start()
     announcing = asyncio.create_task(_announce(service), name="announce")
+    counting = asyncio.create_task(_count_outbox(service, metrics), name="census")
     try:
         await service.run()
     finally:
         announcing.cancel()
+        counting.cancel()
+        await lag.stop()
         if probes is not None:
             await probes.stop()
         if sink is not None:
@@ -164,13 +174,23 @@ def _count(service: Service, metrics: Metrics) -> None:
     service.tally.heard_by = lambda result: metrics.module_messages.of(name, result).inc()
 
 
+async def _count_outbox(service: Service, metrics: Metrics) -> None:
+    """What this module has still to send; off the page while its database does not answer."""
+    await service.until_ready()
+    while True:
+        try:
+            metrics.outbox_rows.set(await service.outbox.count())
+        except Unavailable:
+            metrics.outbox_rows.forget()
+        await asyncio.sleep(COUNT_SECONDS)
+
+
 async def _serve_probes(service: Service, metrics: Metrics, settings: Settings) -> Server:
     from consumers.web import Server  # loads the whole API, which a process without probes can do without
     from consumers.web.probes import probe_app
 
     async def checks() -> dict[str, dict[str, Any]]:
         rows = await service.outbox.count() if service.ready else 0
-        metrics.outbox_rows.set(rows)
         return {
             "bus": {"ok": service.transport.ready},
             "module": {"ok": service.ready},
@@ -295,7 +315,7 @@ def main(name: str) -> None:
     settings = load()
     configure(format=settings.log.format, level=settings.log.level)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    asyncio.run(run_module(name, settings, bus_url=bus_url))
+    run(run_module(name, settings, bus_url=bus_url))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,11 @@ class Codec:
             raise EventBroken(f"topic {topic}: no shape version; restore it from a backup", topic=topic)
         return shape.lift(version, document)
 
+    def version(self, topic: str) -> int | None:
+        """The version of the topic's current shape; None for a topic that is unknown here."""
+        shape = self._shapes.get(topic)
+        return None if shape is None else shape.version
+
     def decode_body(self, topic: str, body: bytes) -> RunEvent:
         """The same from the bytes that `encode` made."""
         try:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 
 from contracts.problems import Problem
+from engine.loop import run
 from scripts.answer import Answer, print_document, show
 
 EXIT_CODES: Final = {
@@ -79,7 +80,7 @@ def perform(function: Callable[[], Any], *, as_json: bool) -> int:
     try:
         answer = function()
         if inspect.iscoroutine(answer):
-            answer = asyncio.run(answer)
+            answer = run(answer)
         if isinstance(answer, Answer):
             show(answer, as_json=as_json)
             return answer.exit_code

@@ -101,7 +101,9 @@ class Mapper:
         aad = keys.aad_prefix + stream.bytes + stored.version.to_bytes(8, "big") + topic.encode()
         marked = body[:1] == _MARKED_BYTE
         plain = keys.open(aad, split_frames(body)[0] if marked else body)
-        document = self._codec.lift(topic, orjson.loads(plain))
+        document = orjson.loads(plain)
+        current = document.get(VERSION_KEY) == self._codec.version(topic)
+        document = self._codec.lift(topic, document)
         marks = document.get("marks")
         # The event's own field names are known to be harmless: only what is inside them can name a secret.
         named = False
@@ -110,7 +112,8 @@ class Mapper:
                 named = True
                 break
         if not marks and not named:
-            return document, orjson.dumps(document)
+            # Of the current shape it is what was encoded, without the version in front.
+            return document, b"{" + plain[plain.index(b",") + 1 :] if current else orjson.dumps(document)
         redactor = _redactor(tuple(marks)) if marks else _UNMARKED
         shown = redactor.document(document) if named else redactor.marked(document)
         if not isinstance(shown, dict):

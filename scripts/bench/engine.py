@@ -5,7 +5,6 @@ environment as for `unwind serve`."""
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from datetime import UTC, datetime
 
@@ -14,6 +13,7 @@ import orjson
 from consumers.assembly import Assembly
 from engine.guards.first_run import first_run
 from engine.logs import configure
+from engine.loop import run
 from engine.settings import Settings, bus_url, database_url, load
 from scripts.bench.workload import MODULE, SAGAS
 from scripts.opening import opened_store
@@ -45,13 +45,7 @@ def main() -> None:
     )
     # Standard output carries the one line that says the engine is ready.
     configure(format=settings.log.format, level=settings.log.level, stream=sys.stderr)
-    try:
-        import uvloop
-    except ImportError:
-        runner = asyncio.run
-    else:
-        runner = uvloop.run
-    runner(serve(settings.model_copy(update={"limits": limits}), given.appends_at_once))
+    run(serve(settings.model_copy(update={"limits": limits}), given.appends_at_once))
 
 
 if __name__ == "__main__":
