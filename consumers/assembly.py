@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from consumers.asking import Asking
+from consumers.census import Census
 from consumers.heartbeat import Heartbeat
 from consumers.inputs import Inputs
 from consumers.intake import Intake
@@ -152,6 +153,7 @@ class Assembly:
             await self._start_relay()
         if "projector" in self.roles:
             await self._start_projector()
+        await self._start_census()
         await self._start_web()
         if self._owns_process:
             _calm_collector()
@@ -248,6 +250,13 @@ class Assembly:
         await self.projector.start()
         self._failing.append(self.projector.failed)
         self._parts.append(self.projector)
+
+    async def _start_census(self) -> None:
+        work, incidents = bool(OWNING & set(self.roles)), "web" in self.roles
+        census = Census(self.store, self.vault, self.clock, self.metrics, work=work, incidents=incidents)
+        await census.start()
+        self._failing.append(census.failed)
+        self._parts.append(census)
 
     async def _start_web(self) -> None:
         """The API with the web role; the probes alone without it."""

@@ -116,9 +116,13 @@ class Janitor:
         """Gives runs without a recorded reason to wake back to the door: loading one again performs and awaits what
         its log asks for.
         """
-        stuck = await self._store.runs_without_wake(
-            older_than_seconds=STUCK_SECONDS, limit=SLICE, now=self._clock.database_now()
-        )
+        try:
+            stuck = await self._store.runs_without_wake(
+                older_than_seconds=STUCK_SECONDS, limit=SLICE, now=self._clock.database_now()
+            )
+        except Unavailable:
+            self._metrics.stuck_runs.forget()  # nobody knows, which is not none
+            raise
         self._metrics.stuck_runs.set(len(stuck))
         self._metrics.runs_hot.set(len(self._door.runs.by_id))
         for run in stuck:

@@ -98,7 +98,7 @@ class Coordinator:
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
         self.runs = HotRuns(hot_runs, on_ready=self._take_turn_soon, on_idle=self._tell_idle)
-        self._setbacks = Setbacks(self.runs, self.record)
+        self._setbacks = Setbacks(self.runs, self.record, metrics)
         self._loader = Loader(
             store,
             vault,

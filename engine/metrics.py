@@ -2,12 +2,13 @@
 
 A process makes one `Metrics` and hands it to its parts: no module-level state, so tests and several engines in one
 process do not mix. Children are bound once and kept, which makes counting a dictionary look-up and an addition. Labels
-are bounded: past a family's limit a new value counts as `other`. Called by everything that counts, read by `/metrics`.
+are bounded: past a limit a new value counts as `other`. A gauge is on the page of the process that measures it
+and absent elsewhere, since 0 is a measurement. Called by everything that counts, read by `/metrics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -73,21 +74,19 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("events", "Events appended to the log"),
     _histogram("append_batch", "", "Commits in one append batch", buckets=_SIZES),
     _histogram("append_duration", "seconds", "One append batch, call to answer"),
-    _counter(
-        "deliveries", "Deliveries taken from the bus: accepted, duplicate, dead, ignored, returned", "queue", "result"
-    ),
+    _counter("deliveries", "Deliveries taken from the bus: accepted, duplicate, dead, ignored", "queue", "result"),
     _counter("duplicates", "Inputs recognised as known, by what they repeated: arrival, start, input", "of"),
-    _counter("ignored", "Inputs recorded as ignored", "reason"),
-    _counter("published", "Messages sent: confirmed, returned, failed", "exchange", "result"),
+    _counter("ignored", "Inputs recorded as ignored: start, fact, reply, note", "kind"),
+    _counter("published", "Messages sent: confirmed, unroutable, refused, unknown", "exchange", "result"),
     _gauge("outbox_age", "seconds", "Age of the oldest message that is still to be sent"),
     _gauge("outbox_rows", "", "Messages that are still to be sent"),
-    _gauge("timers_late", "", "Timers past their due time that nobody has answered"),
-    _gauge("timers_lateness", "seconds", "How late the latest of them is"),
+    _gauge("timers_late", "", "Timers and deadlines past their due time that nobody has answered"),
+    _gauge("timers_lateness", "seconds", "How long the oldest of them has been due"),
     _gauge("projection_lag", "events", "Events that a view has still to read", "view", "lane"),
     _counter("projected", "Events that a view has read", "view"),
     _gauge("stuck_runs", "", "Open runs without a recorded reason to wake"),
     _counter("stuck_runs_repaired", "Runs that the janitor gave a reason to wake again"),
-    _gauge("incidents_open", "", "Incidents that wait for an operator", "reason"),
+    _gauge("incidents_open", "", "Runs that wait for an operator, by their oldest incident", "reason"),
     _counter("incidents", "Incidents opened", "reason"),
     _gauge("dead_letters_kept", "", "Dead letters that wait for an operator"),
     _counter("dead_letters", "Messages buried", "reason"),
@@ -109,12 +108,14 @@ METRICS: Final[tuple[Metric, ...]] = (
 class Family:
     """One metric with its children. `of("billing.create")` answers the child for these label values, bound once."""
 
-    __slots__ = ("_children", "_limit", "_metric", "_seen", "_width")
+    __slots__ = ("_children", "_limit", "_metric", "_page", "_seen", "_width")
 
-    def __init__(self, metric: Any, width: int, limit: int) -> None:
+    def __init__(self, metric: Any, width: int, limit: int, page: CollectorRegistry | None) -> None:
+        """`page` is where it comes with its first value; None: it stands there already."""
         self._metric = metric
         self._width = width
         self._limit = limit
+        self._page = page
         self._children: dict[tuple[str, ...], Any] = {}
         self._seen: list[set[str]] = [set() for _ in range(width)]
 
@@ -132,6 +133,23 @@ class Family:
     def observe(self, value: float) -> None:
         self.of().observe(value)
 
+    def put(self, values: Mapping[str, float]) -> None:
+        """Sets a gauge of one label to what was measured now: a value that has gone is 0."""
+        for (known,), child in self._children.items():
+            if known not in values:
+                child.set(0)
+        for value, measured in values.items():
+            self.of(value).set(measured)
+
+    def forget(self) -> None:
+        """Takes a gauge off the page: what it said is no longer known to be so."""
+        if self._width:
+            self._metric.clear()
+            self._seen = [set() for _ in range(self._width)]
+        elif self._page is not None and self._children:
+            self._page.unregister(self._metric)
+        self._children.clear()
+
     def _bind(self, values: tuple[str, ...]) -> Any:
         if len(values) != self._width:
             raise ValueError(f"{len(values)} label values given, {self._width} declared in METRICS")
@@ -145,6 +163,8 @@ class Family:
                 bounded = True
                 kept.append(OTHER)
         child = self._metric.labels(*kept) if self._width else self._metric
+        if self._page is not None:
+            self._page.register(self._metric)
         if not bounded:
             # Only what is within the limits is kept, or the cache would grow where the labels may not.
             self._children[values] = child
@@ -194,7 +214,11 @@ class Metrics:
     def __init__(self, *, values_per_label: int = 200) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         for row in METRICS:
-            setattr(self, row.name, Family(_make(row, self.registry), len(row.labels), values_per_label))
+            # With labels it has no sample before its first value; without, it would say 0.
+            later = row.kind == "gauge" and not row.labels
+            metric = _make(row, None if later else self.registry)
+            page = self.registry if later else None
+            setattr(self, row.name, Family(metric, len(row.labels), values_per_label, page))
         ProcessCollector(registry=self.registry)
 
     def render(self) -> tuple[bytes, str]:
@@ -208,7 +232,7 @@ def table() -> Iterator[tuple[str, str, str, str]]:
         yield row.full_name, row.kind, ", ".join(row.labels), row.help
 
 
-def _make(row: Metric, registry: CollectorRegistry) -> Any:
+def _make(row: Metric, registry: CollectorRegistry | None) -> Any:
     # prometheus-client appends _total itself.
     name = row.full_name.removesuffix("_total")
     if row.kind == "counter":

@@ -11,6 +11,7 @@ from dataclasses import replace
 from engine.answers import Done, Ignored, Refused
 from engine.committer import Prepared
 from engine.hot_runs import Hot, HotRuns
+from engine.metrics import Metrics
 from engine.run.inputs import Admitted, Begin, Input, PlanStuck
 from engine.store import Commit, Duplicate, Fenced
 
@@ -18,9 +19,10 @@ from engine.store import Commit, Duplicate, Fenced
 class Setbacks:
     """One method per outcome. `record` puts a commit without a run into the next batch."""
 
-    def __init__(self, runs: HotRuns, record: Callable[[Commit, Done | None], None]) -> None:
+    def __init__(self, runs: HotRuns, record: Callable[[Commit, Done | None], None], metrics: Metrics) -> None:
         self._runs = runs
         self._record = record
+        self._metrics = metrics
 
     def stale(self, hot: Hot, prepared: Prepared) -> None:
         """The log holds more than we knew: it is loaded again."""
@@ -55,6 +57,7 @@ class Setbacks:
             hot.one_by_one = True
             self._again(hot, prepared, reload=False)
             return
+        self._metrics.duplicates.of("input" if hot.start is None else "start").inc()
         hot.plan.forget(hot.state)
         given, done = prepared.answered[0]
         if hot.start is not None:

@@ -186,6 +186,10 @@ class Reader:
         """Open runs by status."""
         return {row["status"]: row["runs"] for row in await self._store.fetch("history_counts", tenant=tenant)}
 
+    async def incidents(self, tenant: str | None) -> dict[str, int]:
+        """Runs that wait for an operator, by the reason of their oldest incident."""
+        return {row["reason"]: row["runs"] for row in await self._store.fetch("history_incidents", tenant=tenant)}
+
     # ------------------------------------------------------------------------------------------------- the other views
 
     async def approvals(

@@ -23,6 +23,7 @@ from engine.store.shapes import (
     Appended,
     Arrival,
     Await,
+    Census,
     Change,
     Changed,
     Closed,
@@ -58,6 +59,7 @@ __all__ = [
     "Arrival",
     "Await",
     "Catalog",
+    "Census",
     "Change",
     "Changed",
     "Closed",
@@ -191,6 +193,10 @@ class Work(Protocol):
         self, *, older_than_seconds: float, limit: int, now: datetime | None = None
     ) -> list[OpenRun]:
         """Open runs with no live owner... or with an owner but no reason to wake: the janitor's list."""
+
+    async def census(self, *, most: int = 100_000, now: datetime | None = None) -> Census:
+        """What waits: open runs by status, messages, late timers and deadlines, dead letters, and who is there to work
+        on it. `most` bounds every count but that of the runs."""
 
 
 class Journal(Protocol):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import DeadLetter, DueTimer, InputRow, OpenRun, OutboxRow, Process, Stored, Token, WrappedKey
+from engine.store import Census, DeadLetter, DueTimer, InputRow, OpenRun, OutboxRow, Process, Stored, Token, WrappedKey
 
 Row = Mapping[str, Any]
 
@@ -107,6 +107,18 @@ def process(row: Row) -> Process:
         started_at=instant(row["started_at"]),
         seen_at=instant(row["seen_at"]),
         dead=bool(row["dead"]),
+    )
+
+
+def census(row: Row) -> Census:
+    return Census(
+        runs=document(row["runs"]),
+        outbox_rows=row["outbox_rows"],
+        outbox_age_seconds=max(0.0, row["outbox_age"]),
+        timers_late=row["timers_late"],
+        timers_lateness_seconds=max(0.0, row["timers_lateness"]),
+        dead_letters=row["dead_letters"],
+        processes=row["processes"],
     )
 
 

@@ -361,6 +361,20 @@ class Process:
     dead: bool = False
 
 
+@value(kw_only=True)
+class Census:
+    """What waits in the database at one moment. Messages, timers and dead letters are counted up to a limit."""
+
+    runs: Mapping[str, int]
+    """Open runs by status; a status without runs may be absent."""
+    outbox_rows: int
+    outbox_age_seconds: float
+    timers_late: int
+    timers_lateness_seconds: float
+    dead_letters: int
+    processes: int
+
+
 @value()
 class Position:
     """A place in one lane; outside the engine an opaque token."""

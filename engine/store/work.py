@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from engine.store import DueTimer, InputRow, OpenRun, OutboxRow, Process
+from engine.store import Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -93,3 +93,7 @@ class WorkVerbs(Caller):
     ) -> list[OpenRun]:
         found = await self.call("runs_without_wake", older_than_seconds=float(older_than_seconds), limit=limit, now=now)
         return [read.open_run(row) for row in found]
+
+    async def census(self, *, most: int = 100_000, now: datetime | None = None) -> Census:
+        [row] = await self.call("census", most=most, now=now)
+        return read.census(row)

@@ -8,7 +8,8 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from engine.store import Appended, Changed, Commit, Fenced, NewInput, OutboxMessage, Store, Timer
+from engine.store import Appended, Changed, Closed, Commit, Fenced, NewInput, OutboxMessage, Store, Timer
+from tests.conformance.store_catalog import letter
 from tests.conformance.store_making import NOW, Opening, append, arrived, events, later, open_a_run, started
 
 PLAN = [("onboarding", 1)]
@@ -275,3 +276,63 @@ class TimerConformance:
         assert asleep not in await found(days=1)
         assert [t["key"] for t in (await store.wakes("acme", asleep))["timers"]] == ["t"]
         assert (await store.wakes("other", asleep))["timers"] == []
+
+
+class CensusConformance:
+    async def test_a_store_in_which_nothing_waits_counts_nothing(self, store: Store, epoch: int) -> None:
+        found = await store.census(now=NOW)
+        assert (dict(found.runs), found.processes) == ({}, 1)
+        assert (found.outbox_rows, found.outbox_age_seconds) == (0, 0.0)
+        assert (found.timers_late, found.timers_lateness_seconds) == (0, 0.0)
+        assert found.dead_letters == 0
+
+    async def test_open_runs_are_counted_by_status_until_they_end(self, store: Store, epoch: int) -> None:
+        await open_a_run(store, epoch, status="queued", slot=False)
+        runs = [await open_a_run(store, epoch) for _ in range(2)]
+        assert dict((await store.census(now=NOW)).runs) == {"queued": 1, "running": 2}
+        await append(store, epoch, step(runs[0], open_run=Changed(status="parked", slot=False, deadline=None)))
+        assert dict((await store.census(now=NOW)).runs) == {"queued": 1, "running": 1, "parked": 1}
+        await append(store, epoch, step(runs[1], open_run=Closed()))
+        assert dict((await store.census(now=NOW)).runs) == {"queued": 1, "parked": 1}
+
+    async def test_messages_count_with_the_age_of_the_oldest_until_they_are_sent(
+        self, store: Store, epoch: int
+    ) -> None:
+        await open_a_run(store, epoch, outbox=tuple(message(n) for n in range(3)))
+        claimed = await store.claim_outbox(epoch, limit=3, now=NOW)
+        found = await store.census(now=later(seconds=90))
+        assert (found.outbox_rows, found.outbox_age_seconds) == (3, 90.0)
+        assert (await store.census(most=2, now=NOW)).outbox_rows == 2
+        await store.settle_outbox([row.id for row in claimed])
+        found = await store.census(now=later(seconds=90))
+        assert (found.outbox_rows, found.outbox_age_seconds) == (0, 0.0)
+
+    async def test_a_timer_or_deadline_is_late_from_its_time_until_it_is_answered(
+        self, store: Store, epoch: int
+    ) -> None:
+        asleep = await open_a_run(store, epoch, timers=(Timer(key="t", due=later(minutes=1)),))
+        bounded = await open_a_run(store, epoch, deadline=later(minutes=2))
+        assert (await store.census(now=later(seconds=59))).timers_late == 0
+        assert len(await store.due_timers(epoch, limit=5, now=later(minutes=3))) == 2
+        found = await store.census(now=later(minutes=3))  # claimed, not answered
+        assert (found.timers_late, found.timers_lateness_seconds) == (2, 120.0)
+        await append(store, epoch, step(asleep, timers_cleared=("t",)))
+        found = await store.census(now=later(minutes=3))
+        assert (found.timers_late, found.timers_lateness_seconds) == (1, 60.0)
+        await append(store, epoch, step(bounded, open_run=Changed(status="parked", slot=False, deadline=None)))
+        assert (await store.census(now=later(days=1))).timers_late == 0
+
+    async def test_dead_letters_count_until_they_are_settled_and_processes_until_they_are_dead(
+        self, store: Store, epoch: int
+    ) -> None:
+        buried = letter()
+        await store.bury(buried)
+        assert (await store.census(now=NOW)).dead_letters == 1
+        await store.settle_dead_letter(buried.id, state="discarded", by="ann", now=NOW)
+        assert (await store.census(now=NOW)).dead_letters == 0
+        other = await store.register("other", ["all"], now=later(seconds=20))
+        assert (await store.census(now=NOW)).processes == 2
+        await store.declare_dead(silent_seconds=10, now=later(seconds=20))
+        assert (await store.census(now=NOW)).processes == 1
+        await store.retire(other)
+        assert (await store.census(now=NOW)).processes == 0

@@ -15,7 +15,13 @@ from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
 from tests.conformance.store_postgres_database import SharedDatabase
-from tests.conformance.store_work import EpochConformance, LeaseConformance, OutboxConformance, TimerConformance
+from tests.conformance.store_work import (
+    CensusConformance,
+    EpochConformance,
+    LeaseConformance,
+    OutboxConformance,
+    TimerConformance,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -94,6 +100,10 @@ class TestOutbox(OutboxConformance):
 
 
 class TestTimers(TimerConformance):
+    pass
+
+
+class TestCensus(CensusConformance):
     pass
 
 

@@ -22,7 +22,13 @@ from tests.conformance.store_catalog import CatalogConformance, DeadLetterConfor
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
 from tests.conformance.store_matching import MatchingConformance
-from tests.conformance.store_work import EpochConformance, LeaseConformance, OutboxConformance, TimerConformance
+from tests.conformance.store_work import (
+    CensusConformance,
+    EpochConformance,
+    LeaseConformance,
+    OutboxConformance,
+    TimerConformance,
+)
 
 pytestmark = pytest.mark.embedded
 
@@ -88,6 +94,10 @@ class TestOutbox(OutboxConformance):
 
 
 class TestTimers(TimerConformance):
+    pass
+
+
+class TestCensus(CensusConformance):
     pass
 
 

@@ -86,6 +86,13 @@ def test_roles_are_documented() -> None:
     assert [row[0] for row in rows("docs/operations.md", "role")] == list(ROLES)
 
 
+def test_every_gauge_is_described_in_the_operations_page() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    assert [name for name, kind, *_ in metrics_table() if kind == "gauge" and f"`{name}`" not in page] == []
+    known = {name for name, *_ in metrics_table()}
+    assert [name for name, *_ in rows("docs/operations.md", "gauge") if name not in known] == []
+
+
 def test_metrics_named_in_the_operations_page_exist() -> None:
     known = {name for name, *_ in metrics_table()}
     named = {

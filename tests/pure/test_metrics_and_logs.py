@@ -60,6 +60,29 @@ def test_two_engines_in_one_process_count_apart() -> None:
     assert "unwind_events_total 0.0" in rendered(two)
 
 
+def test_a_gauge_is_on_the_page_from_its_first_value_until_it_is_forgotten() -> None:
+    metrics = Metrics()
+    for family in (metrics.outbox_rows, metrics.outbox_rows):
+        assert "unwind_outbox_rows" not in rendered(metrics)
+        family.set(0)
+        assert "unwind_outbox_rows 0.0" in rendered(metrics)
+        family.forget()
+        family.forget()
+    assert "unwind_outbox_rows" not in rendered(metrics)
+    metrics.runs_open.put({"parked": 1})
+    metrics.runs_open.forget()
+    assert "unwind_runs_open{" not in rendered(metrics)
+
+
+def test_what_is_no_longer_measured_under_a_label_is_zero() -> None:
+    metrics = Metrics()
+    metrics.incidents_open.put({"saga_raised": 2, "undo_failed": 1})
+    metrics.incidents_open.put({"undo_failed": 3})
+    text = rendered(metrics)
+    assert 'unwind_incidents_open{reason="saga_raised"} 0.0' in text
+    assert 'unwind_incidents_open{reason="undo_failed"} 3.0' in text
+
+
 @pytest.fixture
 def out() -> Iterator[io.StringIO]:
     stream = io.StringIO()

@@ -38,6 +38,7 @@ CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, 
 CREATE INDEX IF NOT EXISTS history_runs_by_trace ON history_runs (trace_id, run_id) WHERE trace_id IS NOT NULL;
 -- Partial on what people look for among millions: an index over every status would be written twice per run.
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+CREATE INDEX IF NOT EXISTS history_runs_parked ON history_runs (run_id) WHERE parked IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS history_timeline (
     tenant  text    NOT NULL,
@@ -175,6 +176,13 @@ SELECT status, count(*) AS runs FROM history_runs
 WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant) AND ended_at IS NULL
 GROUP BY status
 ORDER BY status;
+
+-- name: history_incidents
+-- Runs that wait for an operator, by the reason of their oldest incident. Rides history_runs_parked.
+SELECT split_part(parked, ':', 1) AS reason, count(*) AS runs FROM history_runs
+WHERE parked IS NOT NULL AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+GROUP BY reason
+ORDER BY reason;
 
 -- name: history_digest
 -- One row per table: a sum over all rows that does not depend on their order.

@@ -36,6 +36,7 @@ CREATE INDEX IF NOT EXISTS history_runs_by_tenant ON history_runs (tenant, run_i
 CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+CREATE INDEX IF NOT EXISTS history_runs_parked ON history_runs (run_id) WHERE parked IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS history_timeline (
     tenant  TEXT    NOT NULL,
@@ -143,6 +144,13 @@ SELECT status, count(*) AS runs FROM history_runs
 WHERE (:tenant IS NULL OR tenant = :tenant) AND ended_at IS NULL
 GROUP BY status
 ORDER BY status;
+
+-- name: history_incidents
+-- Runs that wait for an operator, by the reason of their oldest incident. Rides history_runs_parked.
+SELECT substr(parked, 1, instr(parked || ':', ':') - 1) AS reason, count(*) AS runs FROM history_runs
+WHERE parked IS NOT NULL AND (:tenant IS NULL OR tenant = :tenant)
+GROUP BY reason
+ORDER BY reason;
 
 -- name: history_digest
 -- Every row, in key order, for comparing a rebuild with what was there before.

@@ -129,6 +129,7 @@ async def test_a_duplicate_start_answers_with_the_original_run(node: Node, world
     assert await node.log(second) == []
     assert len(world.done) == 3
     assert not node.coordinator.owns(second)
+    assert 'unwind_duplicates_total{of="start"} 1.0' in node.metrics.render()[0].decode()
 
 
 async def test_of_two_starts_with_one_key_in_one_batch_one_run_begins(node: Node, world: World) -> None:
@@ -155,6 +156,7 @@ async def test_an_input_that_was_answered_before_is_a_duplicate_and_changes_noth
     node.coordinator.submit("acme", run_id, given, heard.append)
     await node.settled()
     assert [type(one) for one in heard] == [Appended, Ignored, Duplicate]
+    assert 'unwind_duplicates_total{of="input"} 1.0' in node.metrics.render()[0].decode()
     log = await node.log(run_id)
     assert [event.attempt for event in log if isinstance(event, ev.StepAttempted)] == [2]
 

@@ -50,3 +50,6 @@ SELECT * FROM wakes(:tenant, :run)
 
 -- name: runs_without_wake
 SELECT * FROM runs_without_wake(:older_than_seconds, :limit, :now)
+
+-- name: census
+SELECT * FROM census(:most, :now)

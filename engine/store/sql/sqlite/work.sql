@@ -135,3 +135,21 @@ WHERE o.changed_at <= :now - :older_than_seconds * 1000000
                OR EXISTS (SELECT 1 FROM inputs i WHERE i.run_id = o.run_id)
                OR EXISTS (SELECT 1 FROM outbox b WHERE b.run_id = o.run_id)))
 ORDER BY o.changed_at LIMIT :limit
+
+-- name: census
+-- A timer that was claimed may be claimed again at the end of the lease: late ones are among those available by then.
+SELECT
+    (SELECT json_group_object(status, runs) FROM (SELECT status, count(*) AS runs FROM open_runs GROUP BY status)) AS runs,
+    (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT :most)) AS outbox_rows,
+    coalesce((SELECT (:now - created_at) / 1e6 FROM outbox ORDER BY id LIMIT 1), 0.0) AS outbox_age,
+    late.timers AS timers_late,
+    coalesce((:now - late.since) / 1e6, 0.0) AS timers_lateness,
+    (SELECT count(*) FROM (SELECT 1 FROM dead_letters WHERE state = 'dead' LIMIT :most)) AS dead_letters,
+    (SELECT count(*) FROM processes WHERE NOT dead) AS processes
+FROM (
+    SELECT count(*) AS timers, min(due) AS since FROM (
+        SELECT due FROM (SELECT due FROM timers WHERE available_at <= :lease AND due <= :now ORDER BY available_at LIMIT :most)
+        UNION ALL
+        SELECT due FROM (SELECT deadline AS due FROM open_runs WHERE deadline <= :now ORDER BY deadline LIMIT :most)
+    )
+) late
