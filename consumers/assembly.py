@@ -192,6 +192,7 @@ class Assembly:
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon
         coordinator.freed_slot = janitor.slot_freed
+        coordinator.run_queued = janitor.run_queued
         coordinator.suspect = self.heartbeat.suspected
         self.door.on_input = inputs.wake
         self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers

@@ -50,6 +50,7 @@ class Janitor:
         self._journal = timedelta(days=journal_days)
         self._work = Endless()
         self._freed = asyncio.Event()
+        self._queued = True
         self._looked: float | None = None
         self._judges_from = 0.0
 
@@ -66,7 +67,12 @@ class Janitor:
         return self._work.failed()
 
     def slot_freed(self) -> None:
-        self._freed.set()
+        """Somebody may be admitted, if anybody of ours is known to wait; the others are found by looking regularly."""
+        if self._queued:
+            self._freed.set()
+
+    def run_queued(self) -> None:
+        self._queued = True
 
     async def take_over(self) -> None:
         """Declares silent processes dead and takes over runs that nobody owns."""
@@ -100,6 +106,7 @@ class Janitor:
                     self._door.submit(
                         run.tenant, run.run_id, PlanStuck(at=self._clock.now(), reason="no_progress", detail=detail)
                     )
+                self._queued = self._queued or run.status == "queued"
             for tenant, taken in by_tenant.items():
                 self._door.resume(tenant, [run.run_id for run in taken])
             if len(runs) < SLICE:
@@ -107,7 +114,9 @@ class Janitor:
 
     async def admit(self) -> int:
         """Offers queued runs a slot, in fair order; the append grants it or says Limited."""
+        self._queued = False
         queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
+        self._queued = self._queued or bool(queued)
         for run in queued:
             self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
         return len(queued)

@@ -88,6 +88,7 @@ class Coordinator:
         self.matched: Callable[[Sequence[InputRow]], None] = lambda rows: None
         self.wrote_outbox: Callable[[], None] = lambda: None
         self.freed_slot: Callable[[], None] = lambda: None
+        self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
         self._caps = caps
         self._appends_at_once = appends_at_once
@@ -361,6 +362,8 @@ class Coordinator:
                 done(outcome)
         if before.holds_slot and not hot.state.holds_slot:
             self.freed_slot()
+        if hot.state.queued:
+            self.run_queued()
         if hot.state.ended is not None:
             self.runs.forget(hot)
             for given, done in hot.mailbox:

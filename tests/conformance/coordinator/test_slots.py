@@ -33,6 +33,43 @@ async def test_runs_beyond_the_cap_queue_and_are_admitted_in_fair_order(house: H
     assert world.most_at_once == 2
 
 
+async def test_a_freed_slot_is_offered_where_somebody_waits_and_nobody_is_asked_for_elsewhere(
+    house: House, world: World
+) -> None:
+    node = await house.node("capped", caps=Caps(workflow=1))
+    node.coordinator.freed_slot = node.janitor.slot_freed
+    node.coordinator.run_queued = node.janitor.run_queued
+    offers = 0
+
+    async def looking() -> int:
+        nonlocal offers
+        offers += 1
+        return await admit()
+
+    admit = node.janitor.admit
+    node.janitor.admit = looking  # type: ignore[method-assign]
+    await node.janitor.start()
+    try:
+
+        async def has_looked() -> bool:
+            return offers > 0
+
+        await eventually(has_looked)
+        began = offers
+        for _ in range(20):
+            await node.run("quick")
+            await node.settled()
+        alone = offers - began
+        held = [await node.run("slow", {"gate": gate}) for gate in ("a", "b", "c")]
+        for gate in ("a", "b", "c"):
+            world.gate(gate).set()
+        await eventually(lambda: node.stands(held[-1], "succeeded"))
+    finally:
+        await node.janitor.stop()
+    assert alone < 20
+    assert [await node.status(run_id) for run_id in held] == ["succeeded"] * 3
+
+
 async def test_actions_of_one_kind_are_performed_side_by_side_up_to_the_limit(node: Node, world: World) -> None:
     worker = Worker(node.coordinator, node.clock, node.metrics, actions_in_flight=2)
     node.coordinator.perform = worker.perform
