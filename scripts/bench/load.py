@@ -23,7 +23,6 @@ import orjson
 
 from contracts.envelope import Envelope
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport, open_transport
-from engine.loop import run
 from scripts.bench.watch import PostgresWatch, SqliteWatch, Watch
 from scripts.bench.workload import TENANT, TRIGGER, order
 
@@ -179,7 +178,7 @@ async def _publish(transport: Transport, triggers: Sequence[Message]) -> None:
 
 def main() -> None:
     load = Load(**orjson.loads(sys.stdin.buffer.read()))
-    print(orjson.dumps(asdict(run(generate(load)))).decode())
+    print(orjson.dumps(asdict(asyncio.run(generate(load)))).decode())
 
 
 if __name__ == "__main__":
