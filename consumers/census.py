@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, get_args
 
-from consumers.endless import Endless
 from contracts.problems import Unavailable
 from contracts.run_events import TERMINAL, IncidentReason, RunStatus
 from engine.clock import Clock
+from engine.endless import Endless
 from engine.metrics import Metrics
 from engine.store import Store
 from engine.store.keys import Vault

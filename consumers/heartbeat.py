@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from consumers.endless import Endless
 from contracts.problems import Unavailable
 from engine.clock import Clock
+from engine.endless import Endless
 from engine.store import Store
 
 

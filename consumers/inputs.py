@@ -16,7 +16,6 @@ from uuid import UUID
 
 import uuid_utils
 
-from consumers.endless import Endless
 from contracts import envelope as wire
 from contracts.problems import NotFound, Problem, Unavailable
 from contracts.registry import Registry
@@ -24,6 +23,7 @@ from engine import notes
 from engine.answers import Ignored, NotOurs, Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.endless import Endless
 from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store

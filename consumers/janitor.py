@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
-from consumers.endless import Endless
 from contracts.problems import Unavailable
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.endless import Endless
 from engine.metrics import Metrics
 from engine.run.inputs import Admitted, PlanStuck
 from engine.store import OpenRun, Store

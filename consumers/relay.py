@@ -11,10 +11,10 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
-from consumers.endless import Endless
 from contracts.problems import Unavailable
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
 from engine.clock import Clock
+from engine.endless import Endless
 from engine.metrics import Metrics
 from engine.store import OutboxRow, Store
 from engine.store.keys import Erased, Vault

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from consumers.endless import Endless
 from contracts.problems import Unavailable
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.endless import Endless
 from engine.run.inputs import TimerDue
 from engine.store import Store
 

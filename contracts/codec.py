@@ -180,7 +180,8 @@ class _Shape:
         )
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
+    """An instant from how `encode` writes it; for text from outside there is `envelope.parse_time`."""
     at = datetime.fromisoformat(text)
     return at if at.tzinfo is UTC else at.astimezone(UTC)
 
@@ -195,7 +196,7 @@ def _restore_for(cls: type[RunEvent], name: str, hint: Any) -> Restore | None:
         if len(found) == 1:
             return found.pop()
     elif hint is datetime:
-        return _instant
+        return instant
     elif origin is tuple and get_args(hint)[1:] == (Ellipsis,) and _restore_for(cls, name, get_args(hint)[0]) is None:
         return tuple
     elif hint in (Any, str, int, float, bool) or origin is Literal or origin is Mapping:

@@ -26,6 +26,7 @@ from engine.answers import Answer, Done, Ignored, Refused
 from engine.clock import Clock
 from engine.committer import Committer, Prepared
 from engine.counting import Tally
+from engine.endless import Endless
 from engine.hot_runs import HOT_RUNS, Hot, HotRuns
 from engine.interrupt import Interrupter, SagaStuck
 from engine.loading import Loader
@@ -97,7 +98,7 @@ class Coordinator:
         self._to_load: list[Hot] = []
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._work = Endless()
         self.runs = HotRuns(hot_runs, on_ready=self._take_turn_soon, on_idle=self._tell_idle)
         self._setbacks = Setbacks(self.runs, self.record, metrics)
         self._loader = Loader(
@@ -128,9 +129,8 @@ class Coordinator:
     async def start(self, epoch: int) -> None:
         """Begins appending as process `epoch`."""
         self.epoch = epoch
-        self._tasks = [
-            asyncio.create_task(self._commit_forever(), name=f"committer-{n}") for n in range(self._appends_at_once)
-        ]
+        for number in range(self._appends_at_once):
+            self._work.begin(f"committer-{number}", self._commit_forever())
 
     async def drain(self) -> None:
         """Waits until nothing is queued, being appended or being performed."""
@@ -140,18 +140,15 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Stops appending; twice is fine. What was not appended was never acknowledged and comes again."""
-        tasks = (*self._tasks, *self._loader.tasks)
-        for task in tasks:
+        loading = list(self._loader.tasks)
+        for task in loading:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._tasks = []
+        await self._work.end()
+        await asyncio.gather(*loading, return_exceptions=True)
 
     def failed(self) -> BaseException | None:
         """Why the committer has died, if it has; the assembly ends the process then."""
-        for task in self._tasks:
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                return task.exception()
-        return None
+        return self._work.failed()
 
     async def _commit_forever(self) -> None:
         try:

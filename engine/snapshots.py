@@ -14,13 +14,14 @@ import dataclasses
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final, Generic, TypeVar, get_type_hints
 from uuid import UUID
 
 import orjson
 
+from contracts.codec import instant
 from contracts.problems import Problem, Unavailable
 from engine.logs import logger
 from engine.run.evolve import fold
@@ -169,7 +170,7 @@ def thaw(plain: bytes) -> RunState | None:
 def _wait(document: dict[str, Any]) -> Wait:
     wait = _WAIT.build(document)
     if "look_back" in wait.asked:
-        wait.asked = {**wait.asked, "look_back": _instant(wait.asked["look_back"])}
+        wait.asked = {**wait.asked, "look_back": instant(wait.asked["look_back"])}
     return wait
 
 
@@ -195,14 +196,9 @@ class _Part(Generic[PartT]):
         return self._cls(*[document[name] for name in self.names])
 
 
-def _instant(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo is UTC else at.astimezone(UTC)
-
-
 def _restore_for(hint: Any) -> Callable[[Any], Any] | None:
     if hint in (datetime, datetime | None):
-        return _instant
+        return instant
     return tuple if hint == tuple[str, ...] else None
 
 

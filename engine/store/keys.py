@@ -114,14 +114,13 @@ class Vault:
     async def keys_for(self, tenant: str) -> TenantKeys:
         """The tenant's keys; made on first sight. When processes race, the catalog keeps the first and all use it."""
         known = self._tenants.get(tenant)
-        if known is not None:
-            if known.seals < SEALS_PER_KEY:
-                return known
-            await self.rotate_tenant_key(tenant)
+        if known is not None and known.seals < SEALS_PER_KEY:
+            return known
         loading = self._loading.get(tenant)
         if loading is None:
-            # One question, however many events of a tenant come before its keys are here.
-            loading = self._loading[tenant] = asyncio.ensure_future(self._load(tenant))
+            # Asked for, or renewed, once, however many events of a tenant come before its keys are here.
+            work = self._load(tenant) if known is None else self.rotate_tenant_key(tenant)
+            loading = self._loading[tenant] = asyncio.ensure_future(work)
             loading.add_done_callback(lambda _: self._loading.pop(tenant, None))
         return await asyncio.shield(loading)
 
@@ -177,12 +176,14 @@ class Vault:
             await self._load_subjects(keys, stale)
         return keys
 
-    async def rotate_tenant_key(self, tenant: str) -> None:
-        """From now on new bodies are sealed under a new key; the old ones stay as they are and still open."""
+    async def rotate_tenant_key(self, tenant: str) -> TenantKeys:
+        """From now on new bodies are sealed under a new key, the head of those answered; the old ones stay as they are
+        and still open.
+        """
         wrapped = await self._catalog.keys(tenant, scopes=("tenant",))
         newest = max((key.key_id for key in wrapped), default=0)
         await self._catalog.add_key(self.ring.wrap(tenant, "tenant", newest + 1, secrets.token_bytes(_KEY_BYTES)))
-        await self._load(tenant)
+        return await self._load(tenant)
 
     async def erase(self, tenant: str, subject: str) -> int:
         """Drops the subject's keys for good and answers how many there were. What they sealed opens as `Erased` from

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import unittest
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -55,14 +54,6 @@ class OnSqlite(OnStore):
     def _place(self, tmp_path: Path) -> None:
         type(self).url = f"sqlite://{tmp_path / 'store.db'}"
         type(self).views = tmp_path
-
-
-@pytest.fixture(scope="module")
-def shared(postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDatabase]:
-    made = SharedDatabase(postgres_server_url, tmp_path_factory.mktemp("views"))
-    asyncio.run(made.create())
-    yield made
-    asyncio.run(made.drop())
 
 
 @pytest.mark.postgres

@@ -4,7 +4,7 @@ appended is appended once, what was not can be appended again, and a caller is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
@@ -93,14 +93,6 @@ class Proxy:
 async def _quietly(work: object) -> None:
     with suppress(OSError):
         await work  # type: ignore[misc]
-
-
-@pytest.fixture(scope="module")
-def shared(postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDatabase]:
-    made = SharedDatabase(postgres_server_url, tmp_path_factory.mktemp("views"))
-    asyncio.run(made.create())
-    yield made
-    asyncio.run(made.drop())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import asyncpg
@@ -21,14 +21,6 @@ pytestmark = pytest.mark.postgres
 LOCK = "v_done := pg_advisory_xact_lock(1970169719, p_lane)::text;"
 WRITERS, BATCHES, COMMITS = 4, 40, 10
 Connection = asyncpg.Connection
-
-
-@pytest.fixture(scope="module")
-def shared(postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDatabase]:
-    made = SharedDatabase(postgres_server_url, tmp_path_factory.mktemp("views"))
-    asyncio.run(made.create())
-    yield made
-    asyncio.run(made.drop())
 
 
 @pytest.fixture

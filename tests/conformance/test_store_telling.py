@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -18,14 +18,6 @@ from tests.conformance.store_postgres_database import SharedDatabase
 
 pytestmark = pytest.mark.postgres
 BURST = 20
-
-
-@pytest.fixture(scope="module")
-def shared(postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDatabase]:
-    made = SharedDatabase(postgres_server_url, tmp_path_factory.mktemp("views"))
-    asyncio.run(made.create())
-    yield made
-    asyncio.run(made.drop())
 
 
 @pytest.fixture

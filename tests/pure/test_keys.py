@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import replace
@@ -216,6 +217,19 @@ async def test_a_tenant_gets_a_new_key_long_before_nonces_could_repeat(
     assert [frame[4] for frame in frames] == [1, 1, 1, 2]
     assert [renewed.open(b"p", frame) for frame in frames] == [b"0", b"1", b"2", b"3"]
     assert renewed.seals == 1
+
+
+async def test_many_who_need_a_tenants_keys_at_once_ask_and_renew_once(
+    ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.store.keys.SEALS_PER_KEY", 1)
+    vault = Vault(MemoryCatalog(), ring)
+    first, *others = await asyncio.gather(*(vault.keys_for("acme") for _ in range(5)))
+    assert all(keys is first for keys in others)
+    assert first.seal(b"p", b"0")[4] == 1
+    renewed, *others = await asyncio.gather(*(vault.keys_for("acme") for _ in range(5)))
+    assert all(keys is renewed for keys in others)
+    assert renewed.seal(b"p", b"1")[4] == 2
 
 
 async def test_a_key_made_by_another_process_is_read_when_a_body_names_it(ring: KeyRing) -> None:

@@ -1,7 +1,8 @@
 """Work that has no end of its own: begun with its part, cancelled with it, and asked whether an error has ended it.
 
 Not a supervisor: nothing is begun again. `consumers.assembly` asks every part, and ends the process over an error. Used
-by the parts that poll; one that has to finish what it holds, such as the projector, keeps its own task.
+by the coordinator and the parts that poll; one that has to finish what it holds, such as the projector, keeps its own
+task.
 """
 
 from __future__ import annotations
