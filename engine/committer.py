@@ -1,8 +1,10 @@
 """The commit queue: whatever has gathered while the previous append was under way is the next one. Group commit has no
 timer.
 
-It appends until the database has answered and hands every answer back; what an answer means for its run is the
-coordinator's to say.
+While one batch is with the database the answers to the one before it are handed back, and their runs decide on. Two
+things keep both sides busy: the next append is sent before the last one's answers are settled, and a batch leaves half
+of the runs behind. It appends until the database has answered; what an answer means for its run is the coordinator's
+to say.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from contracts.problems import Unavailable
 from contracts.run_events import RunEvent
@@ -25,6 +28,11 @@ from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.store import Appended, Commit, Duplicate, Stale, Store
 from engine.store.errors import CommitRefused
+
+ALWAYS_TAKEN: Final = 25
+"""So few commits travel at once, however few runs there are."""
+SETTLED_PER_TURN: Final = 64
+"""After so many answers the loop gets a turn, first of all to send the next append."""
 
 
 @dataclass(slots=True)
@@ -41,8 +49,8 @@ class Prepared:
 
 
 class Committer:
-    """`settle` takes the answers one by one, in the order of the queue; `on_batch` hears that a batch has been
-    answered.
+    """Appends at most `batch` commits at once, and not more than half of the runs that `active` counts; `settle` takes
+    the answers one by one, in the order of the queue; `on_settled` hears that it has had all there were.
     """
 
     def __init__(
@@ -53,21 +61,25 @@ class Committer:
         *,
         epoch: Callable[[], int],
         batch: int,
+        active: Callable[[], int],
         settle: Callable[[Prepared, Answer, Tally], None],
-        on_batch: Callable[[], None],
+        on_settled: Callable[[], None],
     ) -> None:
         self._store, self._clock, self._metrics = store, clock, metrics
         self._epoch = epoch
         self._batch = batch
+        self._active = active
         self._settle = settle
-        self._on_batch = on_batch
+        self._on_settled = on_settled
         self._queue: deque[Prepared] = deque()
         self._queued = asyncio.Event()
+        self._answers: deque[tuple[Prepared, Answer]] = deque()
+        self._answered = asyncio.Event()
         self._appending = 0
 
     @property
     def idle(self) -> bool:
-        return not self._queue and not self._appending
+        return not self._queue and not self._appending and not self._answers
 
     def put(self, prepared: Prepared) -> None:
         self._queue.append(prepared)
@@ -78,24 +90,40 @@ class Committer:
         queued, self._queue = list(self._queue), deque()
         return queued
 
-    async def run(self) -> None:
-        """Appends for ever. Several may run at once, each with a batch of its own."""
+    async def append_forever(self) -> None:
+        """Several may run at once, each with a batch of its own."""
         while True:
             await self._queued.wait()
             if not self._queue:
                 self._queued.clear()
                 continue
-            batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            batch = self._take()
             self._appending += 1
             try:
                 outcomes = await self._append([prepared.commit for prepared in batch])
+                self._answers.extend(zip(batch, outcomes, strict=True))
+                self._answered.set()
             finally:
                 self._appending -= 1
+
+    def _take(self) -> list[Prepared]:
+        """All at once would leave nothing to decide during the append, and nothing to append during the deciding."""
+        most = min(self._batch, max(ALWAYS_TAKEN, self._active() // 2), len(self._queue))
+        return [self._queue.popleft() for _ in range(most)]
+
+    async def settle_forever(self) -> None:
+        """One settles for all that append."""
+        while True:
+            await self._answered.wait()
             tally = Tally()
-            for prepared, outcome in zip(batch, outcomes, strict=True):
-                self._settle(prepared, outcome, tally)
+            for _ in range(min(SETTLED_PER_TURN, len(self._answers))):
+                self._settle(*self._answers.popleft(), tally)
             tally.flush(self._metrics)
-            self._on_batch()
+            if self._answers:
+                await asyncio.sleep(0)
+            else:
+                self._answered.clear()
+                self._on_settled()
 
     async def _append(self, commits: list[Commit]) -> list[Answer]:
         """Appends until the database has answered. A repeated call is safe: what had been committed answers for itself

@@ -15,7 +15,7 @@ settled otherwise (`engine.setbacks`). Nothing here knows the bus, HTTP or SQL.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -119,8 +119,9 @@ class Coordinator:
             metrics,
             epoch=lambda: self.epoch,
             batch=batch,
+            active=lambda: self.active,
             settle=self._settle,
-            on_batch=self._tell_idle,
+            on_settled=self._tell_idle,
         )
 
     # ------------------------------------------------------------------------------------------------------------
@@ -130,7 +131,8 @@ class Coordinator:
         """Begins appending as process `epoch`."""
         self.epoch = epoch
         for number in range(self._appends_at_once):
-            self._work.begin(f"committer-{number}", self._commit_forever())
+            self._work.begin(f"appends-{number}", self._until_it_fails(self._committer.append_forever()))
+        self._work.begin("settles", self._until_it_fails(self._committer.settle_forever()))
 
     async def drain(self) -> None:
         """Waits until nothing is queued, being appended or being performed."""
@@ -150,9 +152,9 @@ class Coordinator:
         """Why the committer has died, if it has; the assembly ends the process then."""
         return self._work.failed()
 
-    async def _commit_forever(self) -> None:
+    async def _until_it_fails(self, work: Awaitable[None]) -> None:
         try:
-            await self._committer.run()
+            await work
         finally:
             self._idle.set()  # whoever drains must not wait for a committer that has died
 

@@ -19,13 +19,13 @@ QUICK = ["run.started", *["step.scheduled", "step.succeeded"] * 3, "run.ended"]
 # -------------------------------------------------------------------------------------------------------- group commit
 
 
-async def test_runs_that_are_decided_together_are_committed_together(node: Node) -> None:
-    runs = [await node.begin("quick") for _ in range(40)]
+async def test_runs_that_are_decided_together_are_committed_together_in_two_halves(node: Node) -> None:
+    runs = [await node.begin("quick") for _ in range(80)]
     await node.settled()
     assert {type(heard.result()) for _, heard in runs} == {Appended}
-    assert [await node.status(run_id) for run_id, _ in runs] == ["succeeded"] * 40
-    # Four transitions of forty runs: one append each, and a few for what fell between two turns.
-    assert len(node.store.batches) <= 8
+    assert [await node.status(run_id) for run_id, _ in runs] == ["succeeded"] * 80
+    # Four transitions of two halves: one append each, and a few for what fell between two turns.
+    assert len(node.store.batches) <= 16
     assert max(len(batch) for batch in node.store.batches) == 40
     shown, _ = node.metrics.render()
     assert f"unwind_append_duration_seconds_count {len(node.store.batches)}.0" in shown.decode()
