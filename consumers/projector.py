@@ -1,6 +1,6 @@
 """The projector: reads the log in lane order and writes the read models, rows and checkpoint in one transaction.
 
-    read 1,000 events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
+    read up to 4,000 events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
 
 Each event is opened once for all views. Several processes may run it: a checkpoint that moved under one makes that one
 stand by. An event that a view cannot take stops that view, loudly and alone; the others go on. It decides nothing and
@@ -33,11 +33,13 @@ from projections.usage import Usage
 VIEWS: Final[tuple[View, ...]] = (History(), Usage(), Audit(), Stats(), Approvals())
 """Every read model, in the order in which they are written."""
 
-BATCH: Final = 1_000
+BATCH: Final = 4_000
 PACE_SECONDS: Final = 0.06
-"""Pause after a small batch, so that a busy log is read in few large ones; the first event after a quiet time is read
-at once.
-"""
+"""Pause after a batch; the first event after a quiet time is read at once."""
+
+BUSY: Final = 200
+BUSY_PACE_SECONDS: Final = 0.25
+"""Pause after a batch of so many: a run's rows are written once per batch, so a busy log is read in few large ones."""
 
 IDLE_SECONDS: Final = 1.0
 STAND_BY_SECONDS: Final = 2.0
@@ -176,7 +178,7 @@ class Projector:
                 await self._until_append(lane, follower.lowest())
                 return
             if read < self._batch // 2:
-                await self._pause(self._pace_seconds)
+                await self._pause(self._pace_seconds if read < BUSY else BUSY_PACE_SECONDS)
         follower.measure(await self._store.head(lane))
 
     async def _until_append(self, lane: int, after: int) -> None:
