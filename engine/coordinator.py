@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -271,10 +272,11 @@ class Coordinator:
         if not events:
             self.runs.rest(hot)
             return
-        caps = self._caps(hot.tenant, state.workflow)
         start = hot.start
-        if start is not None and not state.queued and (caps.workflow is not None or caps.tenant is not None):
-            start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant)
+        if start is not None and not state.queued:
+            caps = self._caps(hot.tenant, state.workflow)
+            if caps.workflow is not None or caps.tenant is not None:
+                start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant)
         commit, perform = record(
             before,
             events,
@@ -283,7 +285,7 @@ class Coordinator:
             self._mapper,
             hot.keys,
             hot.subject,
-            caps,
+            partial(self._caps, hot.tenant, state.workflow),
             input_keys=tuple(given.dedup for given, _ in answered if given.dedup is not None),
             settled=tuple(row for given, _ in answered for row in given.settles),
             start=start,
@@ -359,7 +361,7 @@ class Coordinator:
         for _, done in prepared.answered:
             if done is not None:
                 done(outcome)
-        if before.holds_slot and not hot.state.holds_slot:
+        if commit.open_run is not None and before.holds_slot and not hot.state.holds_slot:
             self.freed_slot()
         if hot.state.queued:
             self.run_queued()

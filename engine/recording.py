@@ -8,7 +8,7 @@ carried out after the commit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -58,13 +58,14 @@ class Caps:
 
 
 class Rows:
-    """What the effects of one decision become; collected, then frozen into a `Commit`."""
+    """What the effects of one decision become, apart from local attempts; collected, then frozen into a `Commit`. Most
+    decisions bring none.
+    """
 
     __slots__ = (
         "awaits",
         "awaits_dropped",
         "outbox",
-        "perform",
         "subscriptions",
         "subscriptions_dropped",
         "timers",
@@ -79,7 +80,20 @@ class Rows:
         self.awaits: list[Await] = []
         self.awaits_dropped: list[str] = []
         self.outbox: list[OutboxMessage] = []
-        self.perform: list[fx.Perform] = []
+
+    def frozen(self, *, ended: bool) -> dict[str, Any]:
+        """The fields of the `Commit`. A run that ends takes its reasons to wake with it."""
+        if ended:
+            return {"outbox": tuple(self.outbox)}
+        return {
+            "outbox": tuple(self.outbox),
+            "timers": tuple(self.timers.values()),
+            "timers_cleared": tuple(self.timers_cleared),
+            "subscriptions": tuple(self.subscriptions),
+            "subscriptions_dropped": tuple(self.subscriptions_dropped),
+            "awaits": tuple(self.awaits),
+            "awaits_dropped": tuple(self.awaits_dropped),
+        }
 
 
 def record(
@@ -90,22 +104,29 @@ def record(
     mapper: Mapper,
     keys: TenantKeys,
     subject: SubjectKeys | Erased | None,
-    caps: Caps,
+    caps: Callable[[], Caps],
     *,
     input_keys: tuple[str, ...] = (),
     settled: tuple[int, ...] = (),
     start: Start | None = None,
     arrival: Arrival | None = None,
 ) -> tuple[Commit, list[fx.Perform]]:
-    """The commit of one run's decisions, from `before` to `state`, and the local attempts to make after it."""
+    """The commit of one run's decisions, from `before` to `state`, and the local attempts to make after it. `caps` is
+    asked only when the run takes a slot.
+    """
     stream, version = state.run_id, before.version
-    rows = Rows()
+    rows: Rows | None = None
+    perform: list[fx.Perform] = []
     recorded: list[Recorded] = []
     for ordinal, event in enumerate(events, version + 1):
         recorded.append(mapper.encode(keys, stream, ordinal, event, subject))
         for effect in react(event, state):
+            if isinstance(effect, fx.Perform):
+                perform.append(effect)
+                continue
+            if rows is None:
+                rows = Rows()
             _add(rows, effect, state, plan, keys, subject, event, ordinal)
-    ended = state.ended is not None
     return (
         Commit(
             tenant=state.tenant,
@@ -116,39 +137,34 @@ def record(
             arrival=arrival,
             input_keys=input_keys,
             settled=settled,
-            outbox=tuple(rows.outbox),
-            timers=() if ended else tuple(rows.timers.values()),
-            timers_cleared=() if ended else tuple(rows.timers_cleared),
-            subscriptions=() if ended else tuple(rows.subscriptions),
-            subscriptions_dropped=() if ended else tuple(rows.subscriptions_dropped),
-            awaits=() if ended else tuple(rows.awaits),
-            awaits_dropped=() if ended else tuple(rows.awaits_dropped),
             open_run=_open_run(before, state, caps),
+            **(rows.frozen(ended=state.ended is not None) if rows is not None else {}),
         ),
-        rows.perform,
+        perform,
     )
 
 
-def _open_run(before: RunState, after: RunState, caps: Caps) -> Opened | Changed | Closed | None:
+def _open_run(before: RunState, after: RunState, caps: Callable[[], Caps]) -> Opened | Changed | Closed | None:
     """How the run's row changes: slots are rows, so a slot moves in the same commit as the event that takes or frees
     it.
     """
     if after.ended is not None:
         return Closed()
     status = after.status
-    slot = after.holds_slot
     if before.version == 0:
-        return Opened(status=status, slot=slot, deadline=after.due)
+        return Opened(status=status, slot=after.holds_slot, deadline=after.due)
     if status == before.status and after.due == before.due:
         return None
+    slot = after.holds_slot
     takes = slot and not before.holds_slot
+    cap = caps() if takes else None
     return Changed(
         status=status,
         slot=slot,
         deadline=after.due,
         takes_slot=takes,
-        workflow_cap=caps.workflow if takes else None,
-        tenant_cap=caps.tenant if takes else None,
+        workflow_cap=cap.workflow if cap is not None else None,
+        tenant_cap=cap.tenant if cap is not None else None,
     )
 
 
@@ -163,8 +179,6 @@ def _add(
     ordinal: int,
 ) -> None:
     match effect:
-        case fx.Perform():
-            rows.perform.append(effect)
         case fx.Send():
             _send(rows, effect, state, plan, keys, subject, event.at, ordinal)
         case fx.SetTimer(key, due):

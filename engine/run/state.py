@@ -152,7 +152,7 @@ class RunState:
         if self.cause is not None:
             undoing = any(step.undo_status == "open" for step in self.steps.values())
             return "parked" if self.incidents and not undoing else "compensating"
-        for step in self.steps.values():
+        for step in reversed(self.steps.values()):  # the one under way is mostly the last
             if step.status == "open":
                 return "running"
         return "parked" if self.incidents else "waiting"
