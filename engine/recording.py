@@ -83,17 +83,17 @@ class Rows:
 
     def frozen(self, *, ended: bool) -> dict[str, Any]:
         """The fields of the `Commit`. A run that ends takes its reasons to wake with it."""
-        if ended:
-            return {"outbox": tuple(self.outbox)}
-        return {
-            "outbox": tuple(self.outbox),
-            "timers": tuple(self.timers.values()),
-            "timers_cleared": tuple(self.timers_cleared),
-            "subscriptions": tuple(self.subscriptions),
-            "subscriptions_dropped": tuple(self.subscriptions_dropped),
-            "awaits": tuple(self.awaits),
-            "awaits_dropped": tuple(self.awaits_dropped),
-        }
+        found: dict[str, Any] = {"outbox": tuple(self.outbox)}
+        if not ended:
+            found |= {
+                "timers": tuple(self.timers.values()),
+                "timers_cleared": tuple(self.timers_cleared),
+                "subscriptions": tuple(self.subscriptions),
+                "subscriptions_dropped": tuple(self.subscriptions_dropped),
+                "awaits": tuple(self.awaits),
+                "awaits_dropped": tuple(self.awaits_dropped),
+            }
+        return found
 
 
 def record(
