@@ -1,6 +1,6 @@
 """The projector: reads the log in lane order and writes the read models, rows and checkpoint in one transaction.
 
-    read some 1,000 events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
+    read events -> open and redact once -> gather -> changes of every view -> apply (compare-and-set checkpoint)
 
 Each event is opened once for all views. Several processes may run it: a checkpoint that moved under one makes that one
 stand by. An event that a view cannot take stops that view, loudly and alone; the others go on. It decides nothing and
