@@ -48,7 +48,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "q": ("ord", "tenant", "run", "workflow", "workflow_cap", "tenant_cap"),
     "n": ("ord", "tenant", "stream", "version", "body"),
 }
-"""The child tables of a batch: prefix and columns, in the order of the database type `batch`."""
+"""The child tables of a batch: prefix and columns, in the order of the database type `batch`. Commits and events are
+its own columns, the others those of its `rest`."""
+ALWAYS = frozenset(("c", "e"))
 
 
 Rows = dict[str, list[tuple[Any, ...]]]

@@ -213,7 +213,7 @@ class Sessions:
             nonlocal lost
             if held.connection is None or held.connection.is_closed():
                 held.connection = await self.connect(role, settings=APPEND_SETTINGS)
-                held.taught = await install(held.connection, self._sql("batch_type"))
+                held.taught = await install(held.connection, self._sql("batch_types"))
             connection = held.connection
             value = batch if held.taught else columns(batch)
             try:

@@ -5,13 +5,13 @@ plain columns go through asyncpg."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from struct import pack
 from typing import Any
 
-from engine.store.batch import GROUPS, Batch
+from engine.store.batch import ALWAYS, GROUPS, Batch
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -42,14 +42,37 @@ _EMPTY = {
     prefix: b"".join(pack(">IiiiI", _ARRAY_OF[t], 12, 0, 0, t) for t in map(_element_type, names))
     for prefix, names in GROUPS.items()
 }
-_FIELDS = pack(">i", sum(map(len, GROUPS.values())))
+_OWN = {prefix: names for prefix, names in GROUPS.items() if prefix in ALWAYS}
+_REST = {prefix: names for prefix, names in GROUPS.items() if prefix not in ALWAYS}
+_OWN_FIELDS = pack(">i", sum(map(len, _OWN.values())) + 1)
+_REST_FIELDS = pack(">i", sum(map(len, _REST.values())))
 
 
-def encode(batch: Batch) -> bytes:
-    """A value of type `batch`. The rows hold uuids as bytes and instants as microseconds since 2000."""
-    parts = [_FIELDS]
+def encode(batch: Batch, rest_type: int) -> bytes:
+    """A value of type `batch`, whose `rest` is of the type with that OID. The rows hold uuids as bytes and instants as
+    microseconds since 2000.
+    """
     texts: dict[str | None, bytes] = {None: _NULL}
-    for prefix, names in GROUPS.items():
+    parts = [_OWN_FIELDS]
+    _encode_groups(parts, batch, _OWN, texts)
+    parts.append(rest_type.to_bytes(4))
+    if not _has_rest(batch):
+        parts.append(_NULL)
+        return b"".join(parts)
+    rest = [_REST_FIELDS]
+    _encode_groups(rest, batch, _REST, texts)
+    parts.append(sum(map(len, rest)).to_bytes(4))
+    return b"".join(parts + rest)
+
+
+def _has_rest(batch: Batch) -> bool:
+    return any(batch.rows[prefix] for prefix in _REST)
+
+
+def _encode_groups(
+    parts: list[bytes], batch: Batch, groups: Mapping[str, Sequence[str]], texts: dict[str | None, bytes]
+) -> None:
+    for prefix, names in groups.items():
         rows = batch.rows[prefix]
         if not rows:
             parts.append(_EMPTY[prefix])
@@ -60,7 +83,6 @@ def encode(batch: Batch) -> bytes:
             header = pack(">IiiiIii", _ARRAY_OF[element], 20 + len(data), 1, nulls, element, len(column), 1)
             parts.append(header)
             parts.append(data)
-    return b"".join(parts)
 
 
 def _column(element: int, column: Sequence[Any], texts: dict[str | None, bytes]) -> tuple[bytes, int]:
@@ -94,10 +116,14 @@ def _column(element: int, column: Sequence[Any], texts: dict[str | None, bytes])
     return b"".join(pieces), None in column
 
 
-def columns(batch: Batch) -> tuple[list[Any], ...]:
+def columns(batch: Batch) -> tuple[Any, ...]:
     """The same value for asyncpg's own encoding."""
+    return (*_group_columns(batch, _OWN), tuple(_group_columns(batch, _REST)) if _has_rest(batch) else None)
+
+
+def _group_columns(batch: Batch, groups: Mapping[str, Sequence[str]]) -> list[list[Any]]:
     found: list[list[Any]] = []
-    for prefix, names in GROUPS.items():
+    for prefix, names in groups.items():
         rows = batch.rows[prefix]
         values = zip(*rows, strict=True) if rows else ([] for _ in names)
         for name, column in zip(names, values, strict=True):
@@ -108,7 +134,7 @@ def columns(batch: Batch) -> tuple[list[Any], ...]:
                 found.append([None if v is None else _EPOCH + timedelta(microseconds=v) for v in column])
             else:
                 found.append(list(column))
-    return tuple(found)
+    return found
 
 
 def _array(element: int) -> Callable[[Sequence[Any]], bytes]:
@@ -138,14 +164,18 @@ def install_arrays(connection: Any) -> bool:
     return True
 
 
-async def install(connection: Any, find_type: str) -> bool:
+async def install(connection: Any, find_types: str) -> bool:
     """Teaches the connection to send a `Batch` as it is. False when this asyncpg cannot be taught; then send
     `columns`.
     """
-    found = await connection.fetchval(find_type)
+    found = await connection.fetchrow(find_types)
+
+    def send(batch: Batch) -> bytes:
+        return encode(batch, found["rest"])
+
     try:
         settings = connection._protocol.get_settings()
-        settings.add_python_codec(found, "batch", "unwind", [], "scalar", encode, bytes, "binary")
+        settings.add_python_codec(found["batch"], "batch", "unwind", [], "scalar", send, bytes, "binary")
     except (AttributeError, TypeError):
         return False
     connection._drop_local_statement_cache()

@@ -7,7 +7,7 @@ import asyncio
 import re
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,9 +52,11 @@ class TestTwins:
 
     def test_the_batch_type_has_the_columns_that_are_sent(self) -> None:
         script = next(m.script for m in migrations("postgres") if m.name == "0002_append")
-        body = script.split("CREATE TYPE batch AS (")[1].split(");")[0]
-        declared = re.findall(r"(\w+) (\w+)\[\]", body)
-        assert [name for name, _ in declared] == [f"{p}_{name}" for p, names in GROUPS.items() for name in names]
+        own, rest = (
+            re.findall(r"(\w+) \w+\[\]", script.split(f"CREATE TYPE {name} AS (")[1].split(");")[0])
+            for name in ("batch", "batch_rest")
+        )
+        assert own + rest == [f"{p}_{name}" for p, names in GROUPS.items() for name in names]
 
 
 class TestStatements:
@@ -148,22 +150,38 @@ class TestWire:
     def test_the_binary_form_says_what_the_columns_say(self) -> None:
         """Decoded by hand from PostgreSQL's documented array format; the server itself is asked below."""
         batch = flatten([full_commit(uuid.uuid4(), 3), arrived("only")], uuids=packed_uuid, instants=packed_instant)
-        data = encode(batch)
-        place = 4
-        assert int.from_bytes(data[:4]) == sum(map(len, GROUPS.values()))
-        for column in columns(batch):
-            size = int.from_bytes(data[place + 4 : place + 8])
-            array = data[place + 8 : place + 8 + size]
-            count = int.from_bytes(array[12:16]) if int.from_bytes(array[:4]) else 0
-            assert count == len(column)
-            at, lengths = 20, []
-            for _ in column:
-                length = int.from_bytes(array[at : at + 4], signed=True)
-                lengths.append(length)
-                at += 4 + max(length, 0)
-            assert [length < 0 for length in lengths] == [value is None for value in column]
-            place += 8 + size
-        assert place == len(data)
+        *own, rest = columns(batch)
+        data = encode(batch, 4711)
+        assert int.from_bytes(data[:4]) == len(own) + 1
+        place = says(data, 4, own)
+        assert int.from_bytes(data[place : place + 4]) == 4711
+        assert int.from_bytes(data[place + 4 : place + 8]) == len(data) - place - 8
+        assert int.from_bytes(data[place + 8 : place + 12]) == len(rest)
+        assert says(data, place + 12, rest) == len(data)
+
+    def test_a_batch_of_events_alone_has_no_rest(self) -> None:
+        batch = flatten([Commit(tenant="acme", stream=uuid.uuid4(), events=events("a"))], uuids=packed_uuid)
+        *own, rest = columns(batch)
+        data = encode(batch, 4711)
+        assert rest is None
+        assert data[says(data, 4, own) :] == (4711).to_bytes(4) + b"\xff\xff\xff\xff"
+
+
+def says(data: bytes, place: int, columns: Iterable[list[object]]) -> int:
+    """Checks the arrays that begin at `place` against the columns; answers where they end."""
+    for column in columns:
+        size = int.from_bytes(data[place + 4 : place + 8])
+        array = data[place + 8 : place + 8 + size]
+        count = int.from_bytes(array[12:16]) if int.from_bytes(array[:4]) else 0
+        assert count == len(column)
+        at, lengths = 20, []
+        for _ in column:
+            length = int.from_bytes(array[at : at + 4], signed=True)
+            lengths.append(length)
+            at += 4 + max(length, 0)
+        assert [length < 0 for length in lengths] == [value is None for value in column]
+        place += 8 + size
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +265,7 @@ class TestPostgresPlans:
         batch = flatten([full_commit(uuid.uuid4(), 3), arrived("only")], uuids=packed_uuid, instants=packed_instant)
         connection = await asyncpg.connect(shared.url, server_settings={"search_path": "unwind"})
         plain = await connection.fetchval("SELECT ($1::batch)::text", columns(batch))
-        find_type = load([FOLDER / "postgres"], "postgres")["batch_type"].steps[0].sql
+        find_type = load([FOLDER / "postgres"], "postgres")["batch_types"].steps[0].sql
         assert await install(connection, find_type)
         assert await connection.fetchval("SELECT ($1::batch)::text", batch) == plain
         await connection.close()

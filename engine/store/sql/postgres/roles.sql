@@ -16,8 +16,8 @@ SELECT set_config('role', :role, :here)
 -- name: see_tenant
 SELECT set_config('app.tenant', :tenant, :here)
 
--- name: batch_type
-SELECT 'unwind.batch'::regtype::oid
+-- name: batch_types
+SELECT 'unwind.batch'::regtype::oid AS batch, 'unwind.batch_rest'::regtype::oid AS rest
 
 -- name: roles
 SELECT name, role FROM unwind.roles

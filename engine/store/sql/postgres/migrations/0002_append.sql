@@ -1,9 +1,8 @@
 -- append: one call, one transaction, an outcome per commit. The batch comes as columns; every child row carries the ordinal (1..n) of its commit.
 -- At most one commit per stream and no key twice: engine.store.batch sees to it before the call, the unique indexes stand behind it.
+-- Most steps bring events and nothing else: then `rest` is NULL, and no time goes into seventy empty columns.
 
-CREATE TYPE batch AS (
-    c_tenant text[], c_stream uuid[], c_kind text[], c_expected integer[],
-    e_ord integer[], e_tenant text[], e_stream uuid[], e_kind text[], e_version integer[], e_topic text[], e_body bytea[],
+CREATE TYPE batch_rest AS (
     s_ord integer[], s_tenant text[], s_key text[], s_run uuid[],
     k_ord integer[], k_run uuid[], k_key text[],
     a_ord integer[], a_tenant text[], a_source text[], a_event_id text[], a_type text[], a_hash bytea[], a_body bytea[], a_received timestamptz[],
@@ -28,6 +27,11 @@ CREATE TYPE batch AS (
     q_ord integer[], q_tenant text[], q_run uuid[], q_workflow text[], q_workflow_cap integer[], q_tenant_cap integer[],
     n_ord integer[], n_tenant text[], n_stream uuid[], n_version integer[], n_body bytea[]
 );
+CREATE TYPE batch AS (
+    c_tenant text[], c_stream uuid[], c_kind text[], c_expected integer[],
+    e_ord integer[], e_tenant text[], e_stream uuid[], e_kind text[], e_version integer[], e_topic text[], e_body bytea[],
+    rest batch_rest
+);
 
 -- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
 -- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced. The m_ columns are inputs that matching brought about for runs of this epoch.
@@ -40,6 +44,7 @@ CREATE FUNCTION append(
 SET search_path = unwind, pg_temp AS $$
 DECLARE
     n integer := coalesce(cardinality(b.c_tenant), 0);
+    rest batch_rest := b.rest;
     v_now timestamptz;
     v_lease timestamptz;
     v_alive boolean[];
@@ -55,6 +60,8 @@ BEGIN
     -- Its own statement, before any check: a check in the same statement would see what was before the lock was granted. What is assigned
     -- here and below is evaluated without a plan of its own, which PERFORM would cost.
     v_done := pg_advisory_xact_lock(1970169719, p_lane)::text;
+    -- Whoever declares this process dead wants this lock to itself: it waits for this append, and the next one sees what it has written.
+    v_done := pg_advisory_xact_lock_shared(1970169720, p_epoch::integer)::text;
     v_now := coalesce(p_now, clock_timestamp());
     v_lease := v_now + interval '30 seconds';
     v_alive := array_fill(true, ARRAY[n]);
@@ -62,27 +69,27 @@ BEGIN
     nums := array_fill(0::bigint, ARRAY[n]);
     runs := array_fill(NULL::uuid, ARRAY[n]);
 
-    -- Whoever declares this process dead takes the row FOR UPDATE, which waits for this lock and is waited for by it.
-    PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
-    IF NOT FOUND THEN
-        codes := array_fill(6::smallint, ARRAY[n]);
-        first_position := 0;
-        RETURN;
-    END IF;
-
     FOR r IN
         SELECT c.ord,
-               CASE WHEN head.tenant <> c.tenant THEN 7 WHEN living.epoch IS NOT NULL THEN 6 ELSE 3 END::smallint AS code,
+               CASE
+                   WHEN me.alive IS NULL THEN 8 WHEN head.tenant <> c.tenant THEN 7 WHEN living.epoch IS NOT NULL THEN 6 ELSE 3
+               END::smallint AS code,
                coalesce(head.version, 0)::bigint AS num
-        FROM unnest(b.c_tenant, b.c_stream, b.c_expected) WITH ORDINALITY AS c(tenant, stream, expected, ord)
+        FROM (SELECT (SELECT true FROM processes p WHERE p.epoch = p_epoch AND NOT p.dead) AS alive) me
+        CROSS JOIN unnest(b.c_tenant, b.c_stream, b.c_expected) WITH ORDINALITY AS c(tenant, stream, expected, ord)
         LEFT JOIN LATERAL (
             SELECT l.version, l.tenant FROM log l WHERE l.stream = c.stream ORDER BY l.version DESC LIMIT 1
         ) head ON true
         LEFT JOIN open_runs o ON o.run_id = c.stream
         LEFT JOIN processes living ON living.epoch = o.owner AND o.owner <> p_epoch AND NOT living.dead
-        WHERE c.stream IS NOT NULL
+        WHERE me.alive IS NULL OR c.stream IS NOT NULL
           AND (coalesce(head.version, least(c.expected, 0)) <> c.expected OR living.epoch IS NOT NULL OR head.tenant <> c.tenant)
     LOOP
+        IF r.code = 8 THEN
+            codes := array_fill(6::smallint, ARRAY[n]);
+            first_position := 0;
+            RETURN;
+        END IF;
         IF r.code = 7 THEN
             RAISE EXCEPTION 'stream % belongs to another tenant than %', b.c_stream[r.ord], b.c_tenant[r.ord]
                 USING ERRCODE = 'integrity_constraint_violation';
@@ -94,21 +101,21 @@ BEGIN
 
     -- A key outweighs a stale head, so that a batch sent again after a lost answer is a duplicate and not a conflict. Of several keys the
     -- last in this order has the word.
-    IF cardinality(b.s_ord) > 0 OR cardinality(b.k_ord) > 0 OR cardinality(b.a_ord) > 0 THEN
+    IF cardinality(rest.s_ord) > 0 OR cardinality(rest.k_ord) > 0 OR cardinality(rest.a_ord) > 0 THEN
         FOR r IN
             SELECT * FROM (
                 SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint AS code, NULL::uuid AS run_id,
                        -- Another fact under a known id, also where the known one has started a run: it must not be lost.
                        CASE WHEN i.body_hash = u.hash THEN 1 ELSE 3 END AS weight
-                FROM unnest(b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(ord, tenant, source, event_id, hash)
+                FROM unnest(rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(ord, tenant, source, event_id, hash)
                 JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
                 UNION ALL
                 SELECT u.ord, 1::smallint, s.run_id, 2
-                FROM unnest(b.s_ord, b.s_tenant, b.s_key) AS u(ord, tenant, key)
+                FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key) AS u(ord, tenant, key)
                 JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
                 UNION ALL
                 SELECT u.ord, 1::smallint, u.run, 2
-                FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key)
+                FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key)
                 JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
             ) AS known ORDER BY weight
         LOOP
@@ -121,11 +128,11 @@ BEGIN
     END IF;
 
     -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
-    IF cardinality(b.q_ord) > 0 THEN
+    IF cardinality(rest.q_ord) > 0 THEN
         FOR r IN
             WITH asked AS (
                 SELECT q.ord, q.tenant, coalesce(q.workflow, o.workflow) AS workflow, q.workflow_cap, q.tenant_cap
-                FROM unnest(b.q_ord, b.q_tenant, b.q_run, b.q_workflow, b.q_workflow_cap, b.q_tenant_cap)
+                FROM unnest(rest.q_ord, rest.q_tenant, rest.q_run, rest.q_workflow, rest.q_workflow_cap, rest.q_tenant_cap)
                     AS q(ord, tenant, run, workflow, workflow_cap, tenant_cap)
                 LEFT JOIN open_runs o ON o.run_id = q.run
                 WHERE v_alive[q.ord] AND o.slot IS NOT TRUE
@@ -203,118 +210,127 @@ BEGIN
         END IF;
     END IF;
 
-    IF cardinality(b.s_ord) > 0 THEN
-        INSERT INTO starts (tenant, start_key, run_id)
-        SELECT u.tenant, u.key, u.run FROM unnest(b.s_ord, b.s_tenant, b.s_key, b.s_run) AS u(ord, tenant, key, run) WHERE v_alive[u.ord];
+    IF rest.s_ord IS NULL AND NOT p_tell THEN
+        RETURN;
     END IF;
-    IF cardinality(b.oo_ord) > 0 THEN
+
+    IF cardinality(rest.s_ord) > 0 THEN
+        INSERT INTO starts (tenant, start_key, run_id)
+        SELECT u.tenant, u.key, u.run FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key, rest.s_run) AS u(ord, tenant, key, run) WHERE v_alive[u.ord];
+    END IF;
+    IF cardinality(rest.oo_ord) > 0 THEN
         INSERT INTO open_runs (run_id, tenant, workflow, workflow_version, status, slot, queued, woken, owner, deadline, started_at, changed_at)
         SELECT u.run, u.tenant, u.workflow, u.version, u.status, u.slot, u.status = 'queued', false, p_epoch, u.deadline, v_now, v_now
-        FROM unnest(b.oo_ord, b.oo_tenant, b.oo_run, b.oo_workflow, b.oo_version, b.oo_status, b.oo_slot, b.oo_deadline)
+        FROM unnest(rest.oo_ord, rest.oo_tenant, rest.oo_run, rest.oo_workflow, rest.oo_version, rest.oo_status, rest.oo_slot, rest.oo_deadline)
             AS u(ord, tenant, run, workflow, version, status, slot, deadline)
         WHERE v_alive[u.ord];
     END IF;
-    IF cardinality(b.oc_ord) > 0 THEN
+    IF cardinality(rest.oc_ord) > 0 THEN
         UPDATE open_runs o
         SET status = u.status, slot = u.slot, queued = u.status = 'queued', woken = u.status = 'queued', owner = p_epoch, takeovers = 0,
             deadline = u.deadline, deadline_lease = CASE WHEN o.deadline IS NOT DISTINCT FROM u.deadline THEN o.deadline_lease END,
             changed_at = v_now
-        FROM unnest(b.oc_ord, b.oc_run, b.oc_status, b.oc_slot, b.oc_deadline) AS u(ord, run, status, slot, deadline)
+        FROM unnest(rest.oc_ord, rest.oc_run, rest.oc_status, rest.oc_slot, rest.oc_deadline) AS u(ord, run, status, slot, deadline)
         WHERE o.run_id = u.run AND v_alive[u.ord];
     END IF;
-    IF cardinality(b.k_ord) > 0 THEN
+    IF cardinality(rest.k_ord) > 0 THEN
         INSERT INTO input_keys (run_id, key)
-        SELECT u.run, u.key FROM unnest(b.k_ord, b.k_run, b.k_key) AS u(ord, run, key) WHERE v_alive[u.ord];
+        SELECT u.run, u.key FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key) WHERE v_alive[u.ord];
     END IF;
-    IF cardinality(b.o_ord) > 0 THEN
+    IF cardinality(rest.o_ord) > 0 THEN
         INSERT INTO outbox (tenant, run_id, message_id, exchange, routing_key, body, created_at, available_at)
         SELECT u.tenant, u.run, u.message_id, u.exchange, u.routing_key, u.body, v_now, coalesce(u.not_before, v_now)
-        FROM unnest(b.o_ord, b.o_tenant, b.o_run, b.o_message_id, b.o_exchange, b.o_routing_key, b.o_body, b.o_not_before)
+        FROM unnest(rest.o_ord, rest.o_tenant, rest.o_run, rest.o_message_id, rest.o_exchange, rest.o_routing_key, rest.o_body, rest.o_not_before)
             AS u(ord, tenant, run, message_id, exchange, routing_key, body, not_before)
         WHERE v_alive[u.ord];
     END IF;
-    IF cardinality(b.tc_ord) > 0 THEN
-        DELETE FROM timers t USING unnest(b.tc_ord, b.tc_run, b.tc_key) AS u(ord, run, key)
+    IF cardinality(rest.tc_ord) > 0 THEN
+        DELETE FROM timers t USING unnest(rest.tc_ord, rest.tc_run, rest.tc_key) AS u(ord, run, key)
         WHERE t.run_id = u.run AND t.key = u.key AND v_alive[u.ord];
     END IF;
-    IF cardinality(b.t_ord) > 0 THEN
+    IF cardinality(rest.t_ord) > 0 THEN
         INSERT INTO timers (run_id, key, tenant, due, available_at)
-        SELECT u.run, u.key, u.tenant, u.due, u.due FROM unnest(b.t_ord, b.t_tenant, b.t_run, b.t_key, b.t_due) AS u(ord, tenant, run, key, due)
+        SELECT u.run, u.key, u.tenant, u.due, u.due
+        FROM unnest(rest.t_ord, rest.t_tenant, rest.t_run, rest.t_key, rest.t_due) AS u(ord, tenant, run, key, due)
         WHERE v_alive[u.ord]
         ON CONFLICT (run_id, key) DO UPDATE SET due = excluded.due, available_at = excluded.available_at, owner = NULL;
     END IF;
-    IF cardinality(b.ud_ord) > 0 THEN
-        DELETE FROM subscriptions s USING unnest(b.ud_ord, b.ud_run, b.ud_name, b.ud_visit) AS u(ord, run, name, visit)
+    IF cardinality(rest.ud_ord) > 0 THEN
+        DELETE FROM subscriptions s USING unnest(rest.ud_ord, rest.ud_run, rest.ud_name, rest.ud_visit) AS u(ord, run, name, visit)
         WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_alive[u.ord];
     END IF;
-    IF cardinality(b.wd_ord) > 0 THEN
-        DELETE FROM awaits w USING unnest(b.wd_ord, b.wd_tenant, b.wd_command) AS u(ord, tenant, command)
+    IF cardinality(rest.wd_ord) > 0 THEN
+        DELETE FROM awaits w USING unnest(rest.wd_ord, rest.wd_tenant, rest.wd_command) AS u(ord, tenant, command)
         WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_alive[u.ord];
     END IF;
-    IF cardinality(b.n_ord) > 0 THEN
+    IF cardinality(rest.n_ord) > 0 THEN
         INSERT INTO snapshots (stream, tenant, version, body)
-        SELECT u.stream, u.tenant, u.version, u.body FROM unnest(b.n_ord, b.n_tenant, b.n_stream, b.n_version, b.n_body)
+        SELECT u.stream, u.tenant, u.version, u.body FROM unnest(rest.n_ord, rest.n_tenant, rest.n_stream, rest.n_version, rest.n_body)
             AS u(ord, tenant, stream, version, body)
         WHERE v_alive[u.ord]
         ON CONFLICT (stream) DO UPDATE SET version = excluded.version, body = excluded.body;
     END IF;
-    IF cardinality(b.x_ord) > 0 THEN
-        DELETE FROM inputs i USING unnest(b.x_ord, b.x_id) AS u(ord, id) WHERE i.id = u.id AND v_alive[u.ord];
+    IF cardinality(rest.x_ord) > 0 THEN
+        DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id) WHERE i.id = u.id AND v_alive[u.ord];
     END IF;
 
-    IF cardinality(b.a_ord) > 0 THEN
-        SELECT array_agg(nextval('arrival_ids') ORDER BY g) INTO v_arrivals FROM generate_series(1, cardinality(b.a_ord)) AS g;
+    IF cardinality(rest.a_ord) > 0 THEN
+        SELECT array_agg(nextval('arrival_ids') ORDER BY g) INTO v_arrivals FROM generate_series(1, cardinality(rest.a_ord)) AS g;
         INSERT INTO arrivals (id, tenant, source, event_id, type, causation_id, received_at, body)
         SELECT u.id, u.tenant, u.source, u.event_id, u.type, u.causation, u.received, u.body
-        FROM unnest(v_arrivals, b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_type, b.a_causation, b.a_received, b.a_body)
-            AS u(id, ord, tenant, source, event_id, type, causation, received, body)
+        FROM unnest(
+            v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_type, rest.a_causation, rest.a_received, rest.a_body
+        ) AS u(id, ord, tenant, source, event_id, type, causation, received, body)
         WHERE v_alive[u.ord];
         INSERT INTO inbox (tenant, source, event_id, body_hash, arrival)
         SELECT u.tenant, u.source, u.event_id, u.hash, u.id
-        FROM unnest(v_arrivals, b.a_ord, b.a_tenant, b.a_source, b.a_event_id, b.a_hash) AS u(id, ord, tenant, source, event_id, hash)
+        FROM unnest(v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(id, ord, tenant, source, event_id, hash)
         WHERE v_alive[u.ord];
-        IF cardinality(b.h_ord) > 0 THEN
+        IF cardinality(rest.h_ord) > 0 THEN
             INSERT INTO arrival_keys (tenant, type, name, hash, received_at, arrival)
             SELECT u.tenant, u.type, u.name, u.hash, u.received, v_arrivals[u.arrival]
-            FROM unnest(b.h_ord, b.h_arrival, b.h_tenant, b.h_type, b.h_name, b.h_hash, b.h_received)
+            FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
                 AS u(ord, arrival, tenant, type, name, hash, received)
             WHERE v_alive[u.ord];
         END IF;
     END IF;
-    IF cardinality(b.i_ord) > 0 THEN
+    IF cardinality(rest.i_ord) > 0 THEN
         INSERT INTO inputs (tenant, kind, run_id, workflow, name, visit, source, event_id, arrival, body, created_at, available_at)
         SELECT u.tenant, u.kind, u.run, u.workflow, u.name, u.visit, u.source, u.event_id, x.arrival, u.body, v_now, v_now
-        FROM unnest(b.i_ord, b.i_tenant, b.i_kind, b.i_run, b.i_workflow, b.i_name, b.i_visit, b.i_source, b.i_event_id, b.i_body)
-            AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
+        FROM unnest(
+            rest.i_ord, rest.i_tenant, rest.i_kind, rest.i_run, rest.i_workflow, rest.i_name, rest.i_visit, rest.i_source, rest.i_event_id,
+            rest.i_body
+        ) AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
         LEFT JOIN inbox x ON x.tenant = u.tenant AND x.source = u.source AND x.event_id = u.event_id
         WHERE v_alive[u.ord];
         v_foreign := FOUND;
     END IF;
-    IF cardinality(b.u_ord) > 0 THEN
+    IF cardinality(rest.u_ord) > 0 THEN
         INSERT INTO subscriptions (tenant, run_id, name, visit, type, key_name, key_hash, look_back)
         SELECT u.tenant, u.run, u.name, u.visit, u.type, u.key_name, u.key_hash, u.look_back
-        FROM unnest(b.u_ord, b.u_tenant, b.u_run, b.u_name, b.u_visit, b.u_type, b.u_key_name, b.u_key_hash, b.u_look_back)
+        FROM unnest(rest.u_ord, rest.u_tenant, rest.u_run, rest.u_name, rest.u_visit, rest.u_type, rest.u_key_name, rest.u_key_hash, rest.u_look_back)
             AS u(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
         WHERE v_alive[u.ord];
     END IF;
-    IF cardinality(b.w_ord) > 0 THEN
+    IF cardinality(rest.w_ord) > 0 THEN
         INSERT INTO awaits (tenant, command_id, run_id, step, visit, types)
         SELECT u.tenant, u.command, u.run, u.step, u.visit, string_to_array(u.types, ' ')
-        FROM unnest(b.w_ord, b.w_tenant, b.w_run, b.w_command, b.w_step, b.w_visit, b.w_types) AS u(ord, tenant, run, command, step, visit, types)
+        FROM unnest(rest.w_ord, rest.w_tenant, rest.w_run, rest.w_command, rest.w_step, rest.w_visit, rest.w_types)
+            AS u(ord, tenant, run, command, step, visit, types)
         WHERE v_alive[u.ord]
         ON CONFLICT (tenant, command_id) DO UPDATE SET types = excluded.types;
     END IF;
 
     -- A run that ends takes its reasons to wake and its snapshot with it. What it was still to be given is remembered as ignored.
-    IF cardinality(b.cl_ord) > 0 THEN
-        DELETE FROM open_runs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
-        DELETE FROM timers o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
-        DELETE FROM subscriptions o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
-        DELETE FROM awaits o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
-        DELETE FROM input_keys o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
-        DELETE FROM snapshots o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.stream = u.run AND v_alive[u.ord];
+    IF cardinality(rest.cl_ord) > 0 THEN
+        DELETE FROM open_runs o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM timers o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM subscriptions o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM awaits o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM input_keys o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM snapshots o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.stream = u.run AND v_alive[u.ord];
         WITH gone AS (
-            DELETE FROM inputs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord] RETURNING o.arrival
+            DELETE FROM inputs o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord] RETURNING o.arrival
         )
         INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
         SELECT DISTINCT g.arrival, 'ignored: the run had ended', v_now FROM gone g WHERE g.arrival IS NOT NULL
@@ -322,13 +338,13 @@ BEGIN
     END IF;
 
     -- Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found once.
-    IF cardinality(b.a_ord) > 0 OR cardinality(b.u_ord) > 0 OR cardinality(b.w_ord) > 0 THEN
+    IF cardinality(rest.a_ord) > 0 OR cardinality(rest.u_ord) > 0 OR cardinality(rest.w_ord) > 0 THEN
         SELECT array_agg(m.ord), array_agg(nextval('input_ids')), array_agg(m.tenant), array_agg(m.kind), array_agg(m.run_id),
                array_agg(m.name), array_agg(m.visit), array_agg(m.arrival), array_agg(coalesce(o.owner = p_epoch, false))
         INTO f_ord, f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned
         FROM (
             (SELECT DISTINCT ON (s.id) h.ord, s.tenant, 'fact' AS kind, s.run_id, s.name, s.visit, v_arrivals[h.arrival] AS arrival
-             FROM unnest(b.h_ord, b.h_arrival, b.h_tenant, b.h_type, b.h_name, b.h_hash, b.h_received)
+             FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
                  AS h(ord, arrival, tenant, type, name, hash, received)
              JOIN subscriptions s ON s.tenant = h.tenant AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
                  AND s.look_back <= h.received
@@ -338,8 +354,10 @@ BEGIN
             (SELECT u.ord, u.tenant, 'fact', u.run, u.name, u.visit, j.arrival
              FROM (
                  SELECT DISTINCT ON (n.run, n.name, n.visit) n.*, e.arrival
-                 FROM unnest(b.u_ord, b.u_tenant, b.u_run, b.u_name, b.u_visit, b.u_type, b.u_key_name, b.u_key_hash, b.u_look_back)
-                     AS n(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
+                 FROM unnest(
+                     rest.u_ord, rest.u_tenant, rest.u_run, rest.u_name, rest.u_visit, rest.u_type, rest.u_key_name, rest.u_key_hash,
+                     rest.u_look_back
+                 ) AS n(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
                  CROSS JOIN LATERAL (
                      SELECT k.arrival, k.received_at FROM arrival_keys k
                      WHERE k.tenant = n.tenant AND k.type = n.type AND k.name = n.key_name AND k.hash = n.key_hash
@@ -351,12 +369,12 @@ BEGIN
              ) j, LATERAL (SELECT j.ord, j.tenant, j.run, j.name, j.visit) u)
             UNION ALL
             SELECT a.ord, w.tenant, 'reply', w.run_id, w.step, w.visit, v_arrivals[a.n]
-            FROM unnest(b.a_ord, b.a_tenant, b.a_type, b.a_causation) WITH ORDINALITY AS a(ord, tenant, type, causation, n)
+            FROM unnest(rest.a_ord, rest.a_tenant, rest.a_type, rest.a_causation) WITH ORDINALITY AS a(ord, tenant, type, causation, n)
             JOIN awaits w ON w.tenant = a.tenant AND w.command_id = a.causation AND a.type = ANY (w.types)
             WHERE v_alive[a.ord]
             UNION ALL
             SELECT w.ord, w.tenant, 'reply', w.run, w.step, w.visit, j.id
-            FROM unnest(b.w_ord, b.w_tenant, b.w_run, b.w_command, b.w_step, b.w_visit, b.w_types)
+            FROM unnest(rest.w_ord, rest.w_tenant, rest.w_run, rest.w_command, rest.w_step, rest.w_visit, rest.w_types)
                 AS w(ord, tenant, run, command, step, visit, types)
             CROSS JOIN LATERAL (
                 SELECT a.id FROM arrivals a
@@ -388,7 +406,7 @@ BEGIN
 
     -- At most once per batch, and seldom where nobody waits for it: committing a notification takes a lock of the whole server and wakes
     -- every process that listens.
-    IF p_tell OR v_foreign OR cardinality(b.cl_ord) > 0 THEN
+    IF p_tell OR v_foreign OR cardinality(rest.cl_ord) > 0 THEN
         v_done := pg_notify(
             'unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END
         )::text;
@@ -404,20 +422,21 @@ CREATE FUNCTION append_for(
     OUT m_source text[], OUT m_event_id text[], OUT m_body bytea[]
 ) RETURNS record LANGUAGE plpgsql SECURITY DEFINER SET search_path = unwind, pg_temp AS $$
 DECLARE
+    rest batch_rest := b.rest;
     other text;
 BEGIN
     SELECT t INTO other FROM unnest(
-        b.c_tenant || b.e_tenant || b.a_tenant || b.h_tenant || b.i_tenant || b.o_tenant
+        b.c_tenant || b.e_tenant || rest.a_tenant || rest.h_tenant || rest.i_tenant || rest.o_tenant
     ) AS x(t) WHERE t IS DISTINCT FROM p_tenant LIMIT 1;
     IF NOT FOUND THEN
-        SELECT o.tenant INTO other FROM unnest(b.i_run) AS u(run) JOIN open_runs o ON o.run_id = u.run WHERE o.tenant <> p_tenant LIMIT 1;
+        SELECT o.tenant INTO other FROM unnest(rest.i_run) AS u(run) JOIN open_runs o ON o.run_id = u.run WHERE o.tenant <> p_tenant LIMIT 1;
     END IF;
     IF FOUND THEN
         RAISE EXCEPTION 'append_for %: a commit of tenant % is refused', p_tenant, other USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF cardinality(b.s_ord) + cardinality(b.k_ord) + cardinality(b.x_ord) + cardinality(b.t_ord) + cardinality(b.tc_ord) + cardinality(b.u_ord)
-       + cardinality(b.ud_ord) + cardinality(b.w_ord) + cardinality(b.wd_ord) + cardinality(b.oo_ord) + cardinality(b.oc_ord)
-       + cardinality(b.cl_ord) + cardinality(b.q_ord) + cardinality(b.n_ord) > 0 THEN
+    IF cardinality(rest.s_ord) + cardinality(rest.k_ord) + cardinality(rest.x_ord) + cardinality(rest.t_ord) + cardinality(rest.tc_ord)
+       + cardinality(rest.u_ord) + cardinality(rest.ud_ord) + cardinality(rest.w_ord) + cardinality(rest.wd_ord) + cardinality(rest.oo_ord)
+       + cardinality(rest.oc_ord) + cardinality(rest.cl_ord) + cardinality(rest.q_ord) + cardinality(rest.n_ord) > 0 THEN
         RAISE EXCEPTION 'append_for %: only arrivals, inputs, messages and events may be recorded', p_tenant
             USING ERRCODE = 'insufficient_privilege';
     END IF;

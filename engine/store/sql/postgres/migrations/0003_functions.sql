@@ -64,6 +64,8 @@ BEGIN
     IF gone IS NULL THEN
         RETURN;
     END IF;
+    -- Waits for an append of theirs that is under way; one that comes later finds them dead (see `append`).
+    PERFORM pg_advisory_xact_lock(1970169720, epoch::integer) FROM unnest(gone) AS g(epoch);
     UPDATE processes SET dead = true WHERE epoch = ANY (gone);
     UPDATE inputs SET available_at = v_now, owner = NULL WHERE owner = ANY (gone);
     UPDATE outbox SET available_at = v_now, owner = NULL WHERE owner = ANY (gone);
@@ -75,6 +77,7 @@ END $$;
 CREATE FUNCTION retire(p_epoch bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM processes WHERE epoch = p_epoch FOR UPDATE;
+    PERFORM pg_advisory_xact_lock(1970169720, p_epoch::integer);
     UPDATE processes SET dead = true WHERE epoch = p_epoch;
     UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE owner = p_epoch;
     UPDATE inputs SET available_at = created_at, owner = NULL WHERE owner = p_epoch;
