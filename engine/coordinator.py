@@ -122,7 +122,7 @@ class Coordinator:
             batch=batch,
             active=lambda: self.active,
             settle=self._settle,
-            on_settled=self._tell_idle,
+            on_settled=self._settled,
         )
 
     # ------------------------------------------------------------------------------------------------------------
@@ -158,6 +158,11 @@ class Coordinator:
             await work
         finally:
             self._idle.set()  # whoever drains must not wait for a committer that has died
+
+    def _settled(self) -> None:
+        if self._turn_due:
+            self._turn()  # what was settled is decided on at once, not in the loop's next round
+        self._tell_idle()
 
     def _tell_idle(self) -> None:
         if not self.runs.active and self._committer.idle:

@@ -42,8 +42,9 @@ _EMPTY = {
     prefix: b"".join(pack(">IiiiI", _ARRAY_OF[t], 12, 0, 0, t) for t in map(_element_type, names))
     for prefix, names in GROUPS.items()
 }
-_OWN = {prefix: names for prefix, names in GROUPS.items() if prefix in ALWAYS}
-_REST = {prefix: names for prefix, names in GROUPS.items() if prefix not in ALWAYS}
+_ELEMENTS = {prefix: tuple(map(_element_type, names)) for prefix, names in GROUPS.items()}
+_OWN = {prefix: elements for prefix, elements in _ELEMENTS.items() if prefix in ALWAYS}
+_REST = {prefix: elements for prefix, elements in _ELEMENTS.items() if prefix not in ALWAYS}
 _OWN_FIELDS = pack(">i", sum(map(len, _OWN.values())) + 1)
 _REST_FIELDS = pack(">i", sum(map(len, _REST.values())))
 
@@ -70,18 +71,17 @@ def _has_rest(batch: Batch) -> bool:
 
 
 def _encode_groups(
-    parts: list[bytes], batch: Batch, groups: Mapping[str, Sequence[str]], texts: dict[str | None, bytes]
+    parts: list[bytes], batch: Batch, groups: Mapping[str, Sequence[int]], texts: dict[str | None, bytes]
 ) -> None:
-    for prefix, names in groups.items():
+    for prefix, elements in groups.items():
         rows = batch.rows[prefix]
         if not rows:
             parts.append(_EMPTY[prefix])
             continue
-        for name, column in zip(names, zip(*rows, strict=True), strict=True):
-            element = _element_type(name)
+        count = len(rows)
+        for element, column in zip(elements, zip(*rows, strict=True), strict=True):
             data, nulls = _column(element, column, texts)
-            header = pack(">IiiiIii", _ARRAY_OF[element], 20 + len(data), 1, nulls, element, len(column), 1)
-            parts.append(header)
+            parts.append(pack(">IiiiIii", _ARRAY_OF[element], 20 + len(data), 1, nulls, element, count, 1))
             parts.append(data)
 
 
@@ -121,13 +121,12 @@ def columns(batch: Batch) -> tuple[Any, ...]:
     return (*_group_columns(batch, _OWN), tuple(_group_columns(batch, _REST)) if _has_rest(batch) else None)
 
 
-def _group_columns(batch: Batch, groups: Mapping[str, Sequence[str]]) -> list[list[Any]]:
+def _group_columns(batch: Batch, groups: Mapping[str, Sequence[int]]) -> list[list[Any]]:
     found: list[list[Any]] = []
-    for prefix, names in groups.items():
+    for prefix, elements in groups.items():
         rows = batch.rows[prefix]
-        values = zip(*rows, strict=True) if rows else ([] for _ in names)
-        for name, column in zip(names, values, strict=True):
-            element = _element_type(name)
+        values = zip(*rows, strict=True) if rows else ([] for _ in elements)
+        for element, column in zip(elements, values, strict=True):
             if element == UUID:
                 found.append([None if v is None else uuid.UUID(bytes=v) for v in column])
             elif element == TIMESTAMPTZ:
