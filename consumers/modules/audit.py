@@ -1,4 +1,5 @@
-"""The audit module: writes down every change of state the engine and tenancy tell of, once, and says that it did."""
+"""The audit module: writes down every change of state the engine and tenancy tell of, once and in the order in which it
+is told, and says that it did."""
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
         max_attempts=settings.max_attempts,
         drain_seconds=settings.drain_seconds,
         relay_lease_seconds=settings.relay_lease_seconds,
+        prefetch=1,  # of two at once the later could come first, and would be the earlier entry
     )
     Rehearsal(service, allowed=settings.rehearsals)
     for model in TENANCY_FACTS:

@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS audit_entries (
 );
 
 -- name: add
--- Two writers that take the same number: one of them fails on the primary key and is tried again.
+-- Two processes that take the same number: one of them fails on the primary key and is tried again.
 INSERT INTO audit_entries
   (tenant, number, entry_id, about_id, about_type, subject, state, previous, happened_at)
 SELECT $1, coalesce(max(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM audit_entries WHERE tenant = $1;
