@@ -34,6 +34,11 @@ from engine.triggers import Plans
 
 PAUSE_SECONDS: Final = 0.5
 """After which a delivery is taken again that met a database that was away, or a process that had been declared dead."""
+ACK_SECONDS: Final = 0.05
+"""So long acknowledgements wait for others to travel with: each time the broker writes to the disk that the database
+appends to. Who dies meanwhile is given again what the inbox knows already."""
+ACKS_AT_ONCE: Final = 100
+"""So many wait for no others."""
 RUNS_IN_DECISION: Final = 200
 """More deliveries than this wait unacknowledged; the broker's prefetch then holds the rest back."""
 
@@ -79,7 +84,7 @@ class Intake:
         self._consumer: Consumer | None = None
         self._waiting: deque[Delivery] = deque()
         self._settled: list[Delivery] = []
-        self._flush_due = False
+        self._flush_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -87,6 +92,7 @@ class Intake:
 
     async def stop(self) -> None:
         """Takes nothing more; what is unsettled goes back to the queue."""
+        self._flush()
         if self._consumer is not None:
             await self._consumer.stop()
         self._waiting.clear()
@@ -223,18 +229,20 @@ class Intake:
     # settling
 
     def _ack(self, delivery: Delivery) -> None:
-        """Acks gather for one turn of the loop, so that a batch's contiguous tags travel as one."""
+        """Acks gather, so that contiguous tags travel as one."""
         self._settled.append(delivery)
-        if not self._flush_due:
-            self._flush_due = True
+        if len(self._settled) == ACKS_AT_ONCE:
             asyncio.get_running_loop().call_soon(self._flush)
+        elif self._flush_due is None:
+            self._flush_due = asyncio.get_running_loop().call_later(ACK_SECONDS, self._flush)
 
     def _flush(self) -> None:
-        self._flush_due = False
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
         settled, self._settled = self._settled, []
-        if self._consumer is not None:
+        if self._consumer is not None and settled:
             self._consumer.ack(settled)
-        self.pump()
 
     def _take_later(self, delivery: Delivery) -> None:
         """Keeps it unacknowledged. Given back, it would come again at once and count against its delivery limit: an

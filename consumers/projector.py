@@ -37,7 +37,7 @@ BATCH: Final = 4_000
 PACE_SECONDS: Final = 0.06
 """Pause after a batch; the first event after a quiet time is read at once."""
 
-BUSY: Final = 200
+BUSY: Final = 50
 BUSY_PACE_SECONDS: Final = 0.25
 """Pause after a batch of so many: a run's rows are written once per batch, so a busy log is read in few large ones."""
 
