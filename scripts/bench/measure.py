@@ -63,7 +63,7 @@ FULL: Final = Sizes(
     saturated=12_000,
     bounded=5_000,
     single_commit=3_000,
-    one_by_one=300,
+    one_by_one=400,
     embedded=6_000,
     peer_threads=800,
     peer_single=200,
@@ -205,7 +205,8 @@ class Measurements:
     # -------------------------------------------------------------------------------------------------- processes
 
     def _load(self, engine: Engine, in_flight: int, runs: int) -> Report:
-        warm_up = self._sizes.warm_up if in_flight > 1 else self._sizes.one_by_one // 5
+        # One at a time the peer, too, is warmed up by as many runs as are counted.
+        warm_up = self._sizes.warm_up if in_flight > 1 else self._sizes.one_by_one
         in_flight = min(in_flight, runs)
         load = Load(
             bus_url=engine.bus_url,

@@ -40,7 +40,7 @@ def main() -> None:
         os.sched_setaffinity(0, {given.core})
     workflow = _launch(given.database)
     threads = given.threads if given.mode == "threads" else 1
-    _drive(workflow, 20 if threads == 1 else 100, threads)
+    _drive(workflow, given.runs if threads == 1 else 100, threads)
     started = time.perf_counter()
     seconds = _drive(workflow, given.runs, threads)
     wall = time.perf_counter() - started
