@@ -33,7 +33,7 @@ from projections.usage import Usage
 VIEWS: Final[tuple[View, ...]] = (History(), Usage(), Audit(), Stats(), Approvals())
 """Every read model, in the order in which they are written."""
 
-BATCH: Final = 4_000
+BATCH: Final = 2_000
 PACE_SECONDS: Final = 0.06
 """Pause after a batch; the first event after a quiet time is read at once."""
 
