@@ -211,6 +211,16 @@ STORE: Final = (
         test="tests/conformance/test_store_order.py",
         needs=("postgres",),
     ),
+    Mutant(
+        name="declared-dead-in-mid-append",
+        law="A process declared dead can append nothing",
+        path="engine/store/sql/postgres/migrations/0002_append.sql",
+        old="    v_done := pg_advisory_xact_lock_shared(1970169720, p_epoch::integer)::text;\n",
+        new="",
+        test="tests/conformance/test_store_order.py",
+        select="test_whoever_declares_a_process_dead",
+        needs=("postgres",),
+    ),
 )
 
 _FAULTS: Final = "tests/faults/test_first_faults.py"

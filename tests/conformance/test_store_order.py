@@ -1,5 +1,6 @@
 """Readers of a lane never step over an event. Proven twice: many writers and a tailing reader miss nothing, and with
-the lock taken out of the append function the same schedule does miss one."""
+the lock taken out of the append function the same schedule does miss one. Beside it the other lock of an append: the
+end of its process is judged before or after it, never in between."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
 
-from engine.store import Appended, Commit, Store, open_store
+from engine.store import Appended, Commit, Fenced, Store, open_store
 from engine.store.batch import flatten
 from engine.store.postgres_wire import columns, packed_instant, packed_uuid
 from tests.conformance.store_making import events
@@ -43,7 +45,7 @@ async def append_in(connection: Connection, epoch: int) -> None:
     await connection.fetchrow("SELECT * FROM append(0::smallint, $1, NULL, false, NULL, NULL, true, $2)", epoch, batch)
 
 
-async def waits_for_a_lock(watch: Connection, pid: int, work: asyncio.Task[None]) -> bool:
+async def waits_for_a_lock(watch: Connection, pid: int, work: asyncio.Task[Any]) -> bool:
     """Whether that session comes to wait for an advisory lock before its work is done."""
     async with asyncio.timeout(30):
         while not await watch.fetchval(
@@ -96,6 +98,25 @@ async def test_without_the_lock_the_reader_misses_an_event(stores: list[Store], 
     assert not waited
     assert recorded == [1, 2]
     assert seen == [2], "the reader went on from 2 and never sees 1"
+
+
+async def test_whoever_declares_a_process_dead_waits_for_its_append_and_the_next_one_is_refused(
+    stores: list[Store], shared: SharedDatabase
+) -> None:
+    epoch = await stores[0].register("w", ["all"])
+    settings = {"search_path": "unwind"}
+    appending, judging, watch = [await asyncpg.connect(shared.url, server_settings=settings) for _ in range(3)]
+    under_way = appending.transaction()
+    await under_way.start()
+    await append_in(appending, epoch)
+    judged = asyncio.create_task(judging.fetch("SELECT declare_dead(1, clock_timestamp() + interval '1 hour') AS gone"))
+    assert await waits_for_a_lock(watch, judging.get_server_pid(), judged)
+    await under_way.commit()
+    assert [row["gone"] for row in await judged] == [epoch]
+    assert [n.position for n in await stores[0].read(0, after=0, limit=10)] == [1]
+    assert await stores[0].append([commit()], epoch=epoch) == [Fenced()]
+    for connection in (appending, judging, watch):
+        await connection.close()
 
 
 async def test_four_writers_and_a_tailing_reader_miss_nothing(stores: list[Store]) -> None:
