@@ -59,6 +59,7 @@ class Projector:
         *,
         batch: int = BATCH,
         pace_seconds: float = PACE_SECONDS,
+        busy_pace_seconds: float = BUSY_PACE_SECONDS,
     ) -> None:
         self._store = store
         self._vault = vault
@@ -67,7 +68,7 @@ class Projector:
         self._clock = clock
         self._metrics = metrics
         self._batch = batch
-        self._pace_seconds = pace_seconds
+        self._pace_seconds, self._busy_pace_seconds = pace_seconds, busy_pace_seconds
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._followers: dict[int, Follower] = {}
@@ -178,7 +179,7 @@ class Projector:
                 await self._until_append(lane, follower.lowest())
                 return
             if read < self._batch // 2:
-                await self._pause(self._pace_seconds if read < BUSY else BUSY_PACE_SECONDS)
+                await self._pause(self._pace_seconds if read < BUSY else self._busy_pace_seconds)
         follower.measure(await self._store.head(lane))
 
     async def _until_append(self, lane: int, after: int) -> None:

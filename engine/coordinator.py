@@ -95,7 +95,7 @@ class Coordinator:
         self._caps = caps
         self._appends_at_once = appends_at_once
         self._snapshot_every = snapshot_every
-        self._turn_due = False
+        self._turn_due: asyncio.Handle | None = None
         self._to_load: list[Hot] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -160,7 +160,7 @@ class Coordinator:
             self._idle.set()  # whoever drains must not wait for a committer that has died
 
     def _settled(self) -> None:
-        if self._turn_due:
+        if self._turn_due is not None:
             self._turn()  # what was settled is decided on at once, not in the loop's next round
         self._tell_idle()
 
@@ -232,12 +232,13 @@ class Coordinator:
     # -- decide
 
     def _take_turn_soon(self) -> None:
-        if not self._turn_due:
-            self._turn_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if self._turn_due is None:
+            self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turn_due = False
+        if self._turn_due is not None:
+            self._turn_due.cancel()
+            self._turn_due = None
         self.interrupter.begin()
         for _ in range(min(DECISIONS_PER_TURN, len(self.runs.ready))):
             hot = self.runs.ready.popleft()

@@ -36,6 +36,7 @@ class House:
             Metrics(),
             batch=batch,
             pace_seconds=0.001,
+            busy_pace_seconds=0.001,
         )
 
     def rebuild(self) -> Rebuild:
