@@ -33,6 +33,8 @@ ALWAYS_TAKEN: Final = 25
 """So few commits travel at once, however few runs there are."""
 SETTLED_PER_TURN: Final = 64
 """After so many answers the loop gets a turn, first of all to send the next append."""
+COUNTED_SECONDS: Final = 0.001
+"""So long the counting of what was settled waits, by then the next append is under way."""
 
 
 @dataclass(slots=True)
@@ -102,9 +104,12 @@ class Committer:
             try:
                 outcomes = await self._append([prepared.commit for prepared in batch])
                 self._answers.extend(zip(batch, outcomes, strict=True))
-                self._answered.set()
             finally:
                 self._appending -= 1
+            if self._queue:
+                self._answered.set()
+            else:
+                self._settle_some()  # there is nothing to send before what follows from these answers
 
     def _take(self) -> list[Prepared]:
         """All at once would leave nothing to decide during the append, and nothing to append during the deciding."""
@@ -115,15 +120,25 @@ class Committer:
         """One settles for all that append."""
         while True:
             await self._answered.wait()
-            tally = Tally()
-            for _ in range(min(SETTLED_PER_TURN, len(self._answers))):
-                self._settle(*self._answers.popleft(), tally)
-            tally.flush(self._metrics)
             if self._answers:
+                self._settle_some()
                 await asyncio.sleep(0)
             else:
                 self._answered.clear()
-                self._on_settled()
+
+    def _settle_some(self) -> None:
+        """As many answers as one turn of the loop may take; the rest is left to `settle_forever`."""
+        tally = Tally()
+        for _ in range(min(SETTLED_PER_TURN, len(self._answers))):
+            self._settle(*self._answers.popleft(), tally)
+        if self._answers:
+            self._answered.set()
+        else:
+            self._on_settled()
+        if self._queue:
+            asyncio.get_running_loop().call_later(COUNTED_SECONDS, tally.flush, self._metrics)
+        else:
+            tally.flush(self._metrics)
 
     async def _append(self, commits: list[Commit]) -> list[Answer]:
         """Appends until the database has answered. A repeated call is safe: what had been committed answers for itself

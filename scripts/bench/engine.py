@@ -5,6 +5,7 @@ environment as for `unwind serve`."""
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 
@@ -38,7 +39,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commits-per-append", type=int, default=0)
     parser.add_argument("--appends-at-once", type=int, default=1)
+    parser.add_argument("--core", type=int, default=None)
     given = parser.parse_args()
+    if given.core is not None:
+        os.sched_setaffinity(0, {given.core})
     settings = load()
     limits = settings.limits.model_copy(
         update={"batch_commits": given.commits_per_append} if given.commits_per_append else {}

@@ -9,6 +9,7 @@ engine.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 import uuid
@@ -23,6 +24,7 @@ import orjson
 
 from contracts.envelope import Envelope
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport, open_transport
+from engine.loop import run
 from scripts.bench.watch import PostgresWatch, SqliteWatch, Watch
 from scripts.bench.workload import TENANT, TRIGGER, order
 
@@ -37,7 +39,7 @@ PUBLISH_AT_MOST: Final = 500
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What to do. `store` is a postgresql:// URL of the database's owner, or the path of an embedded store.
-    `metrics_url` is the engine's /metrics."""
+    `metrics_url` is the engine's /metrics. `core` is the one to stay on; None: any."""
 
     bus_url: str
     store: str
@@ -45,18 +47,22 @@ class Load:
     in_flight: int
     warm_up: int
     runs: int
+    core: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was seen. `seconds` is how long `runs` took to end. `latencies`, in seconds: one at a time from publish to
-    the end seen; else from the commit that admitted a run to that of its terminal event. `appends` is the engine's
-    own count, `commits` the database's, `calls` by function; each of all `counted` runs."""
+    """What was seen. `seconds` is how long `runs` took to end. `latencies`, in seconds: one at a time from the broker's
+    confirm of the trigger, which is when it is delivered, to the end seen; else from the commit that admitted a run to
+    that of its terminal event. `publishing`, in seconds, is what comes before, one at a time: publish to confirm.
+    `appends` is the engine's own count, `commits` the database's, `calls` by function; each of all `counted` runs.
+    """
 
     runs: int
     seconds: float
     events_per_run: float
     latencies: list[float]
+    publishing: list[float]
     counted: int
     appends: float
     commits: int = 0
@@ -73,17 +79,18 @@ async def generate(load: Load) -> Report:
     try:
         await drive(load, transport, watch, load.warm_up)
         before = await _counts(load, watch)
-        runs, seconds, latencies = await drive(load, transport, watch, load.runs)
+        seen = await drive(load, transport, watch, load.runs)
         after = await _counts(load, watch)
         events, counted = await watch.counted()
     finally:
         await watch.close()
         await transport.stop()
     return Report(
-        runs=runs,
-        seconds=seconds,
+        runs=seen.runs,
+        seconds=seen.seconds,
         events_per_run=events / counted,
-        latencies=latencies,
+        latencies=seen.latencies,
+        publishing=seen.publishing,
         counted=counted,
         appends=after.appends - before.appends,
         commits=after.commits - before.commits,
@@ -91,7 +98,15 @@ async def generate(load: Load) -> Report:
     )
 
 
-async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> tuple[int, float, list[float]]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    runs: int
+    seconds: float
+    latencies: list[float]
+    publishing: list[float] = field(default_factory=list)
+
+
+async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> _Seen:
     """Closed loop: as runs end, as many new triggers are published. The window leaves out how the house fills up and
     empties again."""
     total, published, ended = runs + 2 * load.in_flight, 0, 0
@@ -122,25 +137,31 @@ async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> tu
     assert opened is not None
     assert closed is not None
     latencies = await watch.seconds_per_run()
-    return closed[1] - opened[1], closed[0] - opened[0], latencies[load.in_flight : load.in_flight + runs]
+    return _Seen(closed[1] - opened[1], closed[0] - opened[0], latencies[load.in_flight : load.in_flight + runs])
 
 
-async def _one_at_a_time(load: Load, transport: Transport, watch: Watch, runs: int) -> tuple[int, float, list[float]]:
-    """The next trigger is published when the end of the run before was seen."""
+async def _one_at_a_time(load: Load, transport: Transport, watch: Watch, runs: int) -> _Seen:
+    """The next trigger is published when the end of the run before was seen. The store tells of the append that ends a
+    run: that moment counts, and asking whether the run has ended comes after it.
+    """
     triggers = [_trigger(number) for number in range(runs)]
     await watch.begin()
     latencies: list[float] = []
+    publishing: list[float] = []
     for number, trigger in enumerate(triggers):
-        started = time.perf_counter()
+        published = time.perf_counter()
         await _publish(transport, [trigger])
+        confirmed = time.perf_counter()
         while True:
             await watch.moved()
+            told = time.perf_counter()
             if await watch.ended() > number:
                 break
-            if time.perf_counter() > started + STALLED_SECONDS:
+            if told > confirmed + STALLED_SECONDS:
                 raise SystemExit(f"run {number} did not end within {STALLED_SECONDS:g} s; see the engine's log")
-        latencies.append(time.perf_counter() - started)
-    return runs, sum(latencies), latencies
+        latencies.append(told - confirmed)
+        publishing.append(confirmed - published)
+    return _Seen(runs, sum(latencies) + sum(publishing), latencies, publishing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +203,9 @@ async def _publish(transport: Transport, triggers: Sequence[Message]) -> None:
 
 def main() -> None:
     load = Load(**orjson.loads(sys.stdin.buffer.read()))
-    print(orjson.dumps(asdict(asyncio.run(generate(load)))).decode())
+    if load.core is not None:
+        os.sched_setaffinity(0, {load.core})
+    print(orjson.dumps(asdict(run(generate(load)))).decode())
 
 
 if __name__ == "__main__":

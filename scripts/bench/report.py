@@ -107,10 +107,16 @@ Measured {measured_at} on {machine}; {rounds}.
 
 FOOT: Final = """
 Workload A: trigger events of about 400 bytes published on the stack's bus, a saga of five no-op local steps, every
-transition durable before and after each step, with sealing, dedup, redaction and projections on. C: one run at a time,
-from publish to the end seen. On PostgreSQL and RabbitMQ the engine runs as two processes, one that owns runs and one
-that writes the read models; embedded it is one. Engine, load generator, broker and database share the machine's cores;
-the peer does the same five steps with its own defaults.
+transition durable before and after each step, with sealing, dedup, redaction and projections on. On PostgreSQL and
+RabbitMQ the engine runs as two processes, one that owns runs and one that writes the read models; embedded it is one.
+Engine, load generator, broker and database share the machine's cores; the peer does the same five steps with its own
+defaults.
+
+C: one run at a time. The clock of a run starts with the broker's confirm of its trigger, which is when the engine is
+given it, and stops when another process has heard of its end; the peer's starts with the call of the workflow and stops
+with its return, both in one process. Neither waits for a bus: what the confirmed publish takes before stands beside as
+`publish ms`. Engine and peer take turns, three of each in a round, each pinned to one core, where both are at their
+best.
 """
 
 

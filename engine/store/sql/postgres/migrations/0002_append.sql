@@ -34,7 +34,9 @@ CREATE TYPE batch AS (
 );
 
 -- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
--- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced. The m_ columns are inputs that matching brought about for runs of this epoch.
+-- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced. Two more are never answered: 7, a stream of another tenant, is an error, and 8, the
+-- process is dead, fences the whole batch. The m_ columns are inputs that matching brought about for runs of this epoch.
+-- A run's step waits for this call, and plpgsql pays for each expression anew in each transaction: what few batches need is asked behind an IF.
 CREATE FUNCTION append(
     p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, p_tell boolean, b batch,
     OUT first_position bigint, OUT codes smallint[], OUT nums bigint[], OUT runs uuid[],
@@ -43,16 +45,15 @@ CREATE FUNCTION append(
 ) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = unwind, pg_temp AS $$
 DECLARE
-    n integer := coalesce(cardinality(b.c_tenant), 0);
     rest batch_rest := b.rest;
     v_now timestamptz;
-    v_lease timestamptz;
-    v_alive boolean[];
-    v_refused integer;
+    -- By ordinal, true where a commit is refused; NULL as long as none is.
+    v_refused boolean[];
     v_events integer := coalesce(cardinality(b.e_ord), 0);
     v_positions regclass := 'log_position_' || p_lane;
     v_arrivals bigint[];
     v_foreign boolean := false;
+    v_waited boolean;
     f_ord integer[]; f_id bigint[]; f_tenant text[]; f_kind text[]; f_run uuid[]; f_name text[]; f_visit integer[]; f_arrival bigint[];
     f_owned boolean[];
     v_done text;
@@ -64,11 +65,6 @@ BEGIN
     -- Whoever declares this process dead wants this lock to itself: it waits for this append, and the next one sees what it has written.
     v_done := pg_advisory_xact_lock_shared(1970169720, p_epoch::integer)::text;
     v_now := coalesce(p_now, clock_timestamp());
-    v_lease := v_now + interval '30 seconds';
-    v_alive := array_fill(true, ARRAY[n]);
-    codes := array_fill(0::smallint, ARRAY[n]);
-    nums := array_fill(0::bigint, ARRAY[n]);
-    runs := array_fill(NULL::uuid, ARRAY[n]);
 
     FOR r IN
         SELECT c.ord,
@@ -87,7 +83,9 @@ BEGIN
           AND (coalesce(head.version, least(c.expected, 0)) <> c.expected OR o.owner <> p_epoch OR head.tenant <> c.tenant)
     LOOP
         IF r.code = 8 THEN
-            codes := array_fill(6::smallint, ARRAY[n]);
+            codes := array_fill(6::smallint, ARRAY[cardinality(b.c_tenant)]);
+            nums := array_fill(0::bigint, ARRAY[cardinality(b.c_tenant)]);
+            runs := array_fill(NULL::uuid, ARRAY[cardinality(b.c_tenant)]);
             first_position := 0;
             RETURN;
         END IF;
@@ -101,36 +99,49 @@ BEGIN
         ELSIF r.code = 6 THEN
             CONTINUE;
         END IF;
-        v_alive[r.ord] := false;
+        v_refused[r.ord] := true;
         codes[r.ord] := r.code;
         nums[r.ord] := r.num;
     END LOOP;
 
-    -- A key outweighs a stale head, so that a batch sent again after a lost answer is a duplicate and not a conflict. Of several keys the
-    -- last in this order has the word.
-    IF cardinality(rest.s_ord) > 0 OR cardinality(rest.k_ord) > 0 OR cardinality(rest.a_ord) > 0 THEN
+    -- A key outweighs a stale head, so that a batch sent again after a lost answer is a duplicate and not a conflict. Another fact under a
+    -- known id outweighs both, also where the known one has started a run: it must not be lost.
+    IF cardinality(rest.a_ord) > 0 THEN
         FOR r IN
-            SELECT * FROM (
-                SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint AS code, NULL::uuid AS run_id,
-                       -- Another fact under a known id, also where the known one has started a run: it must not be lost.
-                       CASE WHEN i.body_hash = u.hash THEN 1 ELSE 3 END AS weight
-                FROM unnest(rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(ord, tenant, source, event_id, hash)
-                JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
-                UNION ALL
-                SELECT u.ord, 1::smallint, s.run_id, 2
-                FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key) AS u(ord, tenant, key)
-                JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
-                UNION ALL
-                SELECT u.ord, 1::smallint, u.run, 2
-                FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key)
-                JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
-            ) AS known ORDER BY weight
+            SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint AS code
+            FROM unnest(rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(ord, tenant, source, event_id, hash)
+            JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
         LOOP
             CONTINUE WHEN codes[r.ord] = 6;
-            v_alive[r.ord] := false;
+            v_refused[r.ord] := true;
             codes[r.ord] := r.code;
             nums[r.ord] := 0;
+        END LOOP;
+    END IF;
+    IF cardinality(rest.s_ord) > 0 THEN
+        FOR r IN
+            SELECT u.ord, s.run_id
+            FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key) AS u(ord, tenant, key)
+            JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
+        LOOP
+            CONTINUE WHEN codes[r.ord] IN (2, 6);
+            v_refused[r.ord] := true;
+            codes[r.ord] := 1;
+            nums[r.ord] := 0;
             runs[r.ord] := r.run_id;
+        END LOOP;
+    END IF;
+    IF cardinality(rest.k_ord) > 0 THEN
+        FOR r IN
+            SELECT u.ord, u.run
+            FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key)
+            JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
+        LOOP
+            CONTINUE WHEN codes[r.ord] IN (2, 6);
+            v_refused[r.ord] := true;
+            codes[r.ord] := 1;
+            nums[r.ord] := 0;
+            runs[r.ord] := r.run;
         END LOOP;
     END IF;
 
@@ -142,7 +153,7 @@ BEGIN
                 FROM unnest(rest.q_ord, rest.q_tenant, rest.q_run, rest.q_workflow, rest.q_workflow_cap, rest.q_tenant_cap)
                     AS q(ord, tenant, run, workflow, workflow_cap, tenant_cap)
                 LEFT JOIN open_runs o ON o.run_id = q.run
-                WHERE v_alive[q.ord] AND o.slot IS NOT TRUE
+                WHERE v_refused[q.ord] IS NOT TRUE AND o.slot IS NOT TRUE
             ), by_workflow AS (
                 SELECT a.*, row_number() OVER (PARTITION BY a.tenant, a.workflow ORDER BY a.ord) AS rank FROM asked a
             ), used_by_workflow AS (
@@ -169,20 +180,21 @@ BEGIN
             FROM by_tenant t LEFT JOIN used_by_tenant u ON u.tenant = t.tenant
             WHERE t.over OR u.used + t.tenant_rank > t.tenant_cap
         LOOP
-            v_alive[r.ord] := false;
+            v_refused[r.ord] := true;
             codes[r.ord] := r.code;
             nums[r.ord] := r.num;
         END LOOP;
     END IF;
 
-    v_refused := cardinality(array_positions(v_alive, false));
-    IF v_refused = 0 THEN
-        codes := NULL;
-        nums := NULL;
-        runs := NULL;
-    END IF;
-    IF p_strict AND v_refused > 0 THEN
-        RAISE EXCEPTION 'strict append: % of % commits refused', v_refused, n USING ERRCODE = 'unique_violation';
+    IF v_refused IS NOT NULL THEN
+        IF p_strict THEN
+            RAISE EXCEPTION 'strict append: % of % commits refused', cardinality(array_positions(v_refused, true)), cardinality(b.c_tenant)
+                USING ERRCODE = 'unique_violation';
+        END IF;
+        SELECT array_agg(coalesce(codes[c.ord], 0::smallint) ORDER BY c.ord), array_agg(coalesce(nums[c.ord], 0) ORDER BY c.ord),
+               array_agg(runs[c.ord] ORDER BY c.ord)
+        INTO codes, nums, runs FROM generate_series(1, cardinality(b.c_tenant)) AS c(ord);
+        SELECT count(*) INTO v_events FROM unnest(b.e_ord) AS e(ord) WHERE v_refused[e.ord] IS NOT TRUE;
     END IF;
     IF p_view IS NOT NULL THEN
         INSERT INTO checkpoints AS c (view, lane, position) VALUES (p_view, p_lane, p_view_position)
@@ -192,33 +204,29 @@ BEGIN
         END IF;
     END IF;
 
-    first_position := 0;
-    IF v_events > 0 THEN
-        IF v_refused > 0 THEN
-            SELECT count(*) INTO v_events FROM unnest(b.e_ord) AS e(ord) WHERE v_alive[e.ord];
+    IF v_events = 0 THEN
+        first_position := 0;
+    ELSE
+        -- setval is written to disk each time, nextval every 32nd.
+        first_position := nextval(v_positions);
+        IF v_events > 8 THEN
+            v_done := setval(v_positions, first_position + v_events - 1)::text;
+        ELSE
+            FOR i IN 2..v_events LOOP
+                v_done := nextval(v_positions)::text;
+            END LOOP;
         END IF;
-        IF v_events > 0 THEN
-            -- setval is written to disk each time, nextval every 32nd.
-            first_position := nextval(v_positions);
-            IF v_events > 8 THEN
-                v_done := setval(v_positions, first_position + v_events - 1)::text;
-            ELSE
-                FOR i IN 2..v_events LOOP
-                    v_done := nextval(v_positions)::text;
-                END LOOP;
-            END IF;
-        END IF;
-        IF v_refused = 0 THEN
+        IF v_refused IS NULL THEN
             INSERT INTO log (lane, position, tenant, stream, kind, version, topic, recorded_at, body)
             SELECT p_lane, first_position - 1 + e.n, e.tenant, e.stream, e.kind, e.version, e.topic, v_now, e.body
             FROM unnest(b.e_tenant, b.e_stream, b.e_kind, b.e_version, b.e_topic, b.e_body) WITH ORDINALITY
                 AS e(tenant, stream, kind, version, topic, body, n);
-        ELSIF v_events > 0 THEN
+        ELSE
             INSERT INTO log (lane, position, tenant, stream, kind, version, topic, recorded_at, body)
             SELECT p_lane, first_position - 1 + row_number() OVER (ORDER BY e.n), e.tenant, e.stream, e.kind, e.version, e.topic, v_now, e.body
             FROM unnest(b.e_ord, b.e_tenant, b.e_stream, b.e_kind, b.e_version, b.e_topic, b.e_body) WITH ORDINALITY
                 AS e(ord, tenant, stream, kind, version, topic, body, n)
-            WHERE v_alive[e.ord];
+            WHERE v_refused[e.ord] IS NOT TRUE;
         END IF;
     END IF;
 
@@ -228,14 +236,14 @@ BEGIN
 
     IF cardinality(rest.s_ord) > 0 THEN
         INSERT INTO starts (tenant, start_key, run_id)
-        SELECT u.tenant, u.key, u.run FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key, rest.s_run) AS u(ord, tenant, key, run) WHERE v_alive[u.ord];
+        SELECT u.tenant, u.key, u.run FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key, rest.s_run) AS u(ord, tenant, key, run) WHERE v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.oo_ord) > 0 THEN
         INSERT INTO open_runs (run_id, tenant, workflow, workflow_version, status, slot, queued, woken, owner, deadline, started_at, changed_at)
         SELECT u.run, u.tenant, u.workflow, u.version, u.status, u.slot, u.status = 'queued', false, p_epoch, u.deadline, v_now, v_now
         FROM unnest(rest.oo_ord, rest.oo_tenant, rest.oo_run, rest.oo_workflow, rest.oo_version, rest.oo_status, rest.oo_slot, rest.oo_deadline)
             AS u(ord, tenant, run, workflow, version, status, slot, deadline)
-        WHERE v_alive[u.ord];
+        WHERE v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.oc_ord) > 0 THEN
         UPDATE open_runs o
@@ -243,67 +251,69 @@ BEGIN
             deadline = u.deadline, deadline_lease = CASE WHEN o.deadline IS NOT DISTINCT FROM u.deadline THEN o.deadline_lease END,
             changed_at = v_now
         FROM unnest(rest.oc_ord, rest.oc_run, rest.oc_status, rest.oc_slot, rest.oc_deadline) AS u(ord, run, status, slot, deadline)
-        WHERE o.run_id = u.run AND v_alive[u.ord];
+        WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.k_ord) > 0 THEN
         INSERT INTO input_keys (run_id, key)
-        SELECT u.run, u.key FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key) WHERE v_alive[u.ord];
+        SELECT u.run, u.key FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key) WHERE v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.o_ord) > 0 THEN
         INSERT INTO outbox (tenant, run_id, message_id, exchange, routing_key, body, created_at, available_at)
         SELECT u.tenant, u.run, u.message_id, u.exchange, u.routing_key, u.body, v_now, coalesce(u.not_before, v_now)
         FROM unnest(rest.o_ord, rest.o_tenant, rest.o_run, rest.o_message_id, rest.o_exchange, rest.o_routing_key, rest.o_body, rest.o_not_before)
             AS u(ord, tenant, run, message_id, exchange, routing_key, body, not_before)
-        WHERE v_alive[u.ord];
+        WHERE v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.tc_ord) > 0 THEN
         DELETE FROM timers t USING unnest(rest.tc_ord, rest.tc_run, rest.tc_key) AS u(ord, run, key)
-        WHERE t.run_id = u.run AND t.key = u.key AND v_alive[u.ord];
+        WHERE t.run_id = u.run AND t.key = u.key AND v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.t_ord) > 0 THEN
         INSERT INTO timers (run_id, key, tenant, due, available_at)
         SELECT u.run, u.key, u.tenant, u.due, u.due
         FROM unnest(rest.t_ord, rest.t_tenant, rest.t_run, rest.t_key, rest.t_due) AS u(ord, tenant, run, key, due)
-        WHERE v_alive[u.ord]
+        WHERE v_refused[u.ord] IS NOT TRUE
         ON CONFLICT (run_id, key) DO UPDATE SET due = excluded.due, available_at = excluded.available_at, owner = NULL;
     END IF;
     IF cardinality(rest.ud_ord) > 0 THEN
         DELETE FROM subscriptions s USING unnest(rest.ud_ord, rest.ud_run, rest.ud_name, rest.ud_visit) AS u(ord, run, name, visit)
-        WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_alive[u.ord];
+        WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.wd_ord) > 0 THEN
         DELETE FROM awaits w USING unnest(rest.wd_ord, rest.wd_tenant, rest.wd_command) AS u(ord, tenant, command)
-        WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_alive[u.ord];
+        WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.n_ord) > 0 THEN
         INSERT INTO snapshots (stream, tenant, version, body)
         SELECT u.stream, u.tenant, u.version, u.body FROM unnest(rest.n_ord, rest.n_tenant, rest.n_stream, rest.n_version, rest.n_body)
             AS u(ord, tenant, stream, version, body)
-        WHERE v_alive[u.ord]
+        WHERE v_refused[u.ord] IS NOT TRUE
         ON CONFLICT (stream) DO UPDATE SET version = excluded.version, body = excluded.body;
     END IF;
     IF cardinality(rest.x_ord) > 0 THEN
-        DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id) WHERE i.id = u.id AND v_alive[u.ord];
+        DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id) WHERE i.id = u.id AND v_refused[u.ord] IS NOT TRUE;
     END IF;
 
     IF cardinality(rest.a_ord) > 0 THEN
-        SELECT array_agg(nextval('arrival_ids') ORDER BY g) INTO v_arrivals FROM generate_series(1, cardinality(rest.a_ord)) AS g;
+        FOR i IN 1..cardinality(rest.a_ord) LOOP
+            v_arrivals[i] := nextval('arrival_ids');
+        END LOOP;
         INSERT INTO arrivals (id, tenant, source, event_id, type, causation_id, received_at, body)
         SELECT u.id, u.tenant, u.source, u.event_id, u.type, u.causation, u.received, u.body
         FROM unnest(
             v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_type, rest.a_causation, rest.a_received, rest.a_body
         ) AS u(id, ord, tenant, source, event_id, type, causation, received, body)
-        WHERE v_alive[u.ord];
+        WHERE v_refused[u.ord] IS NOT TRUE;
         INSERT INTO inbox (tenant, source, event_id, body_hash, arrival)
         SELECT u.tenant, u.source, u.event_id, u.hash, u.id
         FROM unnest(v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(id, ord, tenant, source, event_id, hash)
-        WHERE v_alive[u.ord];
+        WHERE v_refused[u.ord] IS NOT TRUE;
         IF cardinality(rest.h_ord) > 0 THEN
             INSERT INTO arrival_keys (tenant, type, name, hash, received_at, arrival)
             SELECT u.tenant, u.type, u.name, u.hash, u.received, v_arrivals[u.arrival]
             FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
                 AS u(ord, arrival, tenant, type, name, hash, received)
-            WHERE v_alive[u.ord];
+            WHERE v_refused[u.ord] IS NOT TRUE;
         END IF;
     END IF;
     IF cardinality(rest.i_ord) > 0 THEN
@@ -314,7 +324,7 @@ BEGIN
             rest.i_body
         ) AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
         LEFT JOIN inbox x ON x.tenant = u.tenant AND x.source = u.source AND x.event_id = u.event_id
-        WHERE v_alive[u.ord];
+        WHERE v_refused[u.ord] IS NOT TRUE;
         v_foreign := FOUND;
     END IF;
     IF cardinality(rest.u_ord) > 0 THEN
@@ -322,20 +332,20 @@ BEGIN
         SELECT u.tenant, u.run, u.name, u.visit, u.type, u.key_name, u.key_hash, u.look_back
         FROM unnest(rest.u_ord, rest.u_tenant, rest.u_run, rest.u_name, rest.u_visit, rest.u_type, rest.u_key_name, rest.u_key_hash, rest.u_look_back)
             AS u(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
-        WHERE v_alive[u.ord];
+        WHERE v_refused[u.ord] IS NOT TRUE;
     END IF;
     IF cardinality(rest.w_ord) > 0 THEN
         INSERT INTO awaits (tenant, command_id, run_id, step, visit, types)
         SELECT u.tenant, u.command, u.run, u.step, u.visit, string_to_array(u.types, ' ')
         FROM unnest(rest.w_ord, rest.w_tenant, rest.w_run, rest.w_command, rest.w_step, rest.w_visit, rest.w_types)
             AS u(ord, tenant, run, command, step, visit, types)
-        WHERE v_alive[u.ord]
+        WHERE v_refused[u.ord] IS NOT TRUE
         ON CONFLICT (tenant, command_id) DO UPDATE SET types = excluded.types;
     END IF;
 
     -- A run that ends takes its reasons to wake and its snapshot with it. What it was still to be given is remembered as ignored.
     IF cardinality(rest.cl_ord) > 0 THEN
-        DELETE FROM open_runs o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_alive[u.ord];
+        DELETE FROM open_runs o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
         -- Most runs have none of these left: to look costs half of what deleting nothing does.
         IF EXISTS (
             SELECT FROM unnest(rest.cl_run) AS u(run)
@@ -344,7 +354,7 @@ BEGIN
                OR EXISTS (SELECT FROM snapshots o WHERE o.stream = u.run) OR EXISTS (SELECT FROM inputs o WHERE o.run_id = u.run)
         ) THEN
             WITH over AS (
-                SELECT u.run FROM unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE v_alive[u.ord]
+                SELECT u.run FROM unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE v_refused[u.ord] IS NOT TRUE
             ), no_timers AS (
                 DELETE FROM timers o USING over WHERE o.run_id = over.run
             ), no_subscriptions AS (
@@ -364,8 +374,19 @@ BEGIN
         END IF;
     END IF;
 
-    -- Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found once.
-    IF cardinality(rest.a_ord) > 0 OR cardinality(rest.u_ord) > 0 OR cardinality(rest.w_ord) > 0 THEN
+    -- Matching on either insert. A pair of which both sides are new belongs to the arrival's side, so it is found once. Most arrivals are
+    -- waited for by nobody: to look costs a fraction of what matching does.
+    v_waited := cardinality(rest.u_ord) > 0 OR cardinality(rest.w_ord) > 0;
+    IF NOT v_waited AND cardinality(rest.a_ord) > 0 THEN
+        v_waited := EXISTS (
+            SELECT FROM unnest(rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash) AS h(tenant, type, name, hash)
+            JOIN subscriptions s ON s.tenant = h.tenant AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
+        ) OR EXISTS (
+            SELECT FROM unnest(rest.a_tenant, rest.a_causation) AS a(tenant, causation)
+            JOIN awaits w ON w.tenant = a.tenant AND w.command_id = a.causation
+        );
+    END IF;
+    IF v_waited THEN
         SELECT array_agg(m.ord), array_agg(nextval('input_ids')), array_agg(m.tenant), array_agg(m.kind), array_agg(m.run_id),
                array_agg(m.name), array_agg(m.visit), array_agg(m.arrival), array_agg(coalesce(o.owner = p_epoch, false))
         INTO f_ord, f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned
@@ -375,7 +396,7 @@ BEGIN
                  AS h(ord, arrival, tenant, type, name, hash, received)
              JOIN subscriptions s ON s.tenant = h.tenant AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
                  AND s.look_back <= h.received
-             WHERE v_alive[h.ord]
+             WHERE v_refused[h.ord] IS NOT TRUE
              ORDER BY s.id, h.arrival)
             UNION ALL
             (SELECT u.ord, u.tenant, 'fact', u.run, u.name, u.visit, j.arrival
@@ -391,14 +412,14 @@ BEGIN
                        AND k.received_at >= n.look_back AND (v_arrivals IS NULL OR k.arrival < v_arrivals[1])
                      ORDER BY k.received_at, k.arrival LIMIT 1
                  ) e
-                 WHERE v_alive[n.ord]
+                 WHERE v_refused[n.ord] IS NOT TRUE
                  ORDER BY n.run, n.name, n.visit, e.received_at
              ) j, LATERAL (SELECT j.ord, j.tenant, j.run, j.name, j.visit) u)
             UNION ALL
             SELECT a.ord, w.tenant, 'reply', w.run_id, w.step, w.visit, v_arrivals[a.n]
             FROM unnest(rest.a_ord, rest.a_tenant, rest.a_type, rest.a_causation) WITH ORDINALITY AS a(ord, tenant, type, causation, n)
             JOIN awaits w ON w.tenant = a.tenant AND w.command_id = a.causation AND a.type = ANY (w.types)
-            WHERE v_alive[a.ord]
+            WHERE v_refused[a.ord] IS NOT TRUE
             UNION ALL
             SELECT w.ord, w.tenant, 'reply', w.run, w.step, w.visit, j.id
             FROM unnest(rest.w_ord, rest.w_tenant, rest.w_run, rest.w_command, rest.w_step, rest.w_visit, rest.w_types)
@@ -409,14 +430,14 @@ BEGIN
                   AND (v_arrivals IS NULL OR a.id < v_arrivals[1])
                 ORDER BY a.id LIMIT 1
             ) j
-            WHERE v_alive[w.ord]
+            WHERE v_refused[w.ord] IS NOT TRUE
         ) m
         LEFT JOIN open_runs o ON o.run_id = m.run_id;
 
         IF f_ord IS NOT NULL THEN
             INSERT INTO inputs (id, tenant, kind, run_id, name, visit, source, event_id, arrival, created_at, available_at, owner)
             SELECT f.id, f.tenant, f.kind, f.run, f.name, f.visit, a.source, a.event_id, f.arrival, v_now,
-                   CASE WHEN f.owned THEN v_lease ELSE v_now END, CASE WHEN f.owned THEN p_epoch END
+                   CASE WHEN f.owned THEN v_now + interval '30 seconds' ELSE v_now END, CASE WHEN f.owned THEN p_epoch END
             FROM unnest(f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned)
                 AS f(id, tenant, kind, run, name, visit, arrival, owned)
             JOIN arrivals a ON a.id = f.arrival;
