@@ -34,7 +34,7 @@ ALWAYS_TAKEN: Final = 25
 SETTLED_PER_TURN: Final = 64
 """After so many answers the loop gets a turn, first of all to send the next append."""
 COUNTED_SECONDS: Final = 0.001
-"""So long the counting of what was settled waits, by then the next append is under way."""
+"""So long counting waits where there is something to send: by then it is under way."""
 
 
 @dataclass(slots=True)
@@ -78,6 +78,8 @@ class Committer:
         self._answers: deque[tuple[Prepared, Answer]] = deque()
         self._answered = asyncio.Event()
         self._appending = 0
+        self._tally = Tally()
+        self._count_due: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -128,17 +130,23 @@ class Committer:
 
     def _settle_some(self) -> None:
         """As many answers as one turn of the loop may take; the rest is left to `settle_forever`."""
-        tally = Tally()
         for _ in range(min(SETTLED_PER_TURN, len(self._answers))):
-            self._settle(*self._answers.popleft(), tally)
+            self._settle(*self._answers.popleft(), self._tally)
         if self._answers:
             self._answered.set()
         else:
             self._on_settled()
-        if self._queue:
-            asyncio.get_running_loop().call_later(COUNTED_SECONDS, tally.flush, self._metrics)
-        else:
-            tally.flush(self._metrics)
+        if not self._queue:
+            self._count()
+        elif self._count_due is None:
+            self._count_due = asyncio.get_running_loop().call_later(COUNTED_SECONDS, self._count)
+
+    def _count(self) -> None:
+        if self._count_due is not None:
+            self._count_due.cancel()
+            self._count_due = None
+        tally, self._tally = self._tally, Tally()
+        tally.flush(self._metrics)
 
     async def _append(self, commits: list[Commit]) -> list[Answer]:
         """Appends until the database has answered. A repeated call is safe: what had been committed answers for itself
@@ -163,9 +171,7 @@ class Committer:
                 await asyncio.sleep(delay)
                 delay = min(2.0, delay * 2)
                 continue
-            self._metrics.append_duration.observe(time.perf_counter() - began)
-            self._metrics.append_batch.observe(len(commits))
-            self._metrics.appends.of("ok").inc()
+            self._tally.append(len(commits), time.perf_counter() - began)
             if not repeated:
                 return outcomes
             return [await self._was_ours(commit, outcome) for commit, outcome in zip(commits, outcomes, strict=True)]

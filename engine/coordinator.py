@@ -364,9 +364,6 @@ class Coordinator:
         tally.events(prepared.events, hot.state)
         if commit.outbox:
             self.wrote_outbox()
-        for _, done in prepared.answered:
-            if done is not None:
-                done(outcome)
         if commit.open_run is not None and before.holds_slot and not hot.state.holds_slot:
             self.freed_slot()
         if hot.state.queued:
@@ -376,13 +373,16 @@ class Coordinator:
             for given, done in hot.mailbox:
                 self._ignore(hot, given, done, f"the run has ended ({hot.state.ended})")
             hot.mailbox.clear()
-            return
-        for attempt in prepared.perform:
-            self._perform(hot, attempt)
-        if hot.mailbox:
-            self.runs.make_ready(hot)
         else:
-            self.runs.rest(hot)
+            for attempt in prepared.perform:
+                self._perform(hot, attempt)
+            if hot.mailbox:
+                self.runs.make_ready(hot)
+            else:
+                self.runs.rest(hot)
+        for _, done in prepared.answered:
+            if done is not None:
+                done(outcome)
 
     def _perform(self, hot: Hot, attempt: Perform) -> None:
         assert hot.state is not None

@@ -1,5 +1,6 @@
-"""Counts what was appended: the one place where run events become metrics. One tally per append batch, so that a
-counter moves once per batch rather than once per event.
+"""Counts what was appended: the one place where run events become metrics. A tally notes what there is to count, which
+takes no time of a run that goes on; `flush` counts it later, and moves a counter once per tally rather than once per
+event.
 """
 
 from __future__ import annotations
@@ -15,11 +16,24 @@ from engine.run.state import RunState, Step
 
 
 class Tally:
-    """What one batch did; `flush` adds it to the metrics."""
+    """What some appends did; `flush` adds it to the metrics."""
 
-    __slots__ = ("_commits", "_ended", "_events", "_incidents", "_started", "_steps", "_took", "_undos")
+    __slots__ = (
+        "_appends",
+        "_commits",
+        "_ended",
+        "_events",
+        "_incidents",
+        "_noted",
+        "_started",
+        "_steps",
+        "_took",
+        "_undos",
+    )
 
     def __init__(self) -> None:
+        self._appends: list[tuple[int, float]] = []
+        self._noted: list[tuple[Sequence[RunEvent], RunState]] = []
         self._commits: Counter[str] = Counter()
         self._events = 0
         self._steps: Counter[tuple[str, str]] = Counter()
@@ -29,11 +43,18 @@ class Tally:
         self._ended: list[tuple[str, str, float]] = []
         self._incidents: Counter[str] = Counter()
 
+    def append(self, commits: int, seconds: float) -> None:
+        """One batch was answered."""
+        self._appends.append((commits, seconds))
+
     def commit(self, outcome: str) -> None:
         self._commits[outcome] += 1
 
     def events(self, events: Sequence[RunEvent], state: RunState) -> None:
         """`state` is the one after `events`."""
+        self._noted.append((events, state))
+
+    def _count(self, events: Sequence[RunEvent], state: RunState) -> None:
         self._events += len(events)
         for event in events:
             match event:
@@ -63,6 +84,12 @@ class Tally:
                     pass
 
     def flush(self, metrics: Metrics) -> None:
+        for commits, seconds in self._appends:
+            metrics.append_duration.observe(seconds)
+            metrics.append_batch.observe(commits)
+        metrics.appends.of("ok").inc(len(self._appends))
+        for events, state in self._noted:
+            self._count(events, state)
         for outcome, times in self._commits.items():
             metrics.commits.of(outcome).inc(times)
         metrics.events.inc(self._events)

@@ -153,8 +153,7 @@ async def _one_at_a_time(load: Load, transport: Transport, watch: Watch, runs: i
         await _publish(transport, [trigger])
         confirmed = time.perf_counter()
         while True:
-            await watch.moved()
-            told = time.perf_counter()
+            told = await watch.moved()
             if await watch.ended() > number:
                 break
             if told > confirmed + STALLED_SECONDS:

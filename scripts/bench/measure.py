@@ -269,7 +269,13 @@ class Measurements:
             for name, value in os.environ.items()
             if not name.startswith("UNWIND_") and name not in ("DATABASE_URL", "AMQP_URL")
         }
-        given |= {"UNWIND_HTTP__PORT": "0", "UNWIND_MODULES": "none", "UNWIND_LOG__LEVEL": "warning", **environment}
+        given |= {
+            "UNWIND_HTTP__PORT": "0",
+            "UNWIND_HTTP__PROBE_PORT": "0",
+            "UNWIND_MODULES": "none",
+            "UNWIND_LOG__LEVEL": "warning",
+            **environment,
+        }
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "scripts.bench.engine", *options],

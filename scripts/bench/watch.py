@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from contextlib import suppress
+import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -38,8 +38,10 @@ class Watch(Protocol):
 
     async def ended(self) -> int: ...
 
-    async def moved(self) -> None:
-        """Waits until something was appended, or for a moment. Waiting must not take the measured engine's time."""
+    async def moved(self) -> float:
+        """Waits until something was appended, or for a moment; when that was heard, by `time.perf_counter`. Waiting
+        must not take the measured engine's time.
+        """
 
     async def counted(self) -> tuple[int, int]:
         """Events and runs in the log since `begin`."""
@@ -63,18 +65,26 @@ class PostgresWatch:
         self._listening = listening
         self._start = self._position = self._ended = self._asked = 0
         self._appended = asyncio.Event()
+        self._heard_at = 0.0
 
     @classmethod
     async def open(cls, url: str) -> PostgresWatch:
         watch = cls(await asyncpg.connect(url), await asyncpg.connect(url))
-        await watch._listening.add_listener("unwind", lambda *_: watch._appended.set())
+        await watch._listening.add_listener("unwind", watch._heard)
         return watch
 
-    async def moved(self) -> None:
-        with suppress(TimeoutError):
+    def _heard(self, *_: object) -> None:
+        self._heard_at = time.perf_counter()
+        self._appended.set()
+
+    async def moved(self) -> float:
+        try:
             async with asyncio.timeout(HEARD_SECONDS):
                 await self._appended.wait()
+        except TimeoutError:
+            return time.perf_counter()
         self._appended.clear()
+        return self._heard_at
 
     async def begin(self) -> None:
         self._start = self._position = (await self._row("head"))["position"]
@@ -129,8 +139,9 @@ class SqliteWatch:
         self._position = position or self._position
         return self._ended
 
-    async def moved(self) -> None:
+    async def moved(self) -> float:
         await asyncio.sleep(APPEND_SECONDS)
+        return time.perf_counter()
 
     async def counted(self) -> tuple[int, int]:
         events, runs = self._connection.execute(SQLITE["counted"], {"after": self._start}).fetchone()
