@@ -203,7 +203,7 @@ class Coordinator:
         hot = self.runs.by_id[given.run_id] = Hot(
             given.tenant, given.run_id, RunState(given.run_id, given.tenant), plan, keys, subject
         )
-        hot.start, hot.arrival = start, arrival
+        hot.start, hot.arrival, hot.bare = start, arrival, True
         hot.mailbox.append((given, done))
         self.runs.make_ready(hot)
 
@@ -296,9 +296,12 @@ class Coordinator:
             settled=tuple(row for given, _ in answered for row in given.settles),
             start=start,
             arrival=hot.arrival,
+            bare=hot.bare,
         )
         if snapshots.is_due(before, state, self._snapshot_every) and not isinstance(hot.subject, Erased):
             commit = replace(commit, snapshot=snapshots.seal(hot.keys, hot.subject, state))
+        if commit.timers or commit.subscriptions or commit.awaits or commit.input_keys or commit.snapshot:
+            hot.bare = False
         hot.busy = True
         self._committer.put(Prepared(commit, hot, state, perform, answered, tuple(events)))
 

@@ -26,7 +26,8 @@ HOT_RUNS: Final = 10_000
 @dataclass(slots=True)
 class Hot:
     """One run in memory. `busy`: being loaded, or a commit of it is under way. `performing` counts local attempts
-    under way.
+    under way. `bare`: begun here, and none of its commits so far has brought what would have to be cleared away at its
+    end.
     """
 
     tenant: str
@@ -41,6 +42,7 @@ class Hot:
     one_by_one: bool = False
     hold: bool = False
     performing: int = 0
+    bare: bool = False
     claimed: bool = False
     start: Start | None = None
     arrival: Arrival | None = None

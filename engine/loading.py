@@ -100,6 +100,7 @@ class Loader:
                 self._log.warning("subject_erased", run_id=str(hot.run_id), tenant_id=hot.tenant)
                 hot.mailbox.appendleft((PlanStuck(at=self._clock.now(), reason="subject_erased", detail=ERASED), None))
         hot.state = state
+        hot.bare = False
         hot.busy = False
         self._perform_again(hot)
         if hot.mailbox:

@@ -110,9 +110,10 @@ def record(
     settled: tuple[int, ...] = (),
     start: Start | None = None,
     arrival: Arrival | None = None,
+    bare: bool = False,
 ) -> tuple[Commit, list[fx.Perform]]:
     """The commit of one run's decisions, from `before` to `state`, and the local attempts to make after it. `caps` is
-    asked only when the run takes a slot.
+    asked only when the run takes a slot; `bare` says what `Closed` does, of the commits before this one.
     """
     stream, version = state.run_id, before.version
     rows: Rows | None = None
@@ -137,19 +138,21 @@ def record(
             arrival=arrival,
             input_keys=input_keys,
             settled=settled,
-            open_run=_open_run(before, state, caps),
+            open_run=_open_run(before, state, caps, bare=bare and not input_keys),
             **(rows.frozen(ended=state.ended is not None) if rows is not None else {}),
         ),
         perform,
     )
 
 
-def _open_run(before: RunState, after: RunState, caps: Callable[[], Caps]) -> Opened | Changed | Closed | None:
+def _open_run(
+    before: RunState, after: RunState, caps: Callable[[], Caps], *, bare: bool
+) -> Opened | Changed | Closed | None:
     """How the run's row changes: slots are rows, so a slot moves in the same commit as the event that takes or frees
     it.
     """
     if after.ended is not None:
-        return Closed()
+        return Closed(bare=bare)
     status = after.status
     if before.version == 0:
         return Opened(status=status, slot=after.holds_slot, deadline=after.due)

@@ -29,6 +29,7 @@ APPENDED, DUPLICATE, MISMATCH, STALE, LIMITED_WORKFLOW, LIMITED_TENANT, FENCED =
 GROUPS: dict[str, tuple[str, ...]] = {
     "c": ("tenant", "stream", "kind", "expected"),
     "e": ("ord", "tenant", "stream", "kind", "version", "topic", "body"),
+    "cl": ("ord", "run", "bare"),
     "s": ("ord", "tenant", "key", "run"),
     "k": ("ord", "run", "key"),
     "a": ("ord", "tenant", "source", "event_id", "type", "hash", "body", "received", "causation"),
@@ -44,13 +45,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "wd": ("ord", "tenant", "command"),
     "oo": ("ord", "tenant", "run", "workflow", "version", "status", "slot", "deadline"),
     "oc": ("ord", "run", "status", "slot", "deadline"),
-    "cl": ("ord", "run"),
     "q": ("ord", "tenant", "run", "workflow", "workflow_cap", "tenant_cap"),
     "n": ("ord", "tenant", "stream", "version", "body"),
 }
-"""The child tables of a batch: prefix and columns, in the order of the database type `batch`. Commits and events are
-its own columns, the others those of its `rest`."""
-ALWAYS = frozenset(("c", "e"))
+"""The child tables of a batch: prefix and columns, in the order of the database type `batch`. Commits, events and the
+runs that end are its own columns, the others those of its `rest`."""
+ALWAYS = frozenset(("c", "e", "cl"))
 
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -199,7 +199,7 @@ def _open_run(rows: Rows, n: int, commit: Commit, run: Any, instants: Callable[[
         if change.takes_slot and (change.workflow_cap is not None or change.tenant_cap is not None):
             rows["q"].append((n, tenant, run, None, change.workflow_cap, change.tenant_cap))
     elif isinstance(change, Closed):
-        rows["cl"].append((n, run))
+        rows["cl"].append((n, run, change.bare))
 
 
 def assemble(

@@ -5,10 +5,11 @@ mapper import the library."""
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from eventsourcing.persistence import IntegrityError, OperationalError, PersistenceError, StoredEvent
@@ -25,6 +26,8 @@ from engine.store.statements import Statement
 
 __all__ = ["EventRow", "IntegrityError", "LogRecorder", "OperationalError", "PersistenceError", "open_recorder"]
 
+BUSY_PAUSE_SECONDS: Final = 0.01
+
 EventRow = tuple[int, str, str, str, int, str, bytes, int, int]
 """As `insert_events` binds it: ordinal, tenant, stream, kind, version, topic, body, lane, recorded at."""
 
@@ -34,11 +37,24 @@ class _Pool(SQLiteConnectionPool):
 
     def _create_connection(self) -> SQLiteConnection:
         private_file(Path(self.db_name.removeprefix("file:")))
-        connection = super()._create_connection()
+        connection = self._opened()
         cursor = connection.cursor()
         for pragma in ("synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -32000", "temp_store = MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
         return connection
+
+    def _opened(self) -> SQLiteConnection:
+        """While another process makes the same file, the switch to WAL answers that it is locked at once, without the
+        busy timeout: it is tried again for as long as that.
+        """
+        deadline = time.monotonic() + (self.lock_timeout or 0)
+        while True:
+            try:
+                return super()._create_connection()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(BUSY_PAUSE_SECONDS)
 
 
 class _Datastore(SQLiteDatastore):

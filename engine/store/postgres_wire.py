@@ -24,7 +24,7 @@ _TYPES = (
     | dict.fromkeys(("stream", "run"), UUID)
     | dict.fromkeys(("body", "hash", "key_hash"), BYTEA)
     | dict.fromkeys(("received", "due", "not_before", "look_back", "deadline"), TIMESTAMPTZ)
-    | {"slot": BOOL, "id": INT8}
+    | {"slot": BOOL, "bare": BOOL, "id": INT8}
 )
 
 packed_uuid: Callable[[Any], bytes] = attrgetter("bytes")

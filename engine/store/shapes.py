@@ -138,7 +138,13 @@ class Changed:
 
 @value()
 class Closed:
-    """The run's row leaves open_runs, and with it its timers, subscriptions, awaits, input keys and pending inputs."""
+    """The run's row leaves open_runs, and with it its timers, subscriptions, awaits, input keys, snapshot and pending
+    inputs.
+    """
+
+    bare: bool = False
+    """No commit of the run has brought any of these, so that only inputs, which others bring too, need be looked for.
+    """
 
 
 @value(kw_only=True)

@@ -57,7 +57,7 @@ _OWNERS = (
     "awaits_dropped",
     "open_run",
 )
-_CLOSING = ("close_run", "close_timers", "close_subscriptions", "close_awaits", "close_input_keys", "close_snapshot")
+_CLOSING = ("close_timers", "close_subscriptions", "close_awaits", "close_input_keys", "close_snapshot")
 
 _hex = attrgetter("hex")
 
@@ -230,9 +230,12 @@ def _write(context: Context, rows: Rows, refused: set[int]) -> dict[int, list[In
         cursor.executemany(sql["insert_subscription"], rows["u"])
     if rows["w"]:
         cursor.executemany(sql["insert_await"], rows["w"])
-    for row in rows["cl"]:
-        for statement in _CLOSING:
-            cursor.execute(sql[statement], row)
+    for n, run, bare in rows["cl"]:
+        row = (n, run)
+        cursor.execute(sql["close_run"], row)
+        if not bare:
+            for statement in _CLOSING:
+                cursor.execute(sql[statement], row)
         cursor.execute(sql["ignore_inputs"], (*row, now))
         cursor.execute(sql["close_inputs"], row)
     if rows["u"] or rows["w"] or any(arrivals):

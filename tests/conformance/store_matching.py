@@ -194,6 +194,17 @@ class MatchingConformance:
         assert await store.outcomes("acme", "/modules/billing", "e1") == ["ignored: the run had ended"]
         assert matched((await append(store, epoch, arrived("e2", **FACT, **REPLY)))[0]) == ()
 
+    async def test_a_run_that_was_given_nothing_but_an_input_ends_and_ignores_it(
+        self, store: Store, epoch: int
+    ) -> None:
+        run = await open_a_run(store, epoch)
+        note = NewInput(kind="note", run_id=run, name="approval", arrival=("/modules/billing", "e1"))
+        await append(store, epoch, arrived("e1", inputs=(note,)))
+        end = Commit(tenant="acme", stream=run, expected=1, events=events("end"), open_run=Closed(bare=True))
+        await append(store, epoch, end)
+        assert (await store.wakes("acme", run))["inputs"] == []
+        assert await store.outcomes("acme", "/modules/billing", "e1") == ["ignored: the run had ended"]
+
     async def test_an_input_carries_its_arrival_or_its_own_body(self, store: Store, epoch: int) -> None:
         start = NewInput(kind="start", workflow="w", arrival=("/modules/billing", "e1"))
         note = NewInput(kind="note", run_id=uuid.uuid4(), name="approval", body=b"yes")

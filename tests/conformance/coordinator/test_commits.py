@@ -9,7 +9,7 @@ import pytest
 from contracts import run_events as ev
 from engine.answers import Ignored
 from engine.run.inputs import CancelAsked, RetryAsked, TimerDue
-from engine.store import Appended, Duplicate
+from engine.store import Appended, Closed, Duplicate
 from tests.conformance import coordinating
 from tests.conformance.coordinating import House, Node, World, topics
 
@@ -53,6 +53,22 @@ async def test_inputs_of_one_run_that_gathered_travel_in_one_commit(node: Node) 
     await node.settled()
     assert topics(await node.log(run_id))[2:5] == ["sleep.ended", "step.scheduled", "compensation.started"]
     assert len(node.store.batches[before][0].events) == 3
+
+
+async def test_a_run_that_brought_nothing_to_clear_away_says_so_at_its_end(node: Node) -> None:
+    await node.run("quick")
+    await node.settled()
+    assert node.store.batches[-1][0].open_run == Closed(bare=True)
+
+
+async def test_a_run_that_ends_before_its_timer_is_due_clears_the_timer_away(node: Node) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    assert (await node.store.wakes("acme", run_id))["timers"] != []
+    node.coordinator.submit("acme", run_id, CancelAsked(at=node.clock.now(), by="ann"))
+    await node.settled()
+    assert await node.status(run_id) == "cancelled"
+    assert (await node.store.wakes("acme", run_id))["timers"] == []
 
 
 async def test_a_drain_waits_for_what_is_queued_and_performed(node: Node, world: World) -> None:

@@ -23,13 +23,13 @@ CREATE TYPE batch_rest AS (
     oo_ord integer[], oo_tenant text[], oo_run uuid[], oo_workflow text[], oo_version integer[], oo_status text[], oo_slot boolean[],
     oo_deadline timestamptz[],
     oc_ord integer[], oc_run uuid[], oc_status text[], oc_slot boolean[], oc_deadline timestamptz[],
-    cl_ord integer[], cl_run uuid[],
     q_ord integer[], q_tenant text[], q_run uuid[], q_workflow text[], q_workflow_cap integer[], q_tenant_cap integer[],
     n_ord integer[], n_tenant text[], n_stream uuid[], n_version integer[], n_body bytea[]
 );
 CREATE TYPE batch AS (
     c_tenant text[], c_stream uuid[], c_kind text[], c_expected integer[],
     e_ord integer[], e_tenant text[], e_stream uuid[], e_kind text[], e_version integer[], e_topic text[], e_body bytea[],
+    cl_ord integer[], cl_run uuid[], cl_bare boolean[],
     rest batch_rest
 );
 
@@ -53,6 +53,8 @@ DECLARE
     v_positions regclass := 'log_position_' || p_lane;
     v_arrivals bigint[];
     v_foreign boolean := false;
+    v_ending boolean := cardinality(b.cl_ord) > 0;
+    v_left boolean;
     v_waited boolean;
     f_ord integer[]; f_id bigint[]; f_tenant text[]; f_kind text[]; f_run uuid[]; f_name text[]; f_visit integer[]; f_arrival bigint[];
     f_owned boolean[];
@@ -230,131 +232,142 @@ BEGIN
         END IF;
     END IF;
 
-    IF rest.s_ord IS NULL AND NOT p_tell THEN
+    IF rest.s_ord IS NULL AND NOT v_ending AND NOT p_tell THEN
         RETURN;
     END IF;
 
-    IF cardinality(rest.s_ord) > 0 THEN
-        INSERT INTO starts (tenant, start_key, run_id)
-        SELECT u.tenant, u.key, u.run FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key, rest.s_run) AS u(ord, tenant, key, run) WHERE v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.oo_ord) > 0 THEN
-        INSERT INTO open_runs (run_id, tenant, workflow, workflow_version, status, slot, queued, woken, owner, deadline, started_at, changed_at)
-        SELECT u.run, u.tenant, u.workflow, u.version, u.status, u.slot, u.status = 'queued', false, p_epoch, u.deadline, v_now, v_now
-        FROM unnest(rest.oo_ord, rest.oo_tenant, rest.oo_run, rest.oo_workflow, rest.oo_version, rest.oo_status, rest.oo_slot, rest.oo_deadline)
-            AS u(ord, tenant, run, workflow, version, status, slot, deadline)
-        WHERE v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.oc_ord) > 0 THEN
-        UPDATE open_runs o
-        SET status = u.status, slot = u.slot, queued = u.status = 'queued', woken = u.status = 'queued', owner = p_epoch, takeovers = 0,
-            deadline = u.deadline, deadline_lease = CASE WHEN o.deadline IS NOT DISTINCT FROM u.deadline THEN o.deadline_lease END,
-            changed_at = v_now
-        FROM unnest(rest.oc_ord, rest.oc_run, rest.oc_status, rest.oc_slot, rest.oc_deadline) AS u(ord, run, status, slot, deadline)
-        WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.k_ord) > 0 THEN
-        INSERT INTO input_keys (run_id, key)
-        SELECT u.run, u.key FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key) WHERE v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.o_ord) > 0 THEN
-        INSERT INTO outbox (tenant, run_id, message_id, exchange, routing_key, body, created_at, available_at)
-        SELECT u.tenant, u.run, u.message_id, u.exchange, u.routing_key, u.body, v_now, coalesce(u.not_before, v_now)
-        FROM unnest(rest.o_ord, rest.o_tenant, rest.o_run, rest.o_message_id, rest.o_exchange, rest.o_routing_key, rest.o_body, rest.o_not_before)
-            AS u(ord, tenant, run, message_id, exchange, routing_key, body, not_before)
-        WHERE v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.tc_ord) > 0 THEN
-        DELETE FROM timers t USING unnest(rest.tc_ord, rest.tc_run, rest.tc_key) AS u(ord, run, key)
-        WHERE t.run_id = u.run AND t.key = u.key AND v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.t_ord) > 0 THEN
-        INSERT INTO timers (run_id, key, tenant, due, available_at)
-        SELECT u.run, u.key, u.tenant, u.due, u.due
-        FROM unnest(rest.t_ord, rest.t_tenant, rest.t_run, rest.t_key, rest.t_due) AS u(ord, tenant, run, key, due)
-        WHERE v_refused[u.ord] IS NOT TRUE
-        ON CONFLICT (run_id, key) DO UPDATE SET due = excluded.due, available_at = excluded.available_at, owner = NULL;
-    END IF;
-    IF cardinality(rest.ud_ord) > 0 THEN
-        DELETE FROM subscriptions s USING unnest(rest.ud_ord, rest.ud_run, rest.ud_name, rest.ud_visit) AS u(ord, run, name, visit)
-        WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.wd_ord) > 0 THEN
-        DELETE FROM awaits w USING unnest(rest.wd_ord, rest.wd_tenant, rest.wd_command) AS u(ord, tenant, command)
-        WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.n_ord) > 0 THEN
-        INSERT INTO snapshots (stream, tenant, version, body)
-        SELECT u.stream, u.tenant, u.version, u.body FROM unnest(rest.n_ord, rest.n_tenant, rest.n_stream, rest.n_version, rest.n_body)
-            AS u(ord, tenant, stream, version, body)
-        WHERE v_refused[u.ord] IS NOT TRUE
-        ON CONFLICT (stream) DO UPDATE SET version = excluded.version, body = excluded.body;
-    END IF;
-    IF cardinality(rest.x_ord) > 0 THEN
-        DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id) WHERE i.id = u.id AND v_refused[u.ord] IS NOT TRUE;
-    END IF;
+    <<brought>>
+    BEGIN
+        EXIT brought WHEN rest.s_ord IS NULL;
 
-    IF cardinality(rest.a_ord) > 0 THEN
-        FOR i IN 1..cardinality(rest.a_ord) LOOP
-            v_arrivals[i] := nextval('arrival_ids');
-        END LOOP;
-        INSERT INTO arrivals (id, tenant, source, event_id, type, causation_id, received_at, body)
-        SELECT u.id, u.tenant, u.source, u.event_id, u.type, u.causation, u.received, u.body
-        FROM unnest(
-            v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_type, rest.a_causation, rest.a_received, rest.a_body
-        ) AS u(id, ord, tenant, source, event_id, type, causation, received, body)
-        WHERE v_refused[u.ord] IS NOT TRUE;
-        INSERT INTO inbox (tenant, source, event_id, body_hash, arrival)
-        SELECT u.tenant, u.source, u.event_id, u.hash, u.id
-        FROM unnest(v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(id, ord, tenant, source, event_id, hash)
-        WHERE v_refused[u.ord] IS NOT TRUE;
-        IF cardinality(rest.h_ord) > 0 THEN
-            INSERT INTO arrival_keys (tenant, type, name, hash, received_at, arrival)
-            SELECT u.tenant, u.type, u.name, u.hash, u.received, v_arrivals[u.arrival]
-            FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
-                AS u(ord, arrival, tenant, type, name, hash, received)
+        IF cardinality(rest.s_ord) > 0 THEN
+            INSERT INTO starts (tenant, start_key, run_id)
+            SELECT u.tenant, u.key, u.run FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key, rest.s_run) AS u(ord, tenant, key, run)
             WHERE v_refused[u.ord] IS NOT TRUE;
         END IF;
-    END IF;
-    IF cardinality(rest.i_ord) > 0 THEN
-        INSERT INTO inputs (tenant, kind, run_id, workflow, name, visit, source, event_id, arrival, body, created_at, available_at)
-        SELECT u.tenant, u.kind, u.run, u.workflow, u.name, u.visit, u.source, u.event_id, x.arrival, u.body, v_now, v_now
-        FROM unnest(
-            rest.i_ord, rest.i_tenant, rest.i_kind, rest.i_run, rest.i_workflow, rest.i_name, rest.i_visit, rest.i_source, rest.i_event_id,
-            rest.i_body
-        ) AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
-        LEFT JOIN inbox x ON x.tenant = u.tenant AND x.source = u.source AND x.event_id = u.event_id
-        WHERE v_refused[u.ord] IS NOT TRUE;
-        v_foreign := FOUND;
-    END IF;
-    IF cardinality(rest.u_ord) > 0 THEN
-        INSERT INTO subscriptions (tenant, run_id, name, visit, type, key_name, key_hash, look_back)
-        SELECT u.tenant, u.run, u.name, u.visit, u.type, u.key_name, u.key_hash, u.look_back
-        FROM unnest(rest.u_ord, rest.u_tenant, rest.u_run, rest.u_name, rest.u_visit, rest.u_type, rest.u_key_name, rest.u_key_hash, rest.u_look_back)
-            AS u(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
-        WHERE v_refused[u.ord] IS NOT TRUE;
-    END IF;
-    IF cardinality(rest.w_ord) > 0 THEN
-        INSERT INTO awaits (tenant, command_id, run_id, step, visit, types)
-        SELECT u.tenant, u.command, u.run, u.step, u.visit, string_to_array(u.types, ' ')
-        FROM unnest(rest.w_ord, rest.w_tenant, rest.w_run, rest.w_command, rest.w_step, rest.w_visit, rest.w_types)
-            AS u(ord, tenant, run, command, step, visit, types)
-        WHERE v_refused[u.ord] IS NOT TRUE
-        ON CONFLICT (tenant, command_id) DO UPDATE SET types = excluded.types;
-    END IF;
+        IF cardinality(rest.oo_ord) > 0 THEN
+            INSERT INTO open_runs (run_id, tenant, workflow, workflow_version, status, slot, queued, woken, owner, deadline, started_at, changed_at)
+            SELECT u.run, u.tenant, u.workflow, u.version, u.status, u.slot, u.status = 'queued', false, p_epoch, u.deadline, v_now, v_now
+            FROM unnest(rest.oo_ord, rest.oo_tenant, rest.oo_run, rest.oo_workflow, rest.oo_version, rest.oo_status, rest.oo_slot, rest.oo_deadline)
+                AS u(ord, tenant, run, workflow, version, status, slot, deadline)
+            WHERE v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.oc_ord) > 0 THEN
+            UPDATE open_runs o
+            SET status = u.status, slot = u.slot, queued = u.status = 'queued', woken = u.status = 'queued', owner = p_epoch, takeovers = 0,
+                deadline = u.deadline, deadline_lease = CASE WHEN o.deadline IS NOT DISTINCT FROM u.deadline THEN o.deadline_lease END,
+                changed_at = v_now
+            FROM unnest(rest.oc_ord, rest.oc_run, rest.oc_status, rest.oc_slot, rest.oc_deadline) AS u(ord, run, status, slot, deadline)
+            WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.k_ord) > 0 THEN
+            INSERT INTO input_keys (run_id, key)
+            SELECT u.run, u.key FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key) WHERE v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.o_ord) > 0 THEN
+            INSERT INTO outbox (tenant, run_id, message_id, exchange, routing_key, body, created_at, available_at)
+            SELECT u.tenant, u.run, u.message_id, u.exchange, u.routing_key, u.body, v_now, coalesce(u.not_before, v_now)
+            FROM unnest(rest.o_ord, rest.o_tenant, rest.o_run, rest.o_message_id, rest.o_exchange, rest.o_routing_key, rest.o_body, rest.o_not_before)
+                AS u(ord, tenant, run, message_id, exchange, routing_key, body, not_before)
+            WHERE v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.tc_ord) > 0 THEN
+            DELETE FROM timers t USING unnest(rest.tc_ord, rest.tc_run, rest.tc_key) AS u(ord, run, key)
+            WHERE t.run_id = u.run AND t.key = u.key AND v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.t_ord) > 0 THEN
+            INSERT INTO timers (run_id, key, tenant, due, available_at)
+            SELECT u.run, u.key, u.tenant, u.due, u.due
+            FROM unnest(rest.t_ord, rest.t_tenant, rest.t_run, rest.t_key, rest.t_due) AS u(ord, tenant, run, key, due)
+            WHERE v_refused[u.ord] IS NOT TRUE
+            ON CONFLICT (run_id, key) DO UPDATE SET due = excluded.due, available_at = excluded.available_at, owner = NULL;
+        END IF;
+        IF cardinality(rest.ud_ord) > 0 THEN
+            DELETE FROM subscriptions s USING unnest(rest.ud_ord, rest.ud_run, rest.ud_name, rest.ud_visit) AS u(ord, run, name, visit)
+            WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.wd_ord) > 0 THEN
+            DELETE FROM awaits w USING unnest(rest.wd_ord, rest.wd_tenant, rest.wd_command) AS u(ord, tenant, command)
+            WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.n_ord) > 0 THEN
+            INSERT INTO snapshots (stream, tenant, version, body)
+            SELECT u.stream, u.tenant, u.version, u.body FROM unnest(rest.n_ord, rest.n_tenant, rest.n_stream, rest.n_version, rest.n_body)
+                AS u(ord, tenant, stream, version, body)
+            WHERE v_refused[u.ord] IS NOT TRUE
+            ON CONFLICT (stream) DO UPDATE SET version = excluded.version, body = excluded.body;
+        END IF;
+        IF cardinality(rest.x_ord) > 0 THEN
+            DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id) WHERE i.id = u.id AND v_refused[u.ord] IS NOT TRUE;
+        END IF;
+
+        IF cardinality(rest.a_ord) > 0 THEN
+            FOR i IN 1..cardinality(rest.a_ord) LOOP
+                v_arrivals[i] := nextval('arrival_ids');
+            END LOOP;
+            INSERT INTO arrivals (id, tenant, source, event_id, type, causation_id, received_at, body)
+            SELECT u.id, u.tenant, u.source, u.event_id, u.type, u.causation, u.received, u.body
+            FROM unnest(
+                v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_type, rest.a_causation, rest.a_received, rest.a_body
+            ) AS u(id, ord, tenant, source, event_id, type, causation, received, body)
+            WHERE v_refused[u.ord] IS NOT TRUE;
+            INSERT INTO inbox (tenant, source, event_id, body_hash, arrival)
+            SELECT u.tenant, u.source, u.event_id, u.hash, u.id
+            FROM unnest(v_arrivals, rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(id, ord, tenant, source, event_id, hash)
+            WHERE v_refused[u.ord] IS NOT TRUE;
+            IF cardinality(rest.h_ord) > 0 THEN
+                INSERT INTO arrival_keys (tenant, type, name, hash, received_at, arrival)
+                SELECT u.tenant, u.type, u.name, u.hash, u.received, v_arrivals[u.arrival]
+                FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
+                    AS u(ord, arrival, tenant, type, name, hash, received)
+                WHERE v_refused[u.ord] IS NOT TRUE;
+            END IF;
+        END IF;
+        IF cardinality(rest.i_ord) > 0 THEN
+            INSERT INTO inputs (tenant, kind, run_id, workflow, name, visit, source, event_id, arrival, body, created_at, available_at)
+            SELECT u.tenant, u.kind, u.run, u.workflow, u.name, u.visit, u.source, u.event_id, x.arrival, u.body, v_now, v_now
+            FROM unnest(
+                rest.i_ord, rest.i_tenant, rest.i_kind, rest.i_run, rest.i_workflow, rest.i_name, rest.i_visit, rest.i_source, rest.i_event_id,
+                rest.i_body
+            ) AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
+            LEFT JOIN inbox x ON x.tenant = u.tenant AND x.source = u.source AND x.event_id = u.event_id
+            WHERE v_refused[u.ord] IS NOT TRUE;
+            v_foreign := FOUND;
+        END IF;
+        IF cardinality(rest.u_ord) > 0 THEN
+            INSERT INTO subscriptions (tenant, run_id, name, visit, type, key_name, key_hash, look_back)
+            SELECT u.tenant, u.run, u.name, u.visit, u.type, u.key_name, u.key_hash, u.look_back
+            FROM unnest(rest.u_ord, rest.u_tenant, rest.u_run, rest.u_name, rest.u_visit, rest.u_type, rest.u_key_name, rest.u_key_hash, rest.u_look_back)
+                AS u(ord, tenant, run, name, visit, type, key_name, key_hash, look_back)
+            WHERE v_refused[u.ord] IS NOT TRUE;
+        END IF;
+        IF cardinality(rest.w_ord) > 0 THEN
+            INSERT INTO awaits (tenant, command_id, run_id, step, visit, types)
+            SELECT u.tenant, u.command, u.run, u.step, u.visit, string_to_array(u.types, ' ')
+            FROM unnest(rest.w_ord, rest.w_tenant, rest.w_run, rest.w_command, rest.w_step, rest.w_visit, rest.w_types)
+                AS u(ord, tenant, run, command, step, visit, types)
+            WHERE v_refused[u.ord] IS NOT TRUE
+            ON CONFLICT (tenant, command_id) DO UPDATE SET types = excluded.types;
+        END IF;
+
+    END brought;
 
     -- A run that ends takes its reasons to wake and its snapshot with it. What it was still to be given is remembered as ignored.
-    IF cardinality(rest.cl_ord) > 0 THEN
-        DELETE FROM open_runs o USING unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
+    IF v_ending THEN
+        DELETE FROM open_runs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
         -- Most runs have none of these left: to look costs half of what deleting nothing does.
-        IF EXISTS (
-            SELECT FROM unnest(rest.cl_run) AS u(run)
-            WHERE EXISTS (SELECT FROM timers o WHERE o.run_id = u.run) OR EXISTS (SELECT FROM subscriptions o WHERE o.run_id = u.run)
-               OR EXISTS (SELECT FROM awaits o WHERE o.run_id = u.run) OR EXISTS (SELECT FROM input_keys o WHERE o.run_id = u.run)
-               OR EXISTS (SELECT FROM snapshots o WHERE o.stream = u.run) OR EXISTS (SELECT FROM inputs o WHERE o.run_id = u.run)
-        ) THEN
+        v_left := EXISTS (SELECT FROM unnest(b.cl_run) AS u(run) JOIN inputs o ON o.run_id = u.run);
+        IF NOT v_left AND false = ANY (b.cl_bare) THEN
+            v_left := EXISTS (
+                SELECT FROM unnest(b.cl_run) AS u(run)
+                WHERE EXISTS (SELECT FROM timers o WHERE o.run_id = u.run) OR EXISTS (SELECT FROM subscriptions o WHERE o.run_id = u.run)
+                   OR EXISTS (SELECT FROM awaits o WHERE o.run_id = u.run) OR EXISTS (SELECT FROM input_keys o WHERE o.run_id = u.run)
+                   OR EXISTS (SELECT FROM snapshots o WHERE o.stream = u.run)
+            );
+        END IF;
+        IF v_left THEN
             WITH over AS (
-                SELECT u.run FROM unnest(rest.cl_ord, rest.cl_run) AS u(ord, run) WHERE v_refused[u.ord] IS NOT TRUE
+                SELECT u.run FROM unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE v_refused[u.ord] IS NOT TRUE
             ), no_timers AS (
                 DELETE FROM timers o USING over WHERE o.run_id = over.run
             ), no_subscriptions AS (
@@ -454,7 +467,7 @@ BEGIN
 
     -- At most once per batch, and seldom where nobody waits for it: committing a notification takes a lock of the whole server and wakes
     -- every process that listens.
-    IF p_tell OR v_foreign OR cardinality(rest.cl_ord) > 0 THEN
+    IF p_tell OR v_foreign OR v_ending THEN
         v_done := pg_notify(
             'unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END
         )::text;
@@ -482,9 +495,10 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'append_for %: a commit of tenant % is refused', p_tenant, other USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF cardinality(rest.s_ord) + cardinality(rest.k_ord) + cardinality(rest.x_ord) + cardinality(rest.t_ord) + cardinality(rest.tc_ord)
-       + cardinality(rest.u_ord) + cardinality(rest.ud_ord) + cardinality(rest.w_ord) + cardinality(rest.wd_ord) + cardinality(rest.oo_ord)
-       + cardinality(rest.oc_ord) + cardinality(rest.cl_ord) + cardinality(rest.q_ord) + cardinality(rest.n_ord) > 0 THEN
+    IF cardinality(b.cl_ord) > 0
+       OR cardinality(rest.s_ord) + cardinality(rest.k_ord) + cardinality(rest.x_ord) + cardinality(rest.t_ord) + cardinality(rest.tc_ord)
+          + cardinality(rest.u_ord) + cardinality(rest.ud_ord) + cardinality(rest.w_ord) + cardinality(rest.wd_ord) + cardinality(rest.oo_ord)
+          + cardinality(rest.oc_ord) + cardinality(rest.q_ord) + cardinality(rest.n_ord) > 0 THEN
         RAISE EXCEPTION 'append_for %: only arrivals, inputs, messages and events may be recorded', p_tenant
             USING ERRCODE = 'insufficient_privilege';
     END IF;
