@@ -4,6 +4,7 @@ something is shown to a person."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -99,6 +100,17 @@ def show(answer: Answer, *, as_json: bool, out: TextIO | None = None) -> None:
             print(answer.shown, file=stream)
     else:
         console(stream).print(answer.shown())
+
+
+def whole(stream: TextIO) -> TextIO:
+    """The stream, or one over the same file that writes what it is given to the end. Python leaves standard output
+    unbuffered under PYTHONUNBUFFERED and then writes once: what a pipe does not take at once, 64 KiB or more when the
+    system interrupts the call, would be lost without an error.
+    """
+    raw = getattr(stream, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        return stream
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
 
 def print_document(document: Any, stream: TextIO) -> None:

@@ -11,6 +11,7 @@ import typer
 from typer import TyperException
 
 from contracts.version import __version__
+from scripts.answer import whole
 from scripts.border import tell_line
 from scripts.verbs import configuration, contracts, deadletters, engine, keys, platform, proofs, runs, tokens
 
@@ -52,6 +53,7 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line to its exit code; a mistake in it is one line, like every other problem."""
+    sys.stdout = whole(sys.stdout)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         answer = app(given, prog_name="unwind", standalone_mode=False)

@@ -25,6 +25,7 @@ import orjson
 from contracts.envelope import Envelope
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport, open_transport
 from engine.loop import run
+from scripts.answer import whole
 from scripts.bench.watch import PostgresWatch, SqliteWatch, Watch
 from scripts.bench.workload import TENANT, TRIGGER, order
 
@@ -204,7 +205,7 @@ def main() -> None:
     load = Load(**orjson.loads(sys.stdin.buffer.read()))
     if load.core is not None:
         os.sched_setaffinity(0, {load.core})
-    print(orjson.dumps(asdict(run(generate(load)))).decode())
+    print(orjson.dumps(asdict(run(generate(load)))).decode(), file=whole(sys.stdout), flush=True)
 
 
 if __name__ == "__main__":
