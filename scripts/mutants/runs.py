@@ -185,6 +185,15 @@ DOOR: Final = (
         select="lost_answer and sqlite",
     ),
     Mutant(
+        name="timer-left-behind",
+        law="A run that ends takes its reasons to wake with it",
+        path="engine/coordinator.py",
+        old="            hot.bare = False\n",
+        new="            pass\n",
+        test=_COMMITS,
+        select="before_its_timer_is_due and sqlite",
+    ),
+    Mutant(
         name="stale-not-reloaded",
         law="A stale decision is made again on what is true now",
         path="engine/coordinator.py",
