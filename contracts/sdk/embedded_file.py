@@ -22,6 +22,7 @@ from contracts.sdk.processes import host, process_start
 from contracts.sdk.routing import Routes
 from contracts.sdk.statements import statements
 from contracts.sdk.transport import Binding, Exchange, Queue, Topology, TopologyMismatch
+from contracts.sdk.write_ahead import write_ahead
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_SECONDS = 5.0
@@ -65,10 +66,7 @@ class BusFile:
             check_same_thread=False,
             cached_statements=64,
         )
-        # journal_mode answers 'database is locked' at once, without the busy timeout, while another process makes the
-        # same file.
-        self._db.execute("PRAGMA busy_timeout = 5000")
-        self._db.execute("PRAGMA journal_mode = WAL").fetchall()
+        write_ahead(self._db, seconds=BUSY_TIMEOUT_SECONDS)
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA wal_autocheckpoint = 4000")
         self._db.execute("PRAGMA cache_size = -16000")

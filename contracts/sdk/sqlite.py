@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from contracts.envelope import format_time
 from contracts.sdk.database import DatabaseUnavailable, Row, Tx
 from contracts.sdk.private_file import private_file
+from contracts.sdk.write_ahead import write_ahead
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class SqliteDatabase:
         )
         try:
             connection.row_factory = _dictionary
-            connection.execute("PRAGMA journal_mode = WAL")
+            write_ahead(connection, seconds=BUSY_SECONDS)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             for schema in schemas:

@@ -5,11 +5,10 @@ mapper import the library."""
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from eventsourcing.persistence import IntegrityError, OperationalError, PersistenceError, StoredEvent
@@ -22,11 +21,10 @@ from eventsourcing.sqlite import (
 )
 
 from contracts.sdk.private_file import private_file
+from contracts.sdk.write_ahead import write_ahead
 from engine.store.statements import Statement
 
 __all__ = ["EventRow", "IntegrityError", "LogRecorder", "OperationalError", "PersistenceError", "open_recorder"]
-
-BUSY_PAUSE_SECONDS: Final = 0.01
 
 EventRow = tuple[int, str, str, str, int, str, bytes, int, int]
 """As `insert_events` binds it: ordinal, tenant, stream, kind, version, topic, body, lane, recorded at."""
@@ -36,25 +34,14 @@ class _Pool(SQLiteConnectionPool):
     """One writing connection, to a file of its owner's alone, that syncs every commit to the disk."""
 
     def _create_connection(self) -> SQLiteConnection:
-        private_file(Path(self.db_name.removeprefix("file:")))
-        connection = self._opened()
+        # The library's own switch to WAL gives up at once while another process makes the same file.
+        with closing(sqlite3.connect(private_file(Path(self.db_name.removeprefix("file:"))))) as first:
+            write_ahead(first, seconds=self.lock_timeout or 0)
+        connection = super()._create_connection()
         cursor = connection.cursor()
         for pragma in ("synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -32000", "temp_store = MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
         return connection
-
-    def _opened(self) -> SQLiteConnection:
-        """While another process makes the same file, the switch to WAL answers that it is locked at once, without the
-        busy timeout: it is tried again for as long as that.
-        """
-        deadline = time.monotonic() + (self.lock_timeout or 0)
-        while True:
-            try:
-                return super()._create_connection()
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-            time.sleep(BUSY_PAUSE_SECONDS)
 
 
 class _Datastore(SQLiteDatastore):
