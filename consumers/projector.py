@@ -33,7 +33,9 @@ from projections.usage import Usage
 VIEWS: Final[tuple[View, ...]] = (History(), Usage(), Audit(), Stats(), Approvals())
 """Every read model, in the order in which they are written."""
 
-BATCH: Final = 2_000
+BATCH: Final = 8_000
+"""More than a busy engine records during a pause. `Store.read` bounds its bytes."""
+
 PACE_SECONDS: Final = 0.06
 """Pause after a batch; the first event after a quiet time is read at once."""
 

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from engine.store.shapes import (
+    READ_BYTES,
     Appended,
     Arrival,
     Await,
@@ -55,6 +56,7 @@ from engine.store.shapes import (
 )
 
 __all__ = [
+    "READ_BYTES",
     "Appended",
     "Arrival",
     "Await",
@@ -120,7 +122,9 @@ class Log(Protocol):
     async def snapshots_of(self, streams: Sequence[tuple[str, UUID]]) -> dict[UUID, tuple[int, bytes]]:
         """The snapshots of those (tenant, stream) that have one: version and sealed body."""
 
-    async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]: ...
+    async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]:
+        """The next events of a lane, up to `limit`; fewer when their bodies pass `READ_BYTES`, never none while there
+        are some."""
 
     async def head(self, lane: int) -> int: ...
 

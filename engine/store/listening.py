@@ -12,14 +12,19 @@ import asyncpg
 
 from engine.store.postgres_sessions import Connection, Sessions
 
-CHANNEL = "unwind"
+APPENDS = "unwind_appends"
+"""Says `<lane> <head>`."""
+
+INPUTS = "unwind_inputs"
+"""Says nothing more: rows were left for other processes to claim."""
+
 _POLL_SECONDS = 1.0
 _POLL_DEAF_SECONDS = 0.25
 
 
 class Listening:
-    """One listening connection per store; the payload is `<lane> <head>`, and ` inputs` when rows were left for other
-    processes."""
+    """One listening connection per store. It hears of appends from the first `wait` on: committing a notification wakes
+    every process that listens, and one that only owns runs has no use for it."""
 
     def __init__(self, sessions: Sessions, read_head: Callable[[int], Awaitable[int]]) -> None:
         self._sessions = sessions
@@ -27,7 +32,8 @@ class Listening:
         self._heads: dict[int, int] = {}
         self._moved = asyncio.Event()
         self._inputs = asyncio.Event()
-        self._hearing = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._hearing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -41,10 +47,6 @@ class Listening:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def hearing(self) -> None:
-        """Returns once the listening connection is up."""
-        await self._hearing.wait()
-
     def appended(self, lane: int, position: int) -> None:
         """This store has appended itself; no need to wait for the notification to come round."""
         if position > self.head(lane):
@@ -57,6 +59,7 @@ class Listening:
         return self._heads.get(lane, 0)
 
     async def wait(self, lane: int, after: int, timeout_seconds: float) -> bool:
+        self._asked.set()
         deadline = time.monotonic() + timeout_seconds
         while True:
             moved = self._moved
@@ -68,7 +71,7 @@ class Listening:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return False
-            pause = min(remaining, _POLL_SECONDS if self._hearing.is_set() else _POLL_DEAF_SECONDS)
+            pause = min(remaining, _POLL_SECONDS if self._hearing else _POLL_DEAF_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await moved.wait()
@@ -82,11 +85,12 @@ class Listening:
         self._inputs.clear()
         return True
 
-    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        lane, head, *flags = str(payload).split()
+    def _heard_append(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        lane, head = str(payload).split()
         self.appended(int(lane), int(head))
-        if flags:
-            self._inputs.set()
+
+    def _heard_inputs(self, *_: object) -> None:
+        self._inputs.set()
 
     async def _listen(self) -> None:
         while True:
@@ -95,14 +99,25 @@ class Listening:
                 connection = await self._sessions.connect("engine")
                 lost = asyncio.Event()
                 connection.add_termination_listener(lambda _connection, lost=lost: lost.set())
-                await connection.add_listener(CHANNEL, self._heard)
-                self._hearing.set()
+                await connection.add_listener(INPUTS, self._heard_inputs)
                 self._inputs.set()  # whatever was said while nobody listened
+                await self._asked_or(lost)
+                await connection.add_listener(APPENDS, self._heard_append)
+                self._hearing = True
                 await lost.wait()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
                 pass
             finally:
-                self._hearing.clear()
+                self._hearing = False
                 if connection is not None:
                     connection.terminate()
             await asyncio.sleep(_POLL_SECONDS)
+
+    async def _asked_or(self, lost: asyncio.Event) -> None:
+        """Returns when somebody waits for appends, or the connection is lost."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._asked, lost)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from engine.store import Appended, Commit, Duplicate, InputRow, Notification, Outcome, Stale, Stored
+from engine.store import READ_BYTES, Appended, Commit, Duplicate, InputRow, Notification, Outcome, Stale, Stored
 from engine.store import rows as read
 from engine.store.batch import Batch, assemble, flatten, send_bisecting
 from engine.store.catalog import CatalogVerbs
@@ -213,7 +213,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         return {row["stream"]: (row["version"], row["body"]) for row in found}
 
     async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]:
-        found = await self.call("read_log", lane=lane, after=after, limit=limit)
+        found = await self.call("read_log", lane=lane, after=after, limit=limit, bytes=READ_BYTES)
         return [Notification(*row.values()) for row in found]
 
     async def head(self, lane: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from contracts.values import value
@@ -234,6 +234,10 @@ class Stored:
     topic: str
     body: bytes
     recorded_at: datetime
+
+
+READ_BYTES: Final = 16 * 1024 * 1024
+"""The bodies of one `Store.read`: the last of them begins within so many bytes."""
 
 
 @value()

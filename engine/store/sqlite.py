@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import Change, Commit, Notification, Outcome, Stored
+from engine.store import READ_BYTES, Change, Commit, Notification, Outcome, Stored
 from engine.store import rows as read
 from engine.store.batch import send_bisecting
 from engine.store.catalog import CatalogVerbs
@@ -219,7 +219,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
                 row["body"],
                 read.instant(row["recorded_at"]),
             )
-            for row in await self.call("read_log", lane=lane, after=after, limit=limit)
+            for row in await self.call("read_log", lane=lane, after=after, limit=limit, bytes=READ_BYTES)
         ]
 
     async def head(self, lane: int) -> int:

@@ -70,7 +70,7 @@ class PostgresWatch:
     @classmethod
     async def open(cls, url: str) -> PostgresWatch:
         watch = cls(await asyncpg.connect(url), await asyncpg.connect(url))
-        await watch._listening.add_listener("unwind", watch._heard)
+        await watch._listening.add_listener("unwind_appends", watch._heard)
         return watch
 
     def _heard(self, *_: object) -> None:

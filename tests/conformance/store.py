@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.store import (
+    READ_BYTES,
     Appended,
     Change,
     Changed,
@@ -89,6 +90,16 @@ class LogConformance:
         ]
         assert [n.position for n in await store.read(0, after=1, limit=1)] == [2]
         assert await store.head(0) == 3
+
+    async def test_a_read_is_bounded_by_bytes_and_never_stands_still(self, store: Store, epoch: int) -> None:
+        quarter = Recorded("a", bytes(READ_BYTES // 4))
+        for one in [quarter] * 6 + [Recorded("a", bytes(READ_BYTES + 1))] * 2:
+            await append(store, epoch, started(events=(one,)))
+        pages, after = [], 0
+        while page := [n.position for n in await store.read(0, after=after, limit=10)]:
+            pages.append(page)
+            after = page[-1]
+        assert pages == [[1, 2, 3, 4], [5, 6, 7], [8]]
 
     async def test_another_version_is_stale_and_tells_the_actual_one(self, store: Store, epoch: int) -> None:
         run = await open_a_run(store, epoch)

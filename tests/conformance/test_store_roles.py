@@ -85,7 +85,7 @@ async def test_the_projector_writes_read_models_and_appends_nothing(store: Store
     await connection.execute("INSERT INTO seen VALUES ('acme', 'a', 1), ('other', 'b', 2)")
     await connection.execute("INSERT INTO checkpoints VALUES ('seen', 0, 1)")
     assert await connection.fetchval("SELECT count(*) FROM seen") == 2
-    assert await connection.fetchval("SELECT count(*) FROM read_log(0::smallint, 0, 10)") == 0
+    assert await connection.fetchval("SELECT count(*) FROM read_log(0::smallint, 0, 10, 1000)") == 0
     for statement in ("SELECT register('p', '{all}', NULL)", "SELECT * FROM claim_outbox(1, 1, NULL)"):
         with pytest.raises(Denied):
             await connection.execute(statement)

@@ -233,7 +233,7 @@ class TestPostgresPlans:
             "load_many": (["acme"], [run]),
             "snapshot": ("acme", run),
             "snapshots_of": (["acme"], [run]),
-            "read_log": (0, 3000, 100),
+            "read_log": (0, 3000, 100, 1_000_000),
             "head": (0,),
             "started": ("acme", "event/w/1"),
             "arrival": ("acme", "/modules/billing", "e1"),

@@ -39,7 +39,7 @@ async def test_a_burst_is_told_of_seldom_and_its_end_always(store: Store, shared
             last.set()
 
     listener = await asyncpg.connect(shared.url)
-    await listener.add_listener("unwind", hear)
+    await listener.add_listener("unwind_appends", hear)
     epoch = await store.register("w", ["all"])
     try:
         for _ in range(BURST):

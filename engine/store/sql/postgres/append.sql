@@ -7,4 +7,4 @@ SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8)
 SELECT * FROM append_for($1, $2, $3, $4, $5)
 
 -- name: tell
-SELECT pg_notify('unwind', $1::text)
+SELECT pg_notify('unwind_appends', $1::text)

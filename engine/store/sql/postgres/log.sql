@@ -13,7 +13,7 @@ SELECT * FROM snapshot(:tenant, :stream)
 SELECT * FROM snapshots_of(:tenants, :streams)
 
 -- name: read_log
-SELECT * FROM read_log(:lane, :after, :limit)
+SELECT * FROM read_log(:lane, :after, :limit, :bytes)
 
 -- name: head
 SELECT head(:lane) AS head

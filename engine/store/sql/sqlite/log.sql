@@ -17,8 +17,12 @@ SELECT n.stream, n.version, n.body
 FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN snapshots n ON n.stream = s.value AND n.tenant = t.value
 
 -- name: read_log
-SELECT rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at FROM log
-WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
+SELECT pos, tenant, stream, kind, version, topic, body, recorded_at FROM (
+    SELECT
+        rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at,
+        sum(length(state)) OVER (ORDER BY rowid ROWS UNBOUNDED PRECEDING) - length(state) AS bytes_before
+    FROM log WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
+) WHERE bytes_before < :bytes ORDER BY pos
 
 -- name: head
 SELECT coalesce((SELECT rowid FROM log WHERE lane = :lane ORDER BY rowid DESC LIMIT 1), 0) AS head

@@ -466,11 +466,12 @@ BEGIN
     END IF;
 
     -- At most once per batch, and seldom where nobody waits for it: committing a notification takes a lock of the whole server and wakes
-    -- every process that listens.
-    IF p_tell OR v_foreign OR v_ending THEN
-        v_done := pg_notify(
-            'unwind', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)) || CASE WHEN v_foreign THEN ' inputs' ELSE '' END
-        )::text;
+    -- every process that listens to its channel.
+    IF p_tell OR v_ending THEN
+        v_done := pg_notify('unwind_appends', p_lane || ' ' || (first_position + greatest(v_events - 1, 0)))::text;
+    END IF;
+    IF v_foreign THEN
+        v_done := pg_notify('unwind_inputs', '')::text;
     END IF;
 END $$;
 

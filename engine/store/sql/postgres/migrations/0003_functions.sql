@@ -29,12 +29,15 @@ CREATE FUNCTION snapshot(p_tenant text, p_stream uuid) RETURNS TABLE (version in
     SELECT version, body FROM snapshots WHERE stream = p_stream AND tenant = p_tenant;
 $$;
 
-CREATE FUNCTION read_log(p_lane smallint, p_after bigint, p_limit integer)
+-- Up to p_limit events; after the first, only those that begin within p_bytes of bodies.
+CREATE FUNCTION read_log(p_lane smallint, p_after bigint, p_limit integer, p_bytes bigint)
 RETURNS TABLE (pos bigint, tenant text, stream uuid, kind text, version integer, topic text, body bytea, recorded_at timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN QUERY SELECT l.position, l.tenant, l.stream, l.kind, l.version, l.topic, l.body, l.recorded_at FROM log l
-    WHERE l.lane = p_lane AND l.position > p_after ORDER BY l.position LIMIT p_limit;
+    RETURN QUERY SELECT r.position, r.tenant, r.stream, r.kind, r.version, r.topic, r.body, r.recorded_at FROM (
+        SELECT l.*, sum(octet_length(l.body)) OVER (ORDER BY l.position ROWS UNBOUNDED PRECEDING) - octet_length(l.body) AS bytes_before
+        FROM log l WHERE l.lane = p_lane AND l.position > p_after ORDER BY l.position LIMIT p_limit
+    ) AS r WHERE r.bytes_before < p_bytes ORDER BY r.position;
 END $$;
 
 CREATE FUNCTION head(p_lane smallint) RETURNS bigint LANGUAGE sql STABLE AS $$
