@@ -134,8 +134,9 @@ class Assembly:
             decide_seconds=settings.timeouts.decide_seconds,
         )
         self.door = Door(
-            self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch
-        )
+            self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch,
+            self.coordinator.interrupter,
+        )  # fmt: skip
         self.heartbeat = Heartbeat(
             self.store,
             self.clock,

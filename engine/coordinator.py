@@ -29,12 +29,11 @@ from engine.committer import Committer, Prepared
 from engine.counting import Tally
 from engine.endless import Endless
 from engine.hot_runs import HOT_RUNS, Hot, HotRuns
-from engine.interrupt import Interrupter, SagaStuck
+from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.loading import Loader
 from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
-from engine.run.decide import Decision, decide
 from engine.run.inputs import Begin, Input
 from engine.run.react import Perform
 from engine.run.state import RunState
@@ -49,8 +48,6 @@ MAILBOX_DRAIN: Final = 100
 COMMITS_PER_BATCH: Final = 250
 DECISIONS_PER_TURN: Final = 64
 """After so many decisions the loop gets a turn for deliveries and timers."""
-DECIDE_SECONDS: Final = 1.0
-"""How long a saga's coroutine may run without yielding (see `engine.interrupt`)."""
 
 _OUTCOME: Final = {
     Appended: "appended",
@@ -268,7 +265,7 @@ class Coordinator:
             if not hot.mailbox:
                 break
             given, done = hot.mailbox.popleft()
-            decision = self._ask(state, given, plan, hot)
+            decision = self.interrupter.ask(state, given, plan, hold=hot.hold)
             if decision.events:
                 state = decision.state
                 events.extend(decision.events)
@@ -304,16 +301,6 @@ class Coordinator:
             hot.bare = False
         hot.busy = True
         self._committer.put(Prepared(commit, hot, state, perform, answered, tuple(events)))
-
-    def _ask(self, state: RunState, given: Input, plan: Plan, hot: Hot) -> Decision:
-        """One decision, with the saga's coroutine interrupted if it does not yield within its second."""
-        try:
-            with self.interrupter:
-                return decide(state, given, plan, hold=hot.hold)
-        except SagaStuck as stuck:
-            # What happened is recorded all the same; only the saga is not asked what follows from it.
-            plan.forget(state)
-            return decide(state, given, plan, hold=hot.hold, stuck=str(stuck))
 
     def _ignore(self, hot: Hot, given: Input, done: Done | None, reason: str) -> None:
         """A late or void input is settled with its reason; it never stays pending."""

@@ -6,10 +6,11 @@ durable input of its owner; a message goes to the bus through the outbox. Everyt
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -23,13 +24,20 @@ from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transpo
 from engine import notes
 from engine.clock import Clock
 from engine.explain import Explanation, explain_run
+from engine.interrupt import DECIDE_SECONDS, Interrupter
+from engine.plan import Plan
+from engine.run.decide import Decision
 from engine.run.evolve import fold
 from engine.run.inputs import AbandonAsked, CancelAsked, Decided, Input, RetryAsked, SkipAsked, TerminateAsked
+from engine.run.replay import Replayed, replay
 from engine.run.state import RunState
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, NewInput, OutboxMessage, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import Mapper, arrival_ident, open_blob, seal_blob
 from engine.triggers import Plans
+
+REPLAYED_PER_TURN: Final = 32
+"""Decisions that are derived again before the loop may turn to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,11 @@ class Door:
         clock: Clock,
         transport: Transport | None,
         epoch: int,
+        interrupter: Interrupter | None = None,
     ) -> None:
         self.store, self.vault, self.mapper, self.registry, self.plans = store, vault, mapper, registry, plans
         self.clock, self.transport, self.epoch = clock, transport, epoch
+        self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None
 
@@ -219,6 +229,32 @@ class Door:
         """Why the run is where it is, and every recorded reason that will move it."""
         state = await self.state(tenant, run_id)
         return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now())
+
+    async def replay(self, tenant: str, run_id: UUID) -> tuple[RunState, Replayed]:
+        """The run as its log has it, and whether today's code decides it like that; nothing is performed. Raises
+        `NotFound`, and `Conflict` where the version that it runs on is not installed.
+        """
+        log = await self.events(tenant, run_id)
+        state = fold(RunState(run_id, tenant), log)
+        plan = self.plans.apart(state.workflow, state.workflow_version)
+        if plan is None:
+            raise Conflict(
+                f"workflow {state.workflow!r} version {state.workflow_version} is not installed; install the version "
+                "that decided this run",
+                field="workflow_version",
+            )
+        account = Replayed(len(log), 0, 0)
+        for account in replay(run_id, tenant, log, plan, ask=self._ask_about_the_past):
+            if account.decisions % REPLAYED_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return state, account
+
+    def _ask_about_the_past(self, state: RunState, given: Input, plan: Plan, **how: Any) -> Decision:
+        self._interrupter.begin()
+        try:
+            return self._interrupter.ask(state, given, plan, **how)
+        finally:
+            self._interrupter.end()
 
     async def _parked(self, tenant: str, run_id: UUID, step: str | None) -> RunState:
         state = await self.state(tenant, run_id)

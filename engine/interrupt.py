@@ -12,6 +12,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Final
 
+from engine.plan import Plan
+from engine.run.decide import Decision, decide
+from engine.run.inputs import Input
+from engine.run.state import RunState
+
+DECIDE_SECONDS: Final = 1.0
+"""How long a saga's coroutine may run without yielding."""
+
 AGAIN_SECONDS: Final = 0.05
 """An alarm that falls between two decisions comes again this soon."""
 
@@ -53,6 +61,18 @@ class Interrupter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deciding = False
+
+    def ask(
+        self, state: RunState, given: Input, plan: Plan, *, hold: bool = False, stuck: str | None = None
+    ) -> Decision:
+        """`decide`, within a turn, with the saga's coroutine interrupted if it does not yield within its second."""
+        try:
+            with self:
+                return decide(state, given, plan, hold=hold, stuck=stuck)
+        except SagaStuck as still:
+            # What happened is recorded all the same; only the saga is not asked what follows from it.
+            plan.forget(state)
+            return decide(state, given, plan, hold=hold, stuck=str(still))
 
     def _alarm(self, signum: int, frame: FrameType | None) -> None:
         if not self._deciding:

@@ -18,7 +18,7 @@ class Plans:
 
     def __init__(self, sagas: Iterable[Saga], actions: Mapping[str, ActionSpec]) -> None:
         self.actions = actions
-        self._plans: dict[tuple[str, int], Plan] = {}
+        self._plans: dict[tuple[str, int], CodePlan] = {}
         self._sagas: dict[str, Saga] = {}
         for saga in sagas:
             if (saga.name, saga.version) in self._plans:
@@ -44,6 +44,11 @@ class Plans:
 
     def get(self, name: str, version: int) -> Plan | None:
         return self._plans.get((name, version))
+
+    def apart(self, name: str, version: int) -> Plan | None:
+        """The same plan without a memory of live runs: for asking it about the past."""
+        found = self._plans.get((name, version))
+        return None if found is None else CodePlan(found.definition, self.actions)
 
     def latest(self, name: str) -> Plan:
         """The version new runs start on. Raises `NotFound`."""

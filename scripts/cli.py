@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 engine.register(app)
 app.add_typer(runs.app, name="runs")
+runs.register(app)
 app.add_typer(deadletters.app, name="deadletters")
 platform.register(app)
 app.add_typer(keys.app, name="keys")

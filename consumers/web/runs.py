@@ -1,4 +1,6 @@
-"""Handlers that read runs: list, one, timeline, steps, why it stands still, and the story it belongs to."""
+"""Handlers that read runs: list, one, timeline, steps, why it stands still, whether it would be decided alike again,
+and the story it belongs to.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from consumers.web.dispatch import RequestInvalid, uuid_text
 from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
 from contracts.problems import NotFound
+from contracts.run_events import RunEvent
 from engine.store.keys import Erased
-from engine.store.mapper import arrival_ident, open_blob
+from engine.store.mapper import arrival_ident, open_blob, redacted
 from projections.causation import tree
 
 STORY_RUNS = 200
@@ -75,6 +78,34 @@ async def explain_run(call: Call) -> Answer:
             "wakes": wakes,
         }
     )
+
+
+async def replay_run(call: Call) -> Answer:
+    state, account = await call.deps.door.replay(await tenant_of_run(call), call.run_id)
+    difference = account.difference
+    return Answer(
+        content={
+            "run_id": str(call.run_id),
+            "status": state.status,
+            "workflow": state.workflow,
+            "workflow_version": state.workflow_version,
+            "same": difference is None,
+            "recorded": account.recorded,
+            "events": account.events,
+            "decisions": account.decisions,
+            "erased": account.erased,
+            "difference": difference
+            and {
+                "version": difference.version,
+                "recorded": [_happened(event) for event in difference.recorded],
+                "derived": [_happened(event) for event in difference.derived],
+            },
+        }
+    )
+
+
+def _happened(event: RunEvent) -> dict[str, Any]:
+    return {"topic": event.TOPIC, "event": redacted(event)}
 
 
 async def get_story(call: Call) -> Answer:

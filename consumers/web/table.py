@@ -54,6 +54,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Why a run is not moving, and what will move it", query=asked.Query, answer=told.Explanation,
     ),
     Route(
+        method="GET", path="/v1/runs/{run_id}/replay", handler=runs.replay_run, tag="runs", permission="runs.read",
+        summary="Decide a run again from its events, without any effect, and name the first difference",
+        query=asked.Query, answer=told.Replay,
+    ),
+    Route(
         method="POST", path="/v1/runs/{run_id}/cancel", handler=acting.cancel_run, tag="runs", permission="runs.cancel",
         summary="Stop a run and undo what it did", body=asked.Reason, query=asked.Query, answer=told.Accepted,
         status=202,

@@ -161,6 +161,32 @@ class Explanation(Told):
     wakes: dict[str, list[dict[str, Json]]] = Field(description="Every recorded reason that will move the run")
 
 
+class Happened(Told):
+    topic: str
+    event: dict[str, Json]
+
+
+class Difference(Told):
+    """One decision, as recorded and as it would be now; what comes after it is not compared."""
+
+    version: int = Field(description="The first of its events, as numbered in the timeline")
+    recorded: list[Happened]
+    derived: list[Happened] = Field(description="Empty: nothing is known that would lead to these events now")
+
+
+class Replay(Told):
+    run_id: str
+    status: RunStatus
+    workflow: str
+    workflow_version: int
+    same: bool = Field(description="No decision came out otherwise")
+    recorded: int = Field(description="Events of the run")
+    events: int = Field(description="Those of them that were derived again")
+    decisions: int
+    erased: int | None = Field(description="The first event that an erasure has emptied; the replay ends before it")
+    difference: Difference | None
+
+
 class Approval(Told):
     run_id: str
     tenant: str

@@ -42,7 +42,7 @@ PROCESSES: Final = (("intake", "worker", "relay", "timer", "janitor"), ("project
 """How the engine is deployed on PostgreSQL and RabbitMQ, as in compose.yaml: what owns runs apart from what shows them.
 """
 CONNECTIONS: Final = 20
-TURNS: Final = 3
+TURNS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

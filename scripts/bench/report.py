@@ -115,7 +115,7 @@ defaults.
 C: one run at a time. The clock of a run starts with the broker's confirm of its trigger, which is when the engine is
 given it, and stops when another process has heard of its end; the peer's starts with the call of the workflow and stops
 with its return, both in one process. Neither waits for a bus: what the confirmed publish takes before stands beside as
-`publish ms`. Engine and peer take turns, three of each in a round, each pinned to one core, where both are at their
+`publish ms`. Engine and peer take turns, five of each in a round, each pinned to one core, where both are at their
 best.
 """
 

@@ -3,6 +3,7 @@ nothing is decided here."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,10 @@ app = typer.Typer(no_args_is_help=True, help="Look at runs, and move those that 
 RunId = Annotated[str, typer.Argument(help="The run's id.", metavar="RUN")]
 Tenant = Annotated[str | None, typer.Option("--tenant", "-t", envvar="UNWIND_TENANT", help="Act for this tenant.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
+
+
+def register(root: typer.Typer) -> None:
+    verb(root, "replay")(replay)
 
 
 @verb(app, "list")
@@ -146,6 +151,20 @@ async def explain(run: RunId, tenant: Tenant = None) -> Answer:
     return Answer(found, "\n".join(lines))
 
 
+async def replay(run: RunId, tenant: Tenant = None) -> Answer:
+    """Decide a run again from its events, without any effect. Exit code 1 when a decision comes out otherwise."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        found = await api.get(f"/v1/runs/{segment(run)}/replay", tenant=tenant)
+    told = f"{found['events']} of {found['recorded']} events derived again in {found['decisions']} decisions"
+    if found["difference"] is not None:
+        version = found["difference"]["version"]
+        return Answer(found, stacked(f"{told}; event {version} would be another:\n", _compared(found["difference"])), 1)
+    erased = f"; event {found['erased']} was emptied by an erasure, what follows cannot be derived"
+    return Answer(found, f"{told}, all as recorded{erased if found['erased'] is not None else ''}")
+
+
 @verb(app, "cancel")
 async def cancel(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
     """Stop a run and undo what it did."""
@@ -240,6 +259,26 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
         "",
         table(("STEP", "ACTION", "STATUS", "ATTEMPTS", "TOOK", "UNDO", "OUTPUT OR ERROR"), rows, empty="No steps."),
     )
+
+
+def _compared(difference: dict[str, Any]) -> Callable[[], RenderableType]:
+    """The events of one decision, as recorded and as they would be now, and the fields that differ."""
+    rows = []
+    for offset, (was, now) in enumerate(zip_longest(difference["recorded"], difference["derived"])):
+        fields: list[str] = []
+        if was is not None and now is not None:
+            names = [
+                name for name in {**was["event"], **now["event"]} if was["event"].get(name) != now["event"].get(name)
+            ]
+            fields = [f"{name}: {spell(was['event'].get(name))} -> {spell(now['event'].get(name))}" for name in names]
+        rows.append((difference["version"] + offset, _named(was), _named(now), "\n".join(fields)))
+    return table(("N", "RECORDED", "NOW", "FIELDS"), rows)
+
+
+def _named(happened: dict[str, Any] | None) -> str | None:
+    if happened is None:
+        return None
+    return " ".join(filter(None, (happened["topic"], happened["event"].get("step") or happened["event"].get("name"))))
 
 
 def _wake(row: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +69,11 @@ class Engine:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP; returns when it stands still."""
+        self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     async def stop(self) -> None:
         """SIGTERM, to the end of its drain."""
@@ -167,6 +173,23 @@ class Site:
     def engine_of(self, effect: Effect) -> Engine:
         """The process that makes it."""
         return next(engine for engine in self.engines if engine.process.pid == effect.pid)
+
+    def freeze(self, engine: Engine) -> None:
+        """Freezes it, but not in the middle of a write to the embedded bus: nobody else could publish then."""
+        engine.freeze()
+        while self._bus_is_being_written():
+            engine.send(signal.SIGCONT)
+            engine.freeze()
+
+    def _bus_is_being_written(self) -> bool:
+        if not self.bus_url.startswith("embedded://"):
+            return False
+        with closing(sqlite3.connect(self.bus_url.removeprefix("embedded://"), timeout=0, isolation_level=None)) as bus:
+            try:
+                bus.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
 
     # ------------------------------------------------------------------------------------------------ orders and runs
 

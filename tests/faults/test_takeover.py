@@ -52,7 +52,7 @@ async def test_an_engine_that_wakes_up_after_its_lease_writes_nothing_and_loses_
     frozen = pair.engine_of(effect)
     pair.front = awake = _other(pair, frozen)
 
-    frozen.send(signal.SIGSTOP)
+    pair.freeze(frozen)
     again = await pair.effect()  # the other has declared it dead, and makes part 2 itself
     assert pair.engine_of(again) is awake
     # Half of these reach the frozen one's socket.
@@ -82,7 +82,7 @@ async def test_an_engine_alone_that_was_frozen_past_its_lease_goes_on_as_another
     await site.place("o-1", held=True)
     effect = await site.effect()
 
-    engine.send(signal.SIGSTOP)
+    site.freeze(engine)
     await site.place(*ORDERS[1:6])
     await engine.lives_on(1.5)  # longer than it may be silent
     engine.send(signal.SIGCONT)

@@ -37,6 +37,7 @@ async def unwind(environment: dict[str, str], *words: str) -> tuple[int, Any, st
     return process.returncode, orjson.loads(said) if said.strip() else None, complaint.decode()
 
 
+@pytest.mark.acceptance("G7")
 async def test_an_operator_follows_moves_and_ends_runs_by_command(stack: Stack) -> None:
     async with House(stack) as house:
         data = orjson.dumps(SIGN_UP).decode()
@@ -63,6 +64,9 @@ async def test_an_operator_follows_moves_and_ends_runs_by_command(stack: Stack) 
         assert [entry["topic"] for entry in events][-1] == "run.ended"
         undone = [entry["event"]["step"] for entry in events if entry["topic"] == "undo.succeeded"]
         assert undone == ["create-crm-contact", "create-billing", "create-account"]
+        again = await house.cli("replay", run["run_id"])
+        assert (again["same"], again["events"], again["recorded"]) == (True, len(events), len(events))
+        assert await house.cli("runs", "timeline", run["run_id"]) == events
 
 
 async def test_a_parked_run_is_retried_skipped_or_abandoned_by_command(stack: Stack) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
+from contracts import run_events as ev
 from contracts.sdk.transport import EVENTS_EXCHANGE, Binding, Queue, Topology
+from tests.histories.record import happy
 from tests.projections import histories
 from tests.projections.histories import SHAPES, record
 from tests.web.conftest import Site
@@ -144,6 +147,38 @@ async def test_explain_says_why_a_run_stands_still(town: Site) -> None:
     said = await _json(await town.get(f"/v1/runs/{run_id}/explain"))
     assert said["status"] == "parked"
     assert "card declined" in said["sentence"]
+
+
+@pytest.mark.acceptance("G7")
+async def test_a_run_of_long_ago_is_decided_again_and_what_would_be_another_is_shown_redacted(town: Site) -> None:
+    log = list(happy().events)
+    before = await town.store.head(0)
+    run_id = await record(town.store, town.vault, "acme", log, epoch=town.epoch)
+    told = await _json(await town.get(f"/v1/runs/{run_id}/replay"))
+    assert told["same"]
+    assert told["difference"] is None
+    assert (told["recorded"], told["events"]) == (len(log), len(log))
+    assert told["decisions"] > 5
+    assert await town.store.head(0) == before + len(log), "a replay records nothing"
+    assert await town.store.claim_outbox(town.epoch, limit=10) == []
+
+    place = next(n for n, event in enumerate(log) if isinstance(event, ev.StepScheduled) and n > 1)
+    log[place] = replace(log[place], input_hash="another")  # type: ignore[call-arg]
+    run_id = await record(town.store, town.vault, "acme", log, epoch=town.epoch)
+    told = await _json(await town.get(f"/v1/runs/{run_id}/replay"))
+    assert not told["same"]
+    difference = told["difference"]
+    assert told["events"] + 1 == difference["version"] <= place + 1
+    was, now = (difference[side][place + 1 - difference["version"]] for side in ("recorded", "derived"))
+    assert was["topic"] == now["topic"] == "step.scheduled"
+    assert was["event"] == now["event"] | {"input_hash": "another"}
+    assert "ann@example.org" not in orjson.dumps(told).decode()
+
+
+async def test_a_run_whose_version_is_not_installed_cannot_be_decided_again(town: Site) -> None:
+    problem = await _json(await town.get(f"/v1/runs/{town.runs['acme'][0]}/replay"), 409)
+    assert (problem["code"], problem["field"]) == ("conflict", "workflow_version")
+    assert "install" in problem["detail"]
 
 
 async def test_an_operator_repairs_a_parked_run_and_only_a_parked_one(town: Site) -> None:
