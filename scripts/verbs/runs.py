@@ -160,7 +160,11 @@ async def replay(run: RunId, tenant: Tenant = None) -> Answer:
     told = f"{found['events']} of {found['recorded']} events derived again in {found['decisions']} decisions"
     if found["difference"] is not None:
         version = found["difference"]["version"]
-        return Answer(found, stacked(f"{told}; event {version} would be another:\n", _compared(found["difference"])), 1)
+        return Answer(
+            found,
+            stacked(f"{told}; the one at event {version} comes out otherwise:\n", _compared(found["difference"])),
+            1,
+        )
     erased = f"; event {found['erased']} was emptied by an erasure, what follows cannot be derived"
     return Answer(found, f"{told}, all as recorded{erased if found['erased'] is not None else ''}")
 
