@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contracts.problems import NotFound, Problem
-from scripts.border import tell
+from scripts.border import tell, tell_line
 from scripts.mutants.catalog import MUTANTS
 from scripts.mutants.run import Mutant, Verdict, hunt
 from scripts.provision import servers
 
 
 def main(arguments: list[str]) -> int:
-    words = [argument for argument in arguments if not argument.startswith("--")]
+    options = {argument for argument in arguments if argument.startswith("-")}
+    if options & {"-h", "--help"}:
+        print(__doc__)
+        return 0
+    if unknown := sorted(options - {"--list"}):
+        return tell_line("bad_input", f"no such option: {unknown[0]} (there is --list)", 2, as_json=False)
+    words = [argument for argument in arguments if argument not in options]
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
     try:
         if not chosen:
             raise NotFound(f"no mutant is called {' or '.join(words)}; see --list", field="NAME")
-        if "--list" in arguments:
+        if "--list" in options:
             for mutant in chosen:
                 print(f"{mutant.name:34} {mutant.law}")
             return 0

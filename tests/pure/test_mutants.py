@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.problems import Conflict
+from scripts.mutants.__main__ import main
 from scripts.mutants.catalog import MUTANTS
 from scripts.mutants.run import ROOT, Mutant, mutated
 
@@ -30,3 +31,12 @@ def test_a_mutant_that_fits_no_place_is_refused() -> None:
     mutant = Mutant(name="lost", law="none", path="x.py", old="absent", new="", test="y.py")
     with pytest.raises(Conflict, match="occurs 0 times"):
         mutated("present", mutant)
+
+
+def test_help_runs_nothing_and_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "--list" in capsys.readouterr().out
+    assert main(["--lst"]) == 2
+    assert "--lst" in capsys.readouterr().err
+    assert main(["--list", "no-lane-lock"]) == 0
+    assert capsys.readouterr().out.startswith("no-lane-lock ")
