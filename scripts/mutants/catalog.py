@@ -391,6 +391,7 @@ GUARDS: Final = (
         old="SELECT * FROM history_runs\nWHERE (:tenant IS NULL OR tenant = :tenant)\n    AND (:before",
         new="SELECT * FROM history_runs\nWHERE (:tenant IS NULL OR tenant <> '')\n    AND (:before",
         test="tests/web/test_access.py",
+        needs=("postgres",),
     ),
 )
 
