@@ -4,6 +4,7 @@ code 1 when one is not killed. `--list` only names them."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,4 +59,6 @@ def _tell(verdict: Verdict) -> None:
 
 
 if __name__ == "__main__":
+    # An end from outside takes the private servers down, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main(sys.argv[1:]))
