@@ -14,6 +14,9 @@ from typing import Any, Final
 
 EVERY: Final = "*"
 
+ERASED_VALUE: Final = {"$erased": True}
+"""How a marked value reads once its data subject's key was dropped."""
+
 Segments = tuple[str, ...]
 
 

@@ -16,12 +16,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
-from contracts.pointers import EVERY, segments
+from contracts.pointers import ERASED_VALUE, EVERY, segments
 
 REDACTED: Final = "[redacted]"
 ERASED: Final = "[erased]"
-ERASED_VALUE: Final = {"$erased": True}
-"""How a marked value reads once its data subject's key was dropped."""
 
 MAX_DEPTH: Final = 100
 

@@ -8,11 +8,11 @@ what comes after rests on another past.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Final
 from uuid import UUID
 
 from contracts import run_events as ev
+from contracts.pointers import ERASED_VALUE, resolve, segments
 from contracts.run_events import RunEvent
 from contracts.values import value
 from engine.plan import Plan
@@ -276,10 +276,5 @@ def _below(prefix: str, marks: Sequence[str]) -> tuple[str, ...]:
 
 def _is_erased(event: RunEvent) -> bool:
     """Whether an erasure has taken a marked value out of it."""
-    return bool(event.marks) and any(_holds_erased(getattr(event, field.name)) for field in fields(event))
-
-
-def _holds_erased(content: Any) -> bool:
-    if isinstance(content, Mapping):
-        return "$erased" in content or any(map(_holds_erased, content.values()))
-    return isinstance(content, list | tuple) and any(map(_holds_erased, content))
+    places = (segments(mark) for mark in event.marks)
+    return any(resolve(getattr(event, parts[0], None), parts[1:]) == ERASED_VALUE for parts in places if parts)

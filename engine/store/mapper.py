@@ -23,10 +23,10 @@ from uuid import UUID
 import orjson
 
 from contracts.codec import RUN_EVENTS, VERSION_KEY, Codec
-from contracts.pointers import Segments, expand_marks, resolve, segments
+from contracts.pointers import ERASED_VALUE, Segments, expand_marks, resolve, segments
 from contracts.run_events import RunEvent
 from contracts.tenant_events import LOG_EVENTS
-from engine.guards.redaction import ERASED_VALUE, Redactor, may_name_secret, names_a_secret
+from engine.guards.redaction import Redactor, may_name_secret, names_a_secret
 from engine.store import InputRow, Notification, Recorded, Stored
 from engine.store.data_keys import (
     FRAME_MARKED,

@@ -128,7 +128,7 @@ async def timeline(run: RunId, tenant: Tenant = None) -> Answer:
             entry["version"],
             instant(entry["event"].get("at")),
             entry["topic"],
-            entry["event"].get("step") or entry["event"].get("name"),
+            _whose(entry["event"]),
         )
         for entry in entries
     ]
@@ -282,7 +282,12 @@ def _compared(difference: dict[str, Any]) -> Callable[[], RenderableType]:
 def _named(happened: dict[str, Any] | None) -> str | None:
     if happened is None:
         return None
-    return " ".join(filter(None, (happened["topic"], happened["event"].get("step") or happened["event"].get("name"))))
+    return " ".join(filter(None, (happened["topic"], _whose(happened["event"]))))
+
+
+def _whose(event: dict[str, Any]) -> str | None:
+    """The step, wait, approval or state that an event is about."""
+    return event.get("step") or event.get("name")
 
 
 def _wake(row: dict[str, Any]) -> str:
