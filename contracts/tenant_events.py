@@ -13,6 +13,9 @@ from contracts.codec import Codec
 from contracts.run_events import RunEvent, all_run_events
 from contracts.values import value
 
+PLATFORM: Final = "platform"
+"""Under this name stands what was done to the platform as a whole; no tenant can be registered by it."""
+
 _STREAMS: Final = UUID("7d0d7f0b-5f2b-4a57-9a43-4f0c2c1f6a55")
 
 

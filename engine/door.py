@@ -34,6 +34,7 @@ from engine.run.state import RunState
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, NewInput, OutboxMessage, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import Mapper, arrival_ident, open_blob, seal_blob
+from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 
 REPLAYED_PER_TURN: Final = 32
@@ -67,6 +68,7 @@ class Door:
     ) -> None:
         self.store, self.vault, self.mapper, self.registry, self.plans = store, vault, mapper, registry, plans
         self.clock, self.transport, self.epoch = clock, transport, epoch
+        self.tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None

@@ -14,6 +14,7 @@ from consumers.web.routes import Answer, Call
 from consumers.web.runs import tenant_of_run
 from contracts.envelope import Envelope, format_time, from_document
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
+from contracts.tenant_events import PLATFORM
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 TENANT_ONBOARDING = "tenant-onboarding"
@@ -98,6 +99,8 @@ async def register_tenant(call: Call) -> Answer:
     with the run that is doing it.
     """
     given: asked.RegisterTenant = call.body
+    if given.tenant == PLATFORM:
+        raise Conflict(f"{PLATFORM!r} is the platform's own name; choose another id", field="tenant")
     data = given.model_dump(exclude={"tenant"})
     try:
         return await begin(call, given.tenant, TENANT_ONBOARDING, data, key=f"register-{given.tenant}")

@@ -12,26 +12,21 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from typing import Final
-from uuid import uuid5
 
 from aiohttp import web
 
 from consumers.web.acting import IDEMPOTENCY_KEY, begin
 from consumers.web.dispatch import parse_json
 from consumers.web.routes import TENANT_HEADER, Answer, Call, Deps
-from contracts.envelope import Envelope, is_tenant
-from contracts.notices import UNWIND, SignatureRefusedV1
+from contracts.envelope import is_tenant
+from contracts.notices import SignatureRefusedV1
 from contracts.problems import Forbidden, NotFound, PayloadInvalid, Unauthenticated, Unavailable
-from contracts.sdk.transport import EVENTS_EXCHANGE
-from contracts.tenant_events import SignatureRefused, tenant_stream
+from contracts.tenant_events import SignatureRefused
 from engine.guards.permissions import unauthenticated, verify_authorization
 from engine.guards.signatures import verify_webhook
-from engine.store import Appended, Commit, OutboxMessage, Stale
-from engine.store.mapper import seal_blob
 
 FLUSH_SECONDS: Final = 60.0
 MOST_ENDPOINTS: Final = 1_000
-MOST_TRIES: Final = 5
 
 
 async def start_by_hook(call: Call) -> Answer:
@@ -104,7 +99,6 @@ class Refusals:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._counts: dict[tuple[str, str], int] = {}
-        self._versions: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def count(self, tenant: str | None, path: str) -> None:
@@ -144,52 +138,11 @@ class Refusals:
                 await self.flush()
 
     async def _record(self, tenant: str, path: str, count: int) -> None:
-        """One event and one notice. Whoever else wrote to the tenant's stream meanwhile has said at which version."""
-        outcome: object = None
-        for _ in range(MOST_TRIES):
-            commit = await self._commit(tenant, path, count)
-            [outcome] = await self._deps.store.append(
-                [commit], epoch=self._deps.door.epoch, now=self._deps.clock.database_now()
-            )
-            if isinstance(outcome, Appended):
-                self._versions[tenant] = commit.expected + 1
-                self._deps.door.on_outbox()
-                return
-            if not isinstance(outcome, Stale):
-                break
-            self._versions[tenant] = outcome.actual
-        raise Unavailable(f"refused webhooks are not recorded yet ({type(outcome).__name__}); they are counted on")
-
-    async def _commit(self, tenant: str, path: str, count: int) -> Commit:
-        deps = self._deps
-        now = deps.clock.now()
-        stream, expected = tenant_stream(tenant), self._versions.get(tenant, 0)
-        ident = str(uuid5(stream, str(expected + 1)))
-        notice = SignatureRefusedV1(endpoint=path, count=count)
-        envelope = Envelope(
-            id=ident,
-            source=UNWIND.source,
-            type=UNWIND.type_of(SignatureRefusedV1),
-            tenantid=tenant,
-            time=now,
-            data=notice.model_dump(mode="json"),
-        )
-        keys = await deps.vault.keys_for(tenant)
-        event = SignatureRefused(at=now, endpoint=path, count=count)
-        message = OutboxMessage(
-            message_id=ident,
-            exchange=EVENTS_EXCHANGE,
-            routing_key=envelope.type,
-            body=seal_blob(keys, "outbox", ident, envelope.to_json()),
-        )
-        return Commit(
-            tenant=tenant,
-            stream=stream,
-            kind="tenant",
-            expected=expected,
-            events=(deps.door.mapper.encode(keys, stream, expected + 1, event),),
-            outbox=(message,),
-        )
+        """One event and one notice."""
+        door = self._deps.door
+        event = SignatureRefused(at=self._deps.clock.now(), endpoint=path, count=count)
+        await door.tenants.record(tenant, event, SignatureRefusedV1(endpoint=path, count=count))
+        door.on_outbox()
 
 
 REFUSALS: Final = web.AppKey("refusals", Refusals)
