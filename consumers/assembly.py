@@ -24,6 +24,7 @@ from consumers.intake import Intake
 from consumers.janitor import Janitor
 from consumers.projector import VIEWS, Projector
 from consumers.relay import Relay
+from consumers.resting import Resting
 from consumers.timer import TimerLoop
 from consumers.unreadable import Unreadable
 from consumers.watchdog import WATCHDOG_SECONDS, Watchdog
@@ -42,6 +43,7 @@ from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.logs import logger
 from engine.metrics import Metrics
+from engine.pauses import Brakes, Pauses
 from engine.plan.code import Saga
 from engine.sagas import load_sagas
 from engine.settings import Settings, bus_url, database_url
@@ -49,6 +51,7 @@ from engine.store import Store, open_store
 from engine.store.key_ring import KeyRing
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
+from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 
 OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
@@ -119,6 +122,8 @@ class Assembly:
         self.epoch = await self.store.register(settings.process_name, self.roles, now=self.clock.database_now())
         self.mapper = Mapper()
         self.caps = CapsCache(self.store)
+        log = TenantLog(self.store, self.vault, self.mapper, self.clock, epoch=lambda: self.epoch)
+        self.pauses = Pauses(Brakes(self.store, log, self.clock), self.metrics)
         self.coordinator = Coordinator(
             self.store,
             self.vault,
@@ -127,6 +132,7 @@ class Assembly:
             self.clock,
             self.metrics,
             caps=self.caps,
+            paused=self.pauses.holds,
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
             hot_runs=settings.limits.hot_runs,
@@ -147,6 +153,9 @@ class Assembly:
         self._failing.append(self.heartbeat.failed)
         await self.heartbeat.start()
         self._parts.append(self.heartbeat)
+        await self.pauses.start()
+        self._failing.append(self.pauses.failed)
+        self._parts.append(self.pauses)
         self.coordinator.interrupter.install()
         if OWNING & set(self.roles):
             await self._start_owning()
@@ -189,6 +198,7 @@ class Assembly:
             heartbeat_seconds=settings.lease.heartbeat_seconds,
             dead_seconds=settings.lease.dead_seconds,
             journal_days=settings.retention.journal_days,
+            paused=self.pauses.holds,
         )
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon
@@ -200,11 +210,10 @@ class Assembly:
         await coordinator.start(self.epoch)
         self._failing += [coordinator.failed, inputs.failed, timers.failed, janitor.failed]
         self._parts.append(worker)
-        for part in (janitor, inputs, timers):
-            await part.start()
-            self._parts.append(part)
+        self.intakes: list[Intake] = []
+        takers: list[Part] = [janitor, inputs, timers]
         if "intake" in self.roles:
-            intakes = [
+            self.intakes += [
                 Intake(
                     self.transport,
                     queue,
@@ -220,14 +229,14 @@ class Assembly:
                 )
                 for queue, may_wait in queues.taken
             ]
-            coordinator.runs.on_room = lambda: _pump(intakes)
-            for intake in intakes:
-                await intake.start()
-                self._parts.append(intake)
+            coordinator.runs.on_room = lambda: _pump(self.intakes)
             unreadable = Unreadable(self.transport, queues.dead, self.store, self.vault, self.clock, self.metrics)
-            await unreadable.start()
-            self._parts.append(unreadable)
-            self.intakes = intakes
+            takers += [*self.intakes, unreadable]
+        self.resting = Resting(takers, resting=self.pauses.maintenance is not None, drain=self._drain)
+        self.pauses.on_maintenance = self.resting.want
+        await self.resting.start()
+        self._failing.append(self.resting.failed)
+        self._parts.append(self.resting)
 
     async def _start_relay(self) -> None:
         relay = Relay(
@@ -299,8 +308,11 @@ class Assembly:
         except TimeoutError:
             database = {"ok": False, "detail": f"the database did not answer within {PING_SECONDS:g} s"}
         found = {"database": database, "bus": {"ok": self.transport.ready}, "accepting": {"ok": not self._draining}}
+        resting = self.pauses.maintenance is not None
+        if resting:
+            found["maintenance"] = {"ok": True, "detail": "nothing is taken; `unwind maintenance end` ends it"}
         if "intake" in self.roles:
-            found["intake"] = {"ok": all(intake.alive for intake in getattr(self, "intakes", []))}
+            found["intake"] = {"ok": resting or all(intake.alive for intake in getattr(self, "intakes", []))}
         if "projector" in self.roles:
             found["projector"] = {"ok": not self.projector.stopped_views}
         return found
@@ -348,23 +360,26 @@ class Assembly:
 
     # ---------------------------------------------------------------------------------------------------------- stop
 
+    async def _drain(self) -> None:
+        """Waits, for a while, until what was taken has reached the log."""
+        if not self.epoch:
+            return
+        try:
+            async with asyncio.timeout(self.settings.timeouts.drain_seconds):
+                await self.coordinator.drain()
+        except TimeoutError:
+            self.log.warning("drain_incomplete", active=self.coordinator.active)
+
     async def stop(self) -> None:
         """Takes nothing new, lets what is in hand reach the log, hands its runs back. Twice is fine."""
         if self._draining:
             return
         self._draining = True
-        taking = [part for part in self._parts if isinstance(part, Intake | Inputs | TimerLoop | Unreadable)]
-        for taker in taking:
-            await taker.stop()
-        if OWNING & set(self.roles) and self.epoch:
-            try:
-                async with asyncio.timeout(self.settings.timeouts.drain_seconds):
-                    await self.coordinator.drain()
-            except TimeoutError:
-                self.log.warning("drain_incomplete", active=self.coordinator.active)
+        if hasattr(self, "resting"):
+            await self.resting.stop()
+            await self._drain()
         for part in reversed(self._parts):
-            if part not in taking:
-                await part.stop()
+            await part.stop()
         if self.epoch:
             if OWNING & set(self.roles):
                 await self.coordinator.stop()

@@ -61,6 +61,8 @@ class Inputs:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
+        """May be called again after `stop`: what was claimed and never given comes again with its lease."""
+        self._taken.clear()
         self._work.begin("inputs", self._poll_forever())
 
     async def stop(self) -> None:

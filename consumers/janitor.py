@@ -44,10 +44,12 @@ class Janitor:
         heartbeat_seconds: float = 1.0,
         dead_seconds: float = 4.0,
         journal_days: int = 35,
+        paused: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
         self._journal = timedelta(days=journal_days)
+        self._paused = paused
         self._work = Endless()
         self._freed = asyncio.Event()
         self._queued = True
@@ -113,13 +115,14 @@ class Janitor:
                 return
 
     async def admit(self) -> int:
-        """Offers queued runs a slot, in fair order; the append grants it or says Limited."""
+        """Offers queued runs a slot, in fair order; the append grants it or says Limited. The paused are not asked."""
         self._queued = False
         queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
         self._queued = self._queued or bool(queued)
-        for run in queued:
+        offered = [run for run in queued if not self._paused(run.tenant)]
+        for run in offered:
             self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
-        return len(queued)
+        return len(offered)
 
     async def repair(self) -> None:
         """Gives runs without a recorded reason to wake back to the door: loading one again performs and awaits what

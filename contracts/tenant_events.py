@@ -31,7 +31,47 @@ class SignatureRefused(RunEvent):
     count: int
 
 
-TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (SignatureRefused,)
+@value(kw_only=True)
+class TenantPaused(RunEvent):
+    """The tenant's runs begin no new step from now on; in the platform's stream: everybody's."""
+
+    TOPIC: ClassVar[str] = "tenant.paused"
+
+    by: str
+    reason: str
+
+
+@value(kw_only=True)
+class TenantResumed(RunEvent):
+    TOPIC: ClassVar[str] = "tenant.resumed"
+
+    by: str
+
+
+@value(kw_only=True)
+class MaintenanceBegun(RunEvent):
+    """The engine takes nothing and the API takes no orders; in the platform's stream only."""
+
+    TOPIC: ClassVar[str] = "maintenance.begun"
+
+    by: str
+    reason: str
+
+
+@value(kw_only=True)
+class MaintenanceEnded(RunEvent):
+    TOPIC: ClassVar[str] = "maintenance.ended"
+
+    by: str
+
+
+TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
+    SignatureRefused,
+    TenantPaused,
+    TenantResumed,
+    MaintenanceBegun,
+    MaintenanceEnded,
+)
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 
 

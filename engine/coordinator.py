@@ -34,7 +34,7 @@ from engine.loading import Loader
 from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
-from engine.run.inputs import Begin, Input
+from engine.run.inputs import Admitted, Begin, Input
 from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.setbacks import Setbacks
@@ -74,6 +74,7 @@ class Coordinator:
         metrics: Metrics,
         *,
         caps: Callable[[str, str], Caps] = lambda tenant, workflow: Caps(),
+        paused: Callable[[str], bool] = lambda tenant: False,
         batch: int = COMMITS_PER_BATCH,
         appends_at_once: int = 1,
         hot_runs: int = HOT_RUNS,
@@ -90,6 +91,7 @@ class Coordinator:
         self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
         self._caps = caps
+        self._paused = paused
         self._appends_at_once = appends_at_once
         self._snapshot_every = snapshot_every
         self._turn_due: asyncio.Handle | None = None
@@ -261,11 +263,17 @@ class Coordinator:
         state = before
         events: list[RunEvent] = []
         answered: list[tuple[Input, Done | None]] = []
+        paused = self._paused(hot.tenant)
         for _ in range(1 if hot.one_by_one else MAILBOX_DRAIN):
             if not hot.mailbox:
                 break
             given, done = hot.mailbox.popleft()
-            decision = self.interrupter.ask(state, given, plan, hold=hot.hold)
+            if paused and isinstance(given, Begin | Admitted):
+                if isinstance(given, Admitted):
+                    self._ignore(hot, given, done, "the tenant is paused")
+                    continue
+                given = replace(given, queued=True)
+            decision = self.interrupter.ask(state, given, plan, hold=hot.hold or paused)
             if decision.events:
                 state = decision.state
                 events.extend(decision.events)

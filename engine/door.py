@@ -25,6 +25,7 @@ from engine import notes
 from engine.clock import Clock
 from engine.explain import Explanation, explain_run
 from engine.interrupt import DECIDE_SECONDS, Interrupter
+from engine.pauses import EVERYONE, Brakes
 from engine.plan import Plan
 from engine.run.decide import Decision
 from engine.run.evolve import fold
@@ -69,6 +70,7 @@ class Door:
         self.store, self.vault, self.mapper, self.registry, self.plans = store, vault, mapper, registry, plans
         self.clock, self.transport, self.epoch = clock, transport, epoch
         self.tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
+        self.brakes = Brakes(store, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None
@@ -230,7 +232,10 @@ class Door:
     async def explain(self, tenant: str, run_id: UUID) -> Explanation:
         """Why the run is where it is, and every recorded reason that will move it."""
         state = await self.state(tenant, run_id)
-        return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now())
+        pauses = await self.brakes.pauses() if state.queued else {}
+        pause = pauses.get(tenant) or pauses.get(EVERYONE)
+        held = None if pause is None else (pause.by, pause.since, pause.reason)
+        return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now(), held=held)
 
     async def replay(self, tenant: str, run_id: UUID) -> tuple[RunState, Replayed]:
         """The run as its log has it, and whether today's code decides it like that; nothing is performed. Raises

@@ -21,11 +21,21 @@ class Explanation:
     wakes: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def explain_run(state: RunState, wakes: Mapping[str, Sequence[Mapping[str, Any]]], now: datetime) -> Explanation:
-    """`wakes` are the store's rows for this run (`Work.wakes`)."""
+def explain_run(
+    state: RunState,
+    wakes: Mapping[str, Sequence[Mapping[str, Any]]],
+    now: datetime,
+    *,
+    held: tuple[str, datetime, str] | None = None,
+) -> Explanation:
+    """`wakes` are the store's rows for this run (`Work.wakes`); `held` says who has paused its tenant, when and why."""
     branches = tuple(_branches(state, now))
     if state.ended is not None:
         sentence = f"The run has ended: {state.ended}."
+    elif state.queued and held is not None:
+        by, since, reason = held
+        why = f" ({reason})" if reason else ""
+        sentence = f"The run is held: {by} has paused its tenant since {format_time(since)}{why}."
     elif state.queued:
         sentence = "The run is queued: no slot is free for it yet."
     elif not branches:

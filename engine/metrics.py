@@ -92,6 +92,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("dead_letters", "Messages buried", "reason"),
     _counter("takeovers", "Runs taken over from a process declared dead"),
     _gauge("processes", "", "Processes that are alive"),
+    _gauge("paused", "", "What an operator has stopped: tenants paused, all paused, maintenance", "scope"),
     _histogram("event_loop_lag", "seconds", "How late the event loop came back to a short sleep"),
     _counter(
         "module_messages",
@@ -205,6 +206,7 @@ class Metrics:
     dead_letters: Family
     takeovers: Family
     processes: Family
+    paused: Family
     event_loop_lag: Family
     module_messages: Family
     egress_requests: Family

@@ -70,8 +70,8 @@ class Api:
         given = {"Idempotency-Key": key, "X-Tenant": act_for}
         return await self._ask("POST", path, body=body if body is not None else {}, headers=given, query=query)
 
-    async def delete(self, path: str) -> Any:
-        return await self._ask("DELETE", path)
+    async def delete(self, path: str, **query: object) -> Any:
+        return await self._ask("DELETE", path, query=query)
 
     async def _ask(
         self,

@@ -68,6 +68,7 @@ def deps_of(process: Process) -> Deps:
         checks=process.checks,
         signup_secrets=() if secret is None else (secret.get_secret_value(),),
         max_body_bytes=process.settings.http.max_body_bytes,
+        pauses=process.pauses,
     )
 
 

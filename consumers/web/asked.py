@@ -39,6 +39,10 @@ class Reading(Query):
     )
 
 
+class ResumeQuery(Query):
+    everyone: bool = Field(False, description="End the pause of all tenants, not that of one")
+
+
 class Listing(Reading):
     limit: int = Field(25, ge=1, le=200)
     cursor: str | None = Field(None, max_length=400, description="`next` of the page before")
@@ -149,6 +153,11 @@ class OrderCommand(Asked):
         if (self.action is None) == (self.type is None):
             raise ValueError("name the command by action or by type, one of them")
         return self
+
+
+class Pause(Asked):
+    reason: Remark = ""
+    everyone: bool = Field(False, description="All tenants, not one: needs the platform's word")
 
 
 class Reason(Asked):

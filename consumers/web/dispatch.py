@@ -53,6 +53,11 @@ class ViewBehind(Unavailable):
     title = "The read model has not seen this position yet"
 
 
+class UnderMaintenance(Unavailable):
+    code = "maintenance"
+    title = "The platform is under maintenance"
+
+
 class Internal(Problem):
     code = "internal"
     title = "The engine made a mistake"
@@ -67,6 +72,9 @@ async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response
     tenant = _tenant(route, request, principal)
     if route.permission is not None:
         principal.require(route.permission)
+    resting = deps.pauses is not None and deps.pauses.maintenance is not None
+    if resting and route.method != "GET" and not route.always:
+        raise UnderMaintenance("nothing is taken now; send it again later, under the same key")
     query = _query(route, request)
     raw = b""
     body: Any = None

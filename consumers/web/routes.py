@@ -20,6 +20,7 @@ from engine.clock import Clock
 from engine.door import Door
 from engine.guards.permissions import Principal
 from engine.metrics import Metrics
+from engine.pauses import Pauses
 from engine.settings import Settings
 from engine.store import Store
 from engine.store.keys import Vault
@@ -44,13 +45,14 @@ class Process(Protocol):
     plans: Plans
     clock: Clock
     metrics: Metrics
+    pauses: Pauses
 
     async def checks(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
-    """Everything handlers use."""
+    """Everything handlers use. `pauses` is what this process has read of them, None where nothing is run."""
 
     store: Store
     vault: Vault
@@ -63,6 +65,7 @@ class Deps:
     checks: Callable[[], Awaitable[Checks]]
     signup_secrets: Sequence[str] = ()
     max_body_bytes: int = 262_144
+    pauses: Pauses | None = None
 
 
 class Empty(BaseModel):
@@ -123,7 +126,7 @@ Handler = Callable[[Call], Awaitable[Answer]]
 class Route:
     """One row of the table. `permission` None: the handler itself proves who is calling (webhooks). `key`: it takes
     an Idempotency-Key header. `view`: the read model it answers from, which a caller may wait for with `as_of`.
-    `signed`: the handler gets the body as received.
+    `signed`: the handler gets the body as received. `always`: an order that is taken under maintenance, too.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -139,6 +142,7 @@ class Route:
     key: bool = False
     view: str | None = None
     signed: bool = False
+    always: bool = False
 
     @property
     def name(self) -> str:

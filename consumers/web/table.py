@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.web import acting, asked, hooks, runs, showing, told
+from consumers.web import acting, asked, hooks, pausing, runs, showing, told
 from consumers.web.routes import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -143,6 +143,30 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/tenants", handler=acting.register_tenant, tag="tenants", permission="tenants.create",
         summary="Register a tenant and begin its onboarding",
         body=asked.RegisterTenant, answer=told.RunBegun, status=202,
+    ),
+    Route(
+        method="GET", path="/v1/pauses", handler=pausing.list_pauses, tag="pauses", permission="runs.read",
+        summary="Who is paused, and whether the platform is under maintenance",
+        query=asked.Query, answer=told.Pauses,
+    ),
+    Route(
+        method="POST", path="/v1/pauses", handler=pausing.pause, tag="pauses", permission="runs.pause",
+        summary="Let the tenant's runs, or everybody's, begin no new step",
+        body=asked.Pause, query=asked.Query, answer=told.Held, always=True,
+    ),
+    Route(
+        method="DELETE", path="/v1/pauses", handler=pausing.resume, tag="pauses", permission="runs.pause",
+        summary="Let the tenant's runs, or everybody's, go on", query=asked.ResumeQuery, answer=told.Released,
+        always=True,
+    ),
+    Route(
+        method="POST", path="/v1/maintenance", handler=pausing.begin_maintenance, tag="pauses",
+        permission="settings.write", summary="Take no work and no orders until it ends", body=asked.Reason,
+        answer=told.Held, always=True,
+    ),
+    Route(
+        method="DELETE", path="/v1/maintenance", handler=pausing.end_maintenance, tag="pauses",
+        permission="settings.write", summary="Take work again", answer=told.Released, always=True,
     ),
     Route(
         method="POST", path="/hooks/{tenant}/{path:.+}", handler=hooks.start_by_hook, tag="webhooks", permission=None,

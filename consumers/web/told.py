@@ -357,3 +357,30 @@ class Workflow(Told):
 
 class Workflows(Told):
     items: list[Workflow]
+
+
+class Held(Told):
+    """`tenant` `*` is everybody."""
+
+    tenant: str
+    by: str
+    since: Instant
+    reason: str
+
+
+class MaintenanceHeld(Told):
+    by: str
+    since: Instant
+    reason: str
+
+
+class Pauses(Told):
+    items: list[Held]
+    maintenance: MaintenanceHeld | None
+
+
+class Released(Told):
+    """`changed` false: nothing was held."""
+
+    tenant: str
+    changed: bool

@@ -32,7 +32,7 @@ _VIEW: Final = frozenset(
 _OPERATE: Final = frozenset(
     {
         "events.publish", "runs.start", "runs.cancel", "runs.terminate", "runs.retry", "runs.skip", "runs.abandon",
-        "runs.rerun", "deadletters.read", "deadletters.redrive", "deadletters.discard", "action.http",
+        "runs.rerun", "runs.pause", "deadletters.read", "deadletters.redrive", "deadletters.discard", "action.http",
     }
 )  # fmt: skip
 _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
@@ -41,6 +41,9 @@ PLATFORM: Final = frozenset(
     {"tenants.create", "projections.rebuild", "keys.rotate", "processes.read", "settings.write"}
 )
 """What only a token without a tenant can do, whatever its role."""
+
+EVERYONES: Final = "settings.write"
+"""Held by who may change what holds for all tenants at once."""
 
 PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     "viewer": _VIEW,

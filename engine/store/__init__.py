@@ -269,6 +269,9 @@ class Catalog(Protocol):
 
     async def setting(self, tenant: str, name: str) -> Any: ...
 
+    async def settings_named(self, name: str) -> dict[str, Any]:
+        """This setting of every tenant that has one of its own, `*` among them."""
+
     async def put_setting(self, tenant: str, name: str, value: Any) -> None:
         """Caps and switches that change without restart (tenant `*` is the default for all)."""
 

@@ -78,6 +78,9 @@ class CatalogVerbs(Caller):
         found = await self.call("setting", tenant=tenant, name=name)
         return read.document(found[0]["value"]) if found and found[0]["value"] is not None else None
 
+    async def settings_named(self, name: str) -> dict[str, Any]:
+        return {row["tenant"]: read.document(row["value"]) for row in await self.call("settings_named", name=name)}
+
     async def put_setting(self, tenant: str, name: str, value: Any) -> None:
         await self.call("put_setting", tenant=tenant, name=name, value=orjson.dumps(value).decode())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from scripts.mutants.keeping import KEEPING
 from scripts.mutants.run import Mutant
 from scripts.mutants.runs import DOOR, RUNS
 
@@ -324,8 +325,8 @@ FAULTS: Final = (
         name="stop-without-drain",
         law="SIGTERM lets what is under way end",
         path="consumers/assembly.py",
-        old="                    await self.coordinator.drain()\n",
-        new="                    pass\n",
+        old="            await self._drain()\n",
+        new="            pass\n",
         test=_TAKEOVER,
         select="test_sigterm_lets and embedded",
     ),
@@ -395,4 +396,4 @@ GUARDS: Final = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *RUNS, *DOOR, *STORE, *HOUSE, *FAULTS, *GUARDS)
+MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *RUNS, *DOOR, *STORE, *HOUSE, *FAULTS, *GUARDS, *KEEPING)

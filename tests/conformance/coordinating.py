@@ -204,18 +204,31 @@ class Node:
         self.plans = Plans(SAGAS, {**self.registry.action_specs(), PRINT.name: PRINT})
         self.mapper = Mapper()
         typed: Any = store
+        self.paused: set[str] = set()
         self.coordinator = Coordinator(
-            typed, vault, self.mapper, self.plans, clock, self.metrics, caps=lambda tenant, workflow: caps
+            typed,
+            vault,
+            self.mapper,
+            self.plans,
+            clock,
+            self.metrics,
+            caps=lambda tenant, workflow: caps,
+            paused=self.is_paused,
         )
         self.worker = Worker(self.coordinator, clock, self.metrics)
         self.inputs = Inputs(typed, vault, self.registry, self.plans, self.coordinator, clock, self.metrics)
         self.timers = TimerLoop(typed, self.coordinator, clock)
-        self.janitor = Janitor(typed, self.coordinator, self.plans, clock, self.metrics, dead_seconds=4.0)
+        self.janitor = Janitor(
+            typed, self.coordinator, self.plans, clock, self.metrics, dead_seconds=4.0, paused=self.is_paused
+        )
         self.coordinator.perform = self.worker.perform
         self.coordinator.matched = self.inputs.take_soon
         self.suspicions = 0
         self.coordinator.suspect = self._suspected
         self.epoch = 0
+
+    def is_paused(self, tenant: str) -> bool:
+        return tenant in self.paused
 
     async def start(self, name: str) -> None:
         self.epoch = await self.store.register(name, ("worker",), now=self.clock.now())

@@ -155,6 +155,8 @@ class CatalogConformance:
         await store.put_setting("acme", "cap", 0)
         assert await store.setting("acme", "cap") == 0
         assert await store.setting("other", "cap") == {"runs": 10}
+        assert await store.settings_named("cap") == {"*": {"runs": 10}, "acme": 0}
+        assert await store.settings_named("nothing") == {}
         await store.put_setting("acme", "holds", [])
         await store.put_setting("acme", "off", False)
         assert (await store.setting("acme", "holds"), await store.setting("acme", "off")) == ([], False)

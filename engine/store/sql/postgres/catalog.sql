@@ -39,5 +39,8 @@ SELECT prefix FROM revoke_token(:prefix, :now) AS r(prefix)
 -- name: setting
 SELECT setting(:tenant, :name) AS value
 
+-- name: settings_named
+SELECT * FROM settings_named(:name)
+
 -- name: put_setting
 SELECT put_setting(:tenant, :name, :value)

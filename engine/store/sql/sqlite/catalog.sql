@@ -43,5 +43,8 @@ UPDATE tokens SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NUL
 -- name: setting
 SELECT value FROM settings WHERE name = :name AND tenant IN (:tenant, '*') ORDER BY tenant = '*' LIMIT 1
 
+-- name: settings_named
+SELECT tenant, value FROM settings WHERE name = :name
+
 -- name: put_setting
 INSERT INTO settings (tenant, name, value) VALUES (:tenant, :name, :value) ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value
