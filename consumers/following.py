@@ -17,10 +17,12 @@ from contracts.problems import Problem, TopicUnknown, Unavailable
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.store import Notification, Store
+from engine.store.data_keys import subject_of_scope
 from engine.store.keys import KeysNotLoaded, TenantKeys, Vault
 from engine.store.mapper import Mapper
 from projections import Decoded, View, cold, gather
 from projections.facts import RunFacts
+from projections.history import SUBJECT
 from projections.reader import ATTRIBUTE
 
 HOLD: Final = "projection.hold"
@@ -215,14 +217,17 @@ class Follower:
     async def _hashes(
         self, keys: TenantKeys, one: Notification, event: Mapping[str, Any]
     ) -> Sequence[tuple[str, bytes]]:
-        """HMACs of a run's attributes; personal ones are opened for it, and left out once they are erased."""
-        attributes = event.get("attributes")
+        """The scope of a run's data subject, and HMACs of its attributes; personal ones are opened for it, and left out
+        once they are erased.
+        """
+        attributes, subject = event.get("attributes"), event.get("subject")
+        found = [] if subject is None else [(SUBJECT, subject_of_scope(keys.subject_scope(subject)))]
         if not attributes:
-            return ()
+            return found
         if any(mark.startswith("/attributes") for mark in event.get("marks") or ()):
             keys = await self._vault.ready(one.tenant, [one.body])
             attributes = getattr(self._mapper.decode(keys, one.stream, one), "attributes", {})
-        return [
+        return found + [
             (name, keys.index_hash(ATTRIBUTE + name, value))
             for name, value in sorted(attributes.items())
             if isinstance(value, str)

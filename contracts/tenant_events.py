@@ -65,12 +65,40 @@ class MaintenanceEnded(RunEvent):
     by: str
 
 
+@value(kw_only=True)
+class SubjectErased(RunEvent):
+    """The keys of one data subject were dropped: what they sealed is gone for good. `scope` is a keyed hash of the
+    subject, 32 hex digits, and names nobody; `runs` is how many runs knew it.
+    """
+
+    TOPIC: ClassVar[str] = "subject.erased"
+
+    scope: str
+    runs: int
+    by: str
+    reason: str
+
+
+@value(kw_only=True)
+class SubjectExported(RunEvent):
+    """Somebody was given everything that `runs` runs hold of one data subject."""
+
+    TOPIC: ClassVar[str] = "subject.exported"
+
+    scope: str
+    runs: int
+    by: str
+    reason: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     TenantPaused,
     TenantResumed,
     MaintenanceBegun,
     MaintenanceEnded,
+    SubjectErased,
+    SubjectExported,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

@@ -19,6 +19,9 @@ from engine.store import Change
 from projections import Batch, clean, instant
 from projections.facts import RunFacts
 
+SUBJECT: Final = "*subject"
+"""Name of the attribute under which a run is found by its data subject; its hash is the subject's scope."""
+
 BLOCK: Final = 64
 """Events per timeline block: a long run rewrites at most one block per batch."""
 
@@ -42,7 +45,10 @@ class History:
                 started.append((*_beginning(run), *_progress(run)))
             else:
                 moved.append((run.tenant, run.run_id, *_progress(run)))
+        erased = batch.of("subject.erased")
         changes = [
+            # First: what is inserted below was not erased, and must stay.
+            Change("history_subject_erase", [(event.tenant, bytes.fromhex(event.event["scope"])) for event in erased]),
             Change("history_run_insert", started),
             Change("history_run_update", moved),
             Change("history_timeline_append", _timeline(batch)),
@@ -127,8 +133,13 @@ def _timeline(batch: Batch) -> list[tuple[Any, ...]]:
 
 
 def _attributes(batch: Batch) -> list[tuple[Any, ...]]:
+    """Rows of the runs that started in this batch, but for those whose data subject is erased later in it."""
+    erased = {
+        (event.tenant, bytes.fromhex(event.event["scope"])): event.position for event in batch.of("subject.erased")
+    }
     return [
         (event.tenant, clean(name), digest, event.run_id)
         for event in batch.of("run.started")
+        if not (erased and any(erased.get((event.tenant, h), 0) > event.position for _, h in event.hashes))
         for name, digest in event.hashes
     ]

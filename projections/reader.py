@@ -19,10 +19,11 @@ import orjson
 
 from contracts.problems import PayloadInvalid
 from engine.store import Store
+from engine.store.data_keys import subject_of_scope
 from engine.store.keys import Vault
 from projections import audit as chain
 from projections.history import BLOCK
-from projections.records import Record, approval_of, audit_of, day_of, entries_of, run_of, statistics_of
+from projections.records import Record, approval_of, audit_of, day_of, entries_of, erasure_of, run_of, statistics_of
 from projections.steps import steps
 
 ATTRIBUTE: Final = "attribute/"
@@ -120,6 +121,14 @@ class Reader:
         rows = await self._store.fetch(statement, tenant=tenant, **asked)
         items = [run_of(row) for row in rows[:limit]]
         return Page(items, as_of, items[-1]["run_id"] if len(rows) > limit else None)
+
+    async def runs_of_subject(
+        self, tenant: str, subject: str, *, after: str | None = None, limit: int = MOST
+    ) -> list[Record]:
+        """Oldest first; `after` is the id of the last run of the page before."""
+        scope = subject_of_scope((await self._vault.keys_for(tenant)).subject_scope(subject))
+        rows = await self._store.fetch("history_of_subject", tenant=tenant, scope=scope, after=after, limit=limit)
+        return [run_of(row) for row in rows]
 
     async def run(self, tenant: str | None, run_id: UUID) -> Record | None:
         """The run with its trigger's data, its output and its error, as its timeline has them."""
@@ -267,6 +276,21 @@ class Reader:
         )
         items = [audit_of(row) for row in rows[:limit]]
         return Page(items, as_of, str(items[-1]["number"]) if len(rows) > limit else None)
+
+    async def erasures(self, tenant: str | None, *, after: str | None = None, limit: int = PAGE) -> Page:
+        """Data subjects that were erased, by scope: what is applied again to a restored database."""
+        as_of = await self.as_of("audit")
+        last, _, number = (after or "").rpartition("/")
+        rows = await self._store.fetch(
+            "audit_erasures",
+            tenant=tenant,
+            after_tenant=last or None,
+            after=int(number) if last else None,
+            limit=limit + 1,
+        )
+        items = [erasure_of(row) for row in rows[:limit]]
+        cursor = f"{rows[limit - 1]['tenant']}/{rows[limit - 1]['number']}" if len(rows) > limit else None
+        return Page(items, as_of, cursor)
 
     async def audit_head(self, tenant: str) -> Record:
         """The end of the tenant's chain: keep it elsewhere, and a later cut shows."""

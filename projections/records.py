@@ -104,6 +104,17 @@ def statistics_of(
     }
 
 
+def erasure_of(row: Mapping[str, Any]) -> Record:
+    details = orjson.loads(row["details"])
+    return {
+        "tenant": row["tenant"],
+        "scope": details["scope"],
+        "runs": details["runs"],
+        "by": row["actor"],
+        "at": _time(row["recorded_at"]),
+    }
+
+
 def audit_of(row: Mapping[str, Any]) -> Record:
     return {
         "tenant": row["tenant"],

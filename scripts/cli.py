@@ -13,7 +13,19 @@ from typer import TyperException
 from contracts.version import __version__
 from scripts.answer import whole
 from scripts.border import tell_line
-from scripts.verbs import configuration, contracts, deadletters, engine, keys, pauses, platform, proofs, runs, tokens
+from scripts.verbs import (
+    configuration,
+    contracts,
+    deadletters,
+    engine,
+    keys,
+    pauses,
+    platform,
+    proofs,
+    runs,
+    subjects,
+    tokens,
+)
 
 app = typer.Typer(
     name="unwind",
@@ -32,6 +44,7 @@ app.add_typer(deadletters.app, name="deadletters")
 platform.register(app)
 pauses.register(app)
 app.add_typer(pauses.app, name="maintenance")
+app.add_typer(subjects.app, name="subjects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(contracts.app, name="contracts")

@@ -155,6 +155,29 @@ class OrderCommand(Asked):
         return self
 
 
+class ErasuresQuery(Listing):
+    cursor: str | None = Field(None, max_length=400, pattern=r"^[A-Za-z0-9_.-]+/[0-9]{1,18}$")
+
+
+class EraseSubject(Asked):
+    """The subject stands in the body: addresses are logged on the way."""
+
+    subject: Text
+    open_runs: Literal["refuse", "cancel", "terminate"] = Field(
+        "refuse", description="What to do with runs of this subject that are still open"
+    )
+    reason: Remark = ""
+
+
+class ExportSubject(Asked):
+    subject: Text
+    reason: Remark = ""
+
+
+class ApplyErasures(Asked):
+    scopes: list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]] = Field(max_length=1_000)
+
+
 class Pause(Asked):
     reason: Remark = ""
     everyone: bool = Field(False, description="All tenants, not one: needs the platform's word")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.web import acting, asked, hooks, pausing, runs, showing, told
+from consumers.web import acting, asked, hooks, pausing, runs, showing, subjects, told
 from consumers.web.routes import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -143,6 +143,26 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/tenants", handler=acting.register_tenant, tag="tenants", permission="tenants.create",
         summary="Register a tenant and begin its onboarding",
         body=asked.RegisterTenant, answer=told.RunBegun, status=202,
+    ),
+    Route(
+        method="POST", path="/v1/subjects/erase", handler=subjects.erase_subject, tag="subjects",
+        permission="subjects.erase", summary="Erase a data subject: what it sealed is gone for good",
+        body=asked.EraseSubject, query=asked.Query, answer=told.Erasure,
+    ),
+    Route(
+        method="POST", path="/v1/subjects/export", handler=subjects.export_subject, tag="subjects",
+        permission="subjects.export", summary="Everything that runs hold of a data subject, opened",
+        body=asked.ExportSubject, query=asked.Query, answer=told.SubjectExport,
+    ),
+    Route(
+        method="GET", path="/v1/erasures", handler=subjects.list_erasures, tag="subjects", permission="audit.read",
+        summary="Data subjects that were erased, by scope",
+        query=asked.ErasuresQuery, answer=told.PastErasures, view="audit",
+    ),
+    Route(
+        method="POST", path="/v1/erasures", handler=subjects.apply_erasures, tag="subjects",
+        permission="subjects.erase", summary="Erase by scope what was erased before the database was restored",
+        body=asked.ApplyErasures, query=asked.Query, answer=told.AppliedErasures,
     ),
     Route(
         method="GET", path="/v1/pauses", handler=pausing.list_pauses, tag="pauses", permission="runs.read",

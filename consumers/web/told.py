@@ -384,3 +384,55 @@ class Released(Told):
 
     tenant: str
     changed: bool
+
+
+class Erasure(Told):
+    """`keys` is how many were dropped: 0 for a subject that is unknown, or erased already."""
+
+    scope: str
+    runs: int
+    arrivals: int
+    keys: int
+
+
+class AppliedErasures(Told):
+    items: list[Erasure]
+
+
+class PastErasure(Told):
+    tenant: str
+    scope: str
+    runs: int
+    by: str
+    at: Instant
+
+
+class PastErasures(Told):
+    items: list[PastErasure]
+    next: str | None
+    as_of: str
+
+
+class SubjectValue(Told):
+    """A personal value, opened, and where in the run's history it stands."""
+
+    version: int
+    topic: str
+    place: str
+    value: Json
+
+
+class SubjectRun(Told):
+    run_id: str
+    workflow: str
+    status: RunStatus
+    started_at: Instant
+    ended_at: Instant | None
+    values: list[SubjectValue]
+
+
+class SubjectExport(Told):
+    tenant: str
+    subject: str
+    scope: str
+    runs: list[SubjectRun]

@@ -56,7 +56,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     | _OPERATE
     | _AUTHOR
     | PLATFORM
-    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "subjects.erase"},
+    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "subjects.erase", "subjects.export"},
 }
 
 ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())

@@ -220,6 +220,10 @@ class Journal(Protocol):
         """Forgets a slice of arrivals received before that moment, with inbox rows and keys; answers how many. One
         that a pending input needs is kept."""
 
+    async def forget_subject(self, tenant: str, frame: bytes) -> int:
+        """Deletes the keys of every arrival whose body begins with `frame` (a data subject's: scheme and hashed
+        subject), so that it can be found by none of them; answers how many such arrivals there are."""
+
     async def bury(self, letter: DeadLetter) -> bool:
         """Keeps it; False when this id was kept before."""
 

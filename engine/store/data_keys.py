@@ -27,6 +27,7 @@ FRAME_SUBJECT: Final = 0x02
 FRAME_MARKED: Final = 0x03
 """A tenant frame and a data subject's frame in one body."""
 
+_SUBJECT_BYTE: Final = bytes((FRAME_SUBJECT,))
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _SCOPE_BYTES: Final = 16
@@ -258,6 +259,11 @@ def scope_of_frame(frame: bytes) -> str:
 
 def subject_key_of_frame(frame: bytes) -> int:
     return int.from_bytes(frame[1 + _SCOPE_BYTES : _SUBJECT_HEAD - _NONCE_BYTES], "big")
+
+
+def frame_of_scope(scope: str) -> bytes:
+    """How every frame under the keys of this data subject begins."""
+    return _SUBJECT_BYTE + subject_of_scope(scope)
 
 
 def subject_of_scope(scope: str) -> bytes:

@@ -38,6 +38,9 @@ class JournalVerbs(Caller):
         Pending inputs keep theirs."""
         return len(await self.call("prune_journal", before=before, limit=limit))
 
+    async def forget_subject(self, tenant: str, frame: bytes) -> int:
+        return len(await self.call("forget_subject", tenant=tenant, frame=frame))
+
     async def bury(self, letter: DeadLetter) -> bool:
         found = await self.call(
             "bury",

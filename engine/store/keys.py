@@ -185,12 +185,19 @@ class Vault:
         await self._catalog.add_key(self.ring.wrap(tenant, "tenant", newest + 1, secrets.token_bytes(_KEY_BYTES)))
         return await self._load(tenant)
 
+    async def scope_of(self, tenant: str, subject: str) -> str:
+        """Under which scope the catalog keeps the keys of this data subject."""
+        return (await self.keys_for(tenant)).subject_scope(subject)
+
     async def erase(self, tenant: str, subject: str) -> int:
         """Drops the subject's keys for good and answers how many there were. What they sealed opens as `Erased` from
         now on.
         """
+        return await self.erase_scope(tenant, await self.scope_of(tenant, subject))
+
+    async def erase_scope(self, tenant: str, scope: str) -> int:
+        """`erase`, for whoever knows the scope and not the subject: an erasure that is applied again."""
         keys = await self.keys_for(tenant)
-        scope = keys.subject_scope(subject)
         dropped = await self._catalog.drop_key(tenant, scope)
         keys._subjects[scope] = Erased(tenant, scope)
         return dropped

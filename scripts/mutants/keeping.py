@@ -1,4 +1,4 @@
-"""Mutants of pauses, maintenance, erasure and retention; part of the catalog."""
+"""Mutants of pauses, maintenance and erasure; part of the catalog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,27 @@ from scripts.mutants.run import Mutant
 _PAUSES: Final = "tests/conformance/coordinator/test_pauses.py"
 _STOPPING: Final = "tests/stories/test_pauses.py"
 
+_SUBJECTS: Final = "tests/stories/test_subjects.py"
+
 KEEPING: Final = (
+    Mutant(
+        name="erased-keys-kept",
+        law="An erasure drops the data subject's keys",
+        path="consumers/subjects.py",
+        old="        keys = await self._door.vault.erase_scope(tenant, scope)\n",
+        new="        keys = 1\n",
+        test=_SUBJECTS,
+        select="forgotten_for_good and embedded",
+    ),
+    Mutant(
+        name="erased-found-by-attribute",
+        law="Nothing finds a run by an erased person",
+        path="projections/history.py",
+        old="for event in erased]),\n",
+        new="for event in erased[:0]]),\n",
+        test=_SUBJECTS,
+        select="found_by and embedded",
+    ),
     Mutant(
         name="paused-runs-go-on",
         law="A paused tenant's run begins no new step",

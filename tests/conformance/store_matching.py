@@ -42,6 +42,15 @@ class MatchingConformance:
             ("paid", ("/modules/billing", "e1"), b"envelope of e1")
         ]
 
+    async def test_a_forgotten_subjects_arrivals_stay_and_are_found_by_no_wait(self, store: Store, epoch: int) -> None:
+        frame, another = b"\x02" + b"s" * 16, b"\x02" + b"t" * 16
+        await append(store, epoch, arrived("e1", body=frame + b"1", **FACT), arrived("e2", body=another + b"2", **FACT))
+        assert await store.forget_subject("other", frame) == 0
+        assert await store.forget_subject("acme", frame) == 1
+        [outcome] = await append(store, epoch, started(subscriptions=(WAIT,)))
+        assert [row.arrival for row in matched(outcome)] == [("/modules/billing", "e2")]
+        assert await store.arrival("acme", "/modules/billing", "e1") == frame + b"1"
+
     async def test_a_fact_before_its_run_even_starts_is_found(self, store: Store, epoch: int) -> None:
         await append(store, epoch, arrived("e1", **FACT))
         [outcome] = await append(store, epoch, started(subscriptions=(WAIT,)))

@@ -293,6 +293,7 @@ class TestSqlitePlans:
             "tokens",
             "dead_letters",
             "keys_not_under",
+            "forget_subject",
         }
         connection = sqlite3.connect(path)
         scanned: set[tuple[str, str]] = set()

@@ -69,6 +69,14 @@ WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
 ORDER BY tenant, number DESC
 LIMIT CAST(:limit AS integer);
 
+-- name: audit_erasures
+-- Rare and whole: it looks at every entry.
+SELECT tenant, number, actor, details, recorded_at FROM audit_entries
+WHERE topic = 'subject.erased' AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    AND (CAST(:after_tenant AS text) IS NULL OR (tenant, number) > (CAST(:after_tenant AS text), CAST(:after AS bigint)))
+ORDER BY tenant, number
+LIMIT CAST(:limit AS integer);
+
 -- name: audit_chain
 -- For verifying: whole entries, oldest first.
 SELECT * FROM audit_entries

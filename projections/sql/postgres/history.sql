@@ -121,6 +121,29 @@ SELECT given.tenant, given.name, given.hash, given.run_id
 FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS given (tenant, name, hash, run_id)
 ON CONFLICT DO NOTHING;
 
+-- name: history_subject_erase
+-- What a data subject's runs can be found by goes with the subject; what they show of it was never more than a mask.
+DELETE FROM history_attributes AS gone
+USING (
+    SELECT DISTINCT found.tenant, found.run_id
+    FROM unnest($1::text[], $2::bytea[]) AS erased (tenant, scope)
+    JOIN history_attributes AS found
+        ON found.tenant = erased.tenant AND found.name = '*subject' AND found.hash = erased.scope
+) AS of_subject
+WHERE gone.tenant = of_subject.tenant AND gone.run_id = of_subject.run_id;
+
+-- name: history_of_subject
+-- Rides the primary key of history_attributes.
+SELECT * FROM history_runs
+WHERE tenant = :tenant
+    AND run_id IN (
+        SELECT found.run_id FROM history_attributes AS found
+        WHERE found.tenant = :tenant AND found.name = '*subject' AND found.hash = CAST(:scope AS bytea)
+    )
+    AND (CAST(:after AS uuid) IS NULL OR run_id > CAST(:after AS uuid))
+ORDER BY run_id
+LIMIT CAST(:limit AS integer);
+
 -- name: history_run
 SELECT * FROM history_runs
 WHERE run_id = CAST(:run_id AS uuid) AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant);

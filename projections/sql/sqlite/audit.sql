@@ -64,6 +64,14 @@ WHERE (:tenant IS NULL OR tenant = :tenant)
 ORDER BY tenant, number DESC
 LIMIT :limit;
 
+-- name: audit_erasures
+-- Rare and whole: it looks at every entry.
+SELECT tenant, number, actor, details, recorded_at FROM audit_entries
+WHERE topic = 'subject.erased' AND (:tenant IS NULL OR tenant = :tenant)
+    AND (:after_tenant IS NULL OR (tenant, number) > (:after_tenant, :after))
+ORDER BY tenant, number
+LIMIT :limit;
+
 -- name: audit_chain
 -- For verifying: whole entries, oldest first.
 SELECT * FROM audit_entries

@@ -91,6 +91,25 @@ WHERE excluded.first = known.last + 1;
 INSERT INTO history_attributes (tenant, name, hash, run_id) VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING;
 
+-- name: history_subject_erase
+-- What a data subject's runs can be found by goes with the subject; what they show of it was never more than a mask.
+DELETE FROM history_attributes
+WHERE tenant = $1 AND run_id IN (
+    SELECT found.run_id FROM history_attributes AS found
+    WHERE found.tenant = $1 AND found.name = '*subject' AND found.hash = $2
+);
+
+-- name: history_of_subject
+SELECT * FROM history_runs
+WHERE tenant = :tenant
+    AND run_id IN (
+        SELECT found.run_id FROM history_attributes AS found
+        WHERE found.tenant = :tenant AND found.name = '*subject' AND found.hash = :scope
+    )
+    AND (:after IS NULL OR run_id > :after)
+ORDER BY run_id
+LIMIT :limit;
+
 -- name: history_run
 SELECT * FROM history_runs
 WHERE run_id = :run_id AND (:tenant IS NULL OR tenant = :tenant);

@@ -15,6 +15,9 @@ SELECT outcome FROM outcomes(:tenant, :source, :event_id) AS o(outcome)
 -- name: prune_journal
 SELECT id FROM prune_journal(:before, :limit) AS p(id)
 
+-- name: forget_subject
+SELECT id FROM forget_subject(:tenant, :frame) AS f(id)
+
 -- name: bury
 SELECT id FROM bury(:id, :tenant, :reason, :detail, :source, :routing_key, :event_id, :type, :attempts, :envelope, :headers, :state, :created_at,
                     :settled_at, :settled_by) AS b(id)

@@ -34,6 +34,10 @@ DELETE FROM arrivals WHERE id IN (
     WHERE s.received_at < :before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id)
 ) RETURNING id
 
+-- name: forget_subject
+DELETE FROM arrival_keys WHERE arrival IN (SELECT id FROM arrivals WHERE tenant = :tenant AND substr(body, 1, length(:frame)) = :frame);
+SELECT id FROM arrivals WHERE tenant = :tenant AND substr(body, 1, length(:frame)) = :frame
+
 -- name: bury
 INSERT INTO dead_letters (id, tenant, reason, detail, source, routing_key, event_id, type, attempts, envelope, headers, state, created_at,
                           settled_at, settled_by)
