@@ -24,6 +24,7 @@ from scripts.verbs import (
     proofs,
     runs,
     subjects,
+    tenants,
     tokens,
 )
 
@@ -47,6 +48,7 @@ app.add_typer(pauses.app, name="maintenance")
 app.add_typer(subjects.app, name="subjects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(configuration.app, name="config")
 proofs.register(app)

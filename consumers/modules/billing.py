@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from consumers.modules.rehearsal import SQL as REHEARSAL
 from consumers.modules.rehearsal import Rehearsal
 from consumers.modules.settings import ModuleSettings
@@ -31,6 +34,10 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
     service.handles(contract.CloseCustomerV1)(close_customer)
     service.handles(contract.RecordPaymentV1)(record_payment)
     service.handles(contract.ReportPastDueV1)(report_past_due)
+    service.handles(contract.PaySubscriptionV1)(pay_subscription)
+    service.handles(contract.ConfirmPastDueV1)(confirm_past_due)
+    service.handles(contract.CloseSubscriptionV1)(close_subscription)
+    service.handles(contract.ReopenSubscriptionV1)(reopen_subscription)
     service.answers(contract.GetSubscriptionV1)(get_subscription)
     service.answers(contract.GetCustomerV1)(get_customer)
     return service
@@ -100,10 +107,61 @@ async def record_payment(command: contract.RecordPaymentV1, call: Call, tx: Tx) 
 
 
 async def report_past_due(command: contract.ReportPastDueV1, call: Call, tx: Tx) -> contract.PaymentPastDueV1:
+    live = await _live(call, tx)
+    await tx.run(SQL["fall_due"], call.tenant, live["subscription_id"], command.days, call.at)
+    return contract.PaymentPastDueV1(
+        subscription_id=live["subscription_id"], days=command.days, grace_days=command.grace_days
+    )
+
+
+async def pay_subscription(command: contract.PaySubscriptionV1, call: Call, tx: Tx) -> contract.SubscriptionPaidV1:
+    live = await _live(call, tx)
+    subscription, payment = live["subscription_id"], call.new_id("pay")
+    await tx.run(
+        SQL["pay_subscription"], call.tenant, payment, subscription, command.amount_minor, command.currency, call.at
+    )
+    settled = bool(await tx.run(SQL["settle"], call.tenant, subscription))
+    if settled:
+        call.publish(contract.PastDueSettledV1(subscription_id=subscription))
+    return contract.SubscriptionPaidV1(
+        subscription_id=subscription,
+        payment_id=payment,
+        amount_minor=command.amount_minor,
+        currency=command.currency,
+        settled=settled,
+    )
+
+
+async def confirm_past_due(command: contract.ConfirmPastDueV1, call: Call, tx: Tx) -> contract.PastDueConfirmedV1:
+    due = await tx.row(SQL["past_due"], call.tenant, command.subscription_id)
+    return contract.PastDueConfirmedV1(subscription_id=command.subscription_id, past_due=due is not None)
+
+
+async def close_subscription(
+    command: contract.CloseSubscriptionV1, call: Call, tx: Tx
+) -> contract.SubscriptionClosedV1:
+    live = await tx.row(SQL["live"], call.tenant)
+    if live is None:
+        return contract.SubscriptionClosedV1()
+    await tx.run(SQL["cancel"], call.tenant, live["subscription_id"])
+    return contract.SubscriptionClosedV1(subscription_id=live["subscription_id"], status=live["status"])
+
+
+async def reopen_subscription(
+    command: contract.ReopenSubscriptionV1, call: Call, tx: Tx
+) -> contract.SubscriptionReopenedV1:
+    closed = command.receipt
+    if closed is None or closed.subscription_id is None:
+        return contract.SubscriptionReopenedV1()
+    await tx.run(SQL["reopen"], call.tenant, closed.subscription_id, closed.status)
+    return contract.SubscriptionReopenedV1(subscription_id=closed.subscription_id)
+
+
+async def _live(call: Call, tx: Tx) -> Mapping[str, Any]:
     live = await tx.row(SQL["live"], call.tenant)
     if live is None:
         raise Refused("subscription_unknown", "the tenant has no live subscription")
-    return contract.PaymentPastDueV1(subscription_id=live["subscription_id"], days=command.days)
+    return live
 
 
 async def get_subscription(

@@ -47,6 +47,8 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
     Rehearsal(service, allowed=settings.rehearsals)
     service.handles(contract.ApplyEntitlementsV1)(apply)
     service.handles(contract.RevokeEntitlementsV1)(revoke)
+    service.handles(contract.WithdrawEntitlementsV1)(withdraw)
+    service.handles(contract.RestoreEntitlementsV1)(restore)
     service.answers(contract.GetEntitlementsV1)(get_entitlements)
     return service
 
@@ -74,6 +76,36 @@ async def revoke(command: contract.RevokeEntitlementsV1, call: Call, tx: Tx) -> 
         return contract.EntitlementsRevokedV1(tenant=call.tenant)
     await tx.run(SQL["revoke"], call.tenant, call.key.removesuffix(UNDO_SUFFIX))
     return contract.EntitlementsRevokedV1(tenant=call.tenant, edition=command.receipt.edition)
+
+
+async def withdraw(command: contract.WithdrawEntitlementsV1, call: Call, tx: Tx) -> contract.EntitlementsWithdrawnV1:
+    row = await tx.row(SQL["find"], call.tenant)
+    if row is None:
+        return contract.EntitlementsWithdrawnV1(tenant=call.tenant)
+    await tx.run(SQL["revoke"], call.tenant, row["applied_by"])
+    return contract.EntitlementsWithdrawnV1(
+        tenant=call.tenant,
+        edition=row["edition"],
+        entitlements=orjson.loads(row["entitlements"]),
+        flags=orjson.loads(row["flags"]),
+        applied_by=row["applied_by"],
+    )
+
+
+async def restore(command: contract.RestoreEntitlementsV1, call: Call, tx: Tx) -> contract.EntitlementsRestoredV1:
+    taken = command.receipt
+    if taken is None or taken.edition is None:
+        return contract.EntitlementsRestoredV1(tenant=call.tenant)
+    await tx.run(
+        SQL["restore"],
+        call.tenant,
+        taken.edition,
+        orjson.dumps(taken.entitlements).decode(),
+        orjson.dumps(taken.flags).decode(),
+        taken.applied_by,
+        call.at,
+    )
+    return contract.EntitlementsRestoredV1(tenant=call.tenant, edition=taken.edition)
 
 
 async def get_entitlements(query: contract.GetEntitlementsV1, question: Question, tx: Tx) -> contract.EntitlementsV1:

@@ -16,6 +16,8 @@ import aiosmtplib
 from consumers.modules.rehearsal import SQL as REHEARSAL
 from consumers.modules.rehearsal import Rehearsal
 from consumers.modules.settings import MailServer, ModuleSettings
+from consumers.modules.standing import SQL as STANDING
+from consumers.modules.standing import Standing
 from consumers.modules.templates import MAILS, ValueMissing
 from contracts.modules import notifications as contract
 from contracts.problems import Problem, Unavailable
@@ -35,7 +37,7 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
         contract.MODULE,
         transport=transport,
         database=settings.database("notifications"),
-        schemas=(SQL["schema"], REHEARSAL["schema"]),
+        schemas=(SQL["schema"], STANDING["schema"], REHEARSAL["schema"]),
         max_attempts=settings.max_attempts,
         drain_seconds=settings.drain_seconds,
         relay_lease_seconds=settings.relay_lease_seconds,
@@ -57,12 +59,15 @@ class _Notifications:
         self._link_base = settings.link_base.rstrip("/")
         # The operator configured this one server, so it may be local; no tenant can point it elsewhere.
         self._egress = Egress(sandbox=(f"{self._mail.host}:{self._mail.port}",))
+        self._standing = Standing(service)
         service.performs(contract.SendNotificationV1)(self.send)
         service.handles(contract.PauseSendingV1)(self.pause)
         service.answers(contract.GetSentNotificationsV1)(self.sent)
 
     async def send(self, command: contract.SendNotificationV1, call: Call) -> contract.NotificationSentV1:
         async with self._database.transaction() as tx:
+            if command.template not in contract.ABOUT_THE_TENANT:
+                await self._standing.require(call.tenant, tx)
             if await tx.row(SQL["paused"], call.tenant) is not None:
                 raise Retryable("sending_paused", "the tenant's sending is paused; it is tried again")
         identity = message_id(call.tenant, call.key, self._mail.sender)

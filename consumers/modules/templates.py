@@ -43,6 +43,14 @@ MAILS: Final[Mapping[str, Mail]] = {
         "{tenant_name} is suspended",
         "Hello {name},\n\n{tenant_name} is suspended: {reason}.\n",
     ),
+    "reinstated": Mail(
+        "{tenant_name} works again",
+        "Hello {name},\n\n{tenant_name} is no longer suspended: {reason}.\n",
+    ),
+    "closed": Mail(
+        "{tenant_name} is closed",
+        "Hello {name},\n\n{tenant_name} is closed: {reason}. Nobody can sign in any more and nothing is charged.\n",
+    ),
     "provisioning_failed": Mail(
         "{tenant_name} could not be set up",
         "Hello {name},\n\nsetting up {tenant_name} did not succeed. You are not charged.\n",

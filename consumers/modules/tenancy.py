@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TypedDict
 
 import orjson
 
@@ -13,26 +12,28 @@ from consumers.modules.rehearsal import SQL as REHEARSAL
 from consumers.modules.rehearsal import Rehearsal
 from consumers.modules.settings import ModuleSettings
 from contracts.modules import tenancy as contract
-from contracts.modules.tenancy import ONBOARDING, PROVISIONING_STEPS, TenantState
+from contracts.modules.tenancy import ONBOARDING, PROVISIONING_STEPS, TRANSITIONS, TenantState, Trigger
 from contracts.notices import UNWIND, RunParkedV1, RunStateEnteredV1
 from contracts.sdk import Call, DatabaseUnavailable, Question, Refused, Retryable, Service, Transport, Tx
+from contracts.sdk.call import UNDO_SUFFIX
 from contracts.sdk.statements import statements
 
 SQL = statements("tenancy.sql", "consumers.modules")
 
-TRANSITIONS: Final[Mapping[tuple[TenantState, str], TenantState]] = {
-    ("Registered", "begin"): "Provisioning",
-    ("Provisioning", "complete_step"): "Provisioning",
-    ("Provisioning", "activate"): "Active",
-    ("Provisioning", "fail"): "ProvisioningFailed",
-    ("ProvisioningFailed", "begin"): "Provisioning",
-    ("ProvisioningFailed", "decommission"): "Decommissioned",
-    ("Active", "suspend"): "Suspended",
-    ("Suspended", "reinstate"): "Active",
-    ("Active", "decommission"): "Decommissioned",
-    ("Suspended", "decommission"): "Decommissioned",
-}
-"""All there is. A registered tenant comes from nowhere, a decommissioned one goes nowhere."""
+
+class Moved(TypedDict):
+    """What a fact says first about the transition that it tells of."""
+
+    tenant: str
+    state: TenantState
+    revision: int
+
+
+class Owner(TypedDict):
+    name: str
+    owner_id: str
+    owner_email: str
+    owner_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,8 @@ class Tenant:
     name: str
     edition: contract.Edition
     owner_id: str
+    owner_email: str
+    owner_name: str
     state: TenantState
     revision: int
     steps: tuple[str, ...]
@@ -49,6 +52,10 @@ class Tenant:
 
     def missing(self, also: tuple[str, ...] = ()) -> list[str]:
         return [step for step in PROVISIONING_STEPS if step not in self.steps and step not in also]
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(name=self.name, owner_id=self.owner_id, owner_email=self.owner_email, owner_name=self.owner_name)
 
 
 def make(transport: Transport, settings: ModuleSettings) -> Service:
@@ -72,6 +79,11 @@ def make(transport: Transport, settings: ModuleSettings) -> Service:
     service.handles(contract.SuspendTenantV1)(suspend)
     service.handles(contract.UndoSuspensionV1)(undo_suspension)
     service.handles(contract.ReinstateTenantV1)(reinstate)
+    service.handles(contract.HoldTenantV1)(hold)
+    service.handles(contract.UndoHoldV1)(undo_hold)
+    service.handles(contract.ReleaseHoldV1)(release_hold)
+    service.handles(contract.ReportViolationV1)(report_violation)
+    service.handles(contract.ClearViolationV1)(clear_violation)
     service.handles(contract.DecommissionTenantV1)(decommission)
     service.on(UNWIND, RunParkedV1)(onboarding_parked)
     service.on(UNWIND, RunStateEnteredV1)(onboarding_moved)
@@ -98,6 +110,7 @@ async def register(command: contract.RegisterTenantV1, call: Call, tx: Tx) -> co
     return contract.TenantRegisteredV1(
         tenant=call.tenant,
         state="Registered",
+        revision=1,
         name=command.name,
         edition=command.edition,
         trial=command.trial,
@@ -109,10 +122,8 @@ async def register(command: contract.RegisterTenantV1, call: Call, tx: Tx) -> co
 
 async def begin(command: contract.BeginProvisioningV1, call: Call, tx: Tx) -> contract.TenantProvisioningStartedV1:
     before = await _find(call, tx)
-    state = await _move(before, "begin", call, tx, provisioning_since=call.at)
-    return contract.TenantProvisioningStartedV1(
-        tenant=call.tenant, state=state, previous=before.state, steps=list(PROVISIONING_STEPS)
-    )
+    moved = await _move(before, "begin", call, tx, provisioning_since=call.at)
+    return contract.TenantProvisioningStartedV1(**moved, previous=before.state, steps=list(PROVISIONING_STEPS))
 
 
 async def revert(command: contract.RevertProvisioningV1, call: Call, tx: Tx) -> contract.ProvisioningRevertedV1:
@@ -141,10 +152,8 @@ async def complete_step(
     if command.step not in PROVISIONING_STEPS:
         raise _refused("unknown_step", f"step {command.step} is not one of {', '.join(PROVISIONING_STEPS)}", before)
     steps = tuple(dict.fromkeys((*before.steps, command.step)))
-    state = await _move(before, "complete_step", call, tx, steps=steps)
-    return contract.ProvisioningStepCompletedV1(
-        tenant=call.tenant, state=state, step=command.step, remaining=before.missing((command.step,))
-    )
+    moved = await _move(before, "complete_step", call, tx, steps=steps)
+    return contract.ProvisioningStepCompletedV1(**moved, step=command.step, remaining=before.missing((command.step,)))
 
 
 async def activate(command: contract.ActivateTenantV1, call: Call, tx: Tx) -> contract.TenantProvisionedV1:
@@ -155,10 +164,9 @@ async def activate(command: contract.ActivateTenantV1, call: Call, tx: Tx) -> co
     missing = before.missing(tuple(command.steps))
     if before.state == "Provisioning" and missing:
         raise _refused("steps_missing", f"report {', '.join(missing)} before the tenant is activated", before)
-    state = await _move(before, "activate", call, tx, steps=PROVISIONING_STEPS)
+    moved = await _move(before, "activate", call, tx, steps=PROVISIONING_STEPS)
     return contract.TenantProvisionedV1(
-        tenant=call.tenant,
-        state=state,
+        **moved,
         name=before.name,
         edition=before.edition,
         owner_id=before.owner_id,
@@ -167,51 +175,97 @@ async def activate(command: contract.ActivateTenantV1, call: Call, tx: Tx) -> co
 
 
 async def fail(command: contract.FailProvisioningV1, call: Call, tx: Tx) -> contract.TenantProvisioningFailedV1:
-    state = await _move(await _find(call, tx), "fail", call, tx)
-    return contract.TenantProvisioningFailedV1(
-        tenant=call.tenant, state=state, step=command.step, reason=command.reason
-    )
+    moved = await _move(await _find(call, tx), "fail", call, tx)
+    return contract.TenantProvisioningFailedV1(**moved, step=command.step, reason=command.reason)
 
 
 async def time_out(
     command: contract.TimeOutProvisioningV1, call: Call, tx: Tx
 ) -> contract.TenantProvisioningTimedOutV1:
     before = await _find(call, tx)
-    state = await _move(before, "fail", call, tx)
-    return contract.TenantProvisioningTimedOutV1(
-        tenant=call.tenant, state=state, after_seconds=command.after_seconds, missing=before.missing()
-    )
+    moved = await _move(before, "fail", call, tx)
+    return contract.TenantProvisioningTimedOutV1(**moved, after_seconds=command.after_seconds, missing=before.missing())
 
 
 async def suspend(command: contract.SuspendTenantV1, call: Call, tx: Tx) -> contract.TenantSuspendedV1:
-    state = await _move(await _find(call, tx), "suspend", call, tx)
-    return contract.TenantSuspendedV1(tenant=call.tenant, state=state, reason=command.reason)
+    before = await _find(call, tx)
+    if before.state == "Suspended":
+        raise _refused("already_suspended", "the tenant is suspended; it can be held for a further cause", before)
+    moved = await _move(before, "suspend", call, tx)
+    await tx.run(SQL["hold"], call.tenant, command.cause, command.reason, call.key, call.at)
+    return contract.TenantSuspendedV1(**moved, **before.owner, reason=command.reason, cause=command.cause)
 
 
 async def undo_suspension(command: contract.UndoSuspensionV1, call: Call, tx: Tx) -> contract.SuspensionUndoneV1:
     if command.receipt is not None:
-        tenant = await _find(call, tx)
-        if tenant.state == "Suspended":
-            state = await _move(tenant, "reinstate", call, tx)
-            call.publish(
-                contract.TenantReinstatedV1(
-                    tenant=call.tenant, state=state, reason=f"suspension undone: {command.cause}"
-                )
-            )
+        await tx.run(SQL["undo_hold"], call.tenant, call.key.removesuffix(UNDO_SUFFIX))
+        await _reinstate_unless_held(call, tx, f"suspension undone: {command.cause}")
     return contract.SuspensionUndoneV1(tenant=call.tenant, state=await _state(call, tx))
 
 
 async def reinstate(command: contract.ReinstateTenantV1, call: Call, tx: Tx) -> contract.TenantReinstatedV1:
-    state = await _move(await _find(call, tx), "reinstate", call, tx)
-    return contract.TenantReinstatedV1(tenant=call.tenant, state=state, reason=command.reason)
+    before = await _find(call, tx)
+    moved = await _move(before, "reinstate", call, tx)
+    await tx.run(SQL["release_all"], call.tenant)
+    return contract.TenantReinstatedV1(**moved, **before.owner, reason=command.reason)
+
+
+async def hold(command: contract.HoldTenantV1, call: Call, tx: Tx) -> contract.TenantHeldV1:
+    tenant = await _find(call, tx)
+    if tenant.state not in ("Active", "Suspended"):
+        raise _refused("transition_refused", f"a tenant that is {tenant.state} cannot be held", tenant)
+    fresh = await tx.run(SQL["hold"], call.tenant, command.cause, command.reason, call.key, call.at)
+    return contract.TenantHeldV1(tenant=call.tenant, state=tenant.state, cause=command.cause, fresh=bool(fresh))
+
+
+async def undo_hold(command: contract.UndoHoldV1, call: Call, tx: Tx) -> contract.HoldUndoneV1:
+    if command.receipt is not None:
+        await tx.run(SQL["undo_hold"], call.tenant, call.key.removesuffix(UNDO_SUFFIX))
+    return contract.HoldUndoneV1(tenant=call.tenant)
+
+
+async def release_hold(command: contract.ReleaseHoldV1, call: Call, tx: Tx) -> contract.HoldReleasedV1:
+    await tx.run(SQL["release"], call.tenant, command.cause)
+    await _reinstate_unless_held(call, tx, command.reason)
+    tenant = await _find(call, tx)
+    return contract.HoldReleasedV1(
+        tenant=call.tenant, state=tenant.state, cause=command.cause, remaining=await _holds(call.tenant, tx)
+    )
+
+
+async def report_violation(command: contract.ReportViolationV1, call: Call, tx: Tx) -> contract.PolicyViolatedV1:
+    tenant = await _find(call, tx)
+    if tenant.state == "Decommissioned":
+        raise _refused("transition_refused", "a tenant that is Decommissioned breaks no policy any more", tenant)
+    cause = contract.policy_cause(command.policy)
+    await tx.run(SQL["hold"], call.tenant, cause, command.reason, call.key, call.at)
+    return contract.PolicyViolatedV1(tenant=call.tenant, policy=command.policy, reason=command.reason)
+
+
+async def clear_violation(command: contract.ClearViolationV1, call: Call, tx: Tx) -> contract.PolicyViolationClearedV1:
+    tenant = await _find(call, tx)
+    if contract.policy_cause(command.policy) not in await _holds(call.tenant, tx):
+        raise _refused("violation_unknown", f"the tenant is not held for the policy {command.policy}", tenant)
+    return contract.PolicyViolationClearedV1(tenant=call.tenant, policy=command.policy)
 
 
 async def decommission(command: contract.DecommissionTenantV1, call: Call, tx: Tx) -> contract.TenantDecommissionedV1:
     before = await _find(call, tx)
-    state = await _move(before, "decommission", call, tx)
-    return contract.TenantDecommissionedV1(
-        tenant=call.tenant, state=state, previous=before.state, reason=command.reason
-    )
+    moved = await _move(before, "decommission", call, tx)
+    return contract.TenantDecommissionedV1(**moved, **before.owner, previous=before.state, reason=command.reason)
+
+
+async def _reinstate_unless_held(call: Call, tx: Tx, reason: str) -> None:
+    """A suspended tenant that nothing holds any longer is Active again."""
+    tenant = await _find(call, tx)
+    if tenant.state != "Suspended" or await _holds(call.tenant, tx):
+        return
+    moved = await _move(tenant, "reinstate", call, tx)
+    call.publish(contract.TenantReinstatedV1(**moved, **tenant.owner, reason=reason))
+
+
+async def _holds(tenant: str, tx: Tx) -> list[str]:
+    return [row["cause"] for row in await tx.rows(SQL["holds"], tenant)]
 
 
 async def onboarding_parked(notice: RunParkedV1, call: Call, tx: Tx) -> None:
@@ -250,6 +304,7 @@ async def get_tenant(query: contract.GetTenantV1, question: Question, tx: Tx) ->
         owner_id=row["owner_id"],
         steps_completed=orjson.loads(row["steps"]),
         revision=row["revision"],
+        holds=await _holds(question.tenant, tx),
     )
 
 
@@ -268,6 +323,8 @@ async def _known(call: Call, tx: Tx) -> Tenant | None:
         name=row["name"],
         edition=row["edition"],
         owner_id=row["owner_id"],
+        owner_email=row["owner_email"],
+        owner_name=row["owner_name"],
         state=row["state"],
         revision=row["revision"],
         steps=tuple(orjson.loads(row["steps"])),
@@ -282,13 +339,13 @@ async def _state(call: Call, tx: Tx) -> TenantState | None:
 
 async def _move(
     before: Tenant,
-    trigger: str,
+    trigger: Trigger,
     call: Call,
     tx: Tx,
     *,
     steps: tuple[str, ...] | None = None,
     provisioning_since: datetime | None = None,
-) -> TenantState:
+) -> Moved:
     state = TRANSITIONS.get((before.state, trigger))
     if state is None:
         raise _refused(
@@ -304,8 +361,9 @@ async def _move(
     )
     if not moved:
         raise DatabaseUnavailable(f"tenant {call.tenant} was moved by another command; look again")
-    await tx.run(SQL["note"], call.tenant, before.revision + 1, trigger, before.state, state, call.envelope.id, call.at)
-    return state
+    revision = before.revision + 1
+    await tx.run(SQL["note"], call.tenant, revision, trigger, before.state, state, call.envelope.id, call.at)
+    return Moved(tenant=call.tenant, state=state, revision=revision)
 
 
 async def _follow(
@@ -316,32 +374,26 @@ async def _follow(
     """
     while tenant.state != goal:
         if tenant.state == "Registered" or (tenant.state == "ProvisioningFailed" and goal == "Provisioning"):
-            state = await _move(tenant, "begin", call, tx, provisioning_since=call.at)
+            moved = await _move(tenant, "begin", call, tx, provisioning_since=call.at)
             call.publish(
-                contract.TenantProvisioningStartedV1(
-                    tenant=call.tenant, state=state, previous=tenant.state, steps=list(PROVISIONING_STEPS)
-                )
+                contract.TenantProvisioningStartedV1(**moved, previous=tenant.state, steps=list(PROVISIONING_STEPS))
             )
         elif tenant.state == "Provisioning":
-            state = await _move(tenant, "fail", call, tx)
-            call.publish(_failure(tenant, call, state, reason, step=step))
+            moved = await _move(tenant, "fail", call, tx)
+            call.publish(_failure(tenant, call, moved, reason, step=step))
         else:
-            state = await _move(tenant, "decommission", call, tx)
-            call.publish(
-                contract.TenantDecommissionedV1(tenant=call.tenant, state=state, previous=tenant.state, reason=reason)
-            )
+            moved = await _move(tenant, "decommission", call, tx)
+            call.publish(contract.TenantDecommissionedV1(**moved, **tenant.owner, previous=tenant.state, reason=reason))
         tenant = await _find(call, tx)
 
 
-def _failure(
-    tenant: Tenant, call: Call, state: TenantState, reason: str, *, step: str | None = None
-) -> contract.TenantFact:
+def _failure(tenant: Tenant, call: Call, moved: Moved, reason: str, *, step: str | None = None) -> contract.TenantFact:
     """The fact of a provisioning that failed: being too late has one of its own, for alerting."""
     if reason == "run_timed_out":
         return contract.TenantProvisioningTimedOutV1(
-            tenant=call.tenant, state=state, after_seconds=_elapsed(tenant, call), missing=tenant.missing()
+            **moved, after_seconds=_elapsed(tenant, call), missing=tenant.missing()
         )
-    return contract.TenantProvisioningFailedV1(tenant=call.tenant, state=state, step=step, reason=reason)
+    return contract.TenantProvisioningFailedV1(**moved, step=step, reason=reason)
 
 
 def _elapsed(tenant: Tenant, call: Call) -> float:

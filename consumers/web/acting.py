@@ -12,14 +12,16 @@ from consumers.web import asked
 from consumers.web.dispatch import RequestInvalid
 from consumers.web.routes import Answer, Call
 from consumers.web.runs import tenant_of_run
-from contracts.envelope import Envelope, format_time, from_document
+from contracts.envelope import Envelope, format_time, from_document, is_tenant
+from contracts.modules.tenancy import CLOSURE, ONBOARDING, REINSTATEMENT, SUSPENSION
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.tenant_events import PLATFORM
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-TENANT_ONBOARDING = "tenant-onboarding"
 DIRECT_COMMAND = "direct-command"
 _ALL_TENANTS = "tenancy."
+_PLATFORMS_FACTS = ("tenancy.", "unwind.")
+"""What only the platform may say: modules bar and admit tenants by it."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -31,6 +33,8 @@ async def publish_event(call: Call) -> Answer:
     call.principal.require_tenant(given.tenantid or tenant)
     if given.tenantid is not None and given.tenantid != tenant:
         raise PayloadInvalid("tenantid and the tenant of the request differ; name one", field="tenantid")
+    if given.type.startswith(_PLATFORMS_FACTS) and call.principal.tenant is not None:
+        raise Forbidden(f"only the platform says {given.type}; a token of a tenant cannot")
     document = given.model_dump(exclude_none=True)
     document |= {
         "specversion": "1.0",
@@ -59,6 +63,9 @@ async def publish_event(call: Call) -> Answer:
 
 async def start_run(call: Call) -> Answer:
     given: asked.StartRun = call.body
+    permission = call.deps.plans.saga(call.path("workflow")).permission
+    if permission is not None:
+        call.principal.require(permission)
     return await begin(call, call.named_tenant, call.path("workflow"), given.input, correlation_id=given.correlation_id)
 
 
@@ -103,9 +110,32 @@ async def register_tenant(call: Call) -> Answer:
         raise Conflict(f"{PLATFORM!r} is the platform's own name; choose another id", field="tenant")
     data = given.model_dump(exclude={"tenant"})
     try:
-        return await begin(call, given.tenant, TENANT_ONBOARDING, data, key=f"register-{given.tenant}")
+        return await begin(call, given.tenant, ONBOARDING, data, key=f"register-{given.tenant}")
     except Conflict:
         raise Conflict("this tenant was registered with other details; choose another id", field="tenant") from None
+
+
+async def suspend_tenant(call: Call) -> Answer:
+    return await _move_tenant(call, SUSPENSION)
+
+
+async def reinstate_tenant(call: Call) -> Answer:
+    return await _move_tenant(call, REINSTATEMENT)
+
+
+async def close_tenant(call: Call) -> Answer:
+    return await _move_tenant(call, CLOSURE)
+
+
+async def _move_tenant(call: Call, workflow: str) -> Answer:
+    """Each order is a run of its own, unless it repeats an Idempotency-Key: whether the tenant's state allows it is
+    for tenancy to say, in the run's record.
+    """
+    given: asked.MoveTenant = call.body
+    tenant = call.path("tenant")
+    if not is_tenant(tenant):
+        raise PayloadInvalid("name a tenant with letters, digits, dots, dashes or underscores", field="tenant")
+    return await begin(call, call.principal.require_tenant(tenant), workflow, {"reason": given.reason})
 
 
 async def begin(
@@ -144,37 +174,51 @@ async def begin(
     )
 
 
+async def _may_move(call: Call) -> str:
+    """The run's tenant. Whoever may not start a workflow by hand may not stop or mend its runs either: a tenant does
+    not cancel its own suspension.
+    """
+    tenant = await tenant_of_run(call)
+    if call.principal.tenant is not None:
+        state = await call.deps.door.state(tenant, call.run_id)
+        if state.workflow in call.deps.plans.names:
+            permission = call.deps.plans.saga(state.workflow).permission
+            if permission is not None:
+                call.principal.require(permission)
+    return tenant
+
+
 async def cancel_run(call: Call) -> Answer:
     given: asked.Reason = call.body
-    tenant = await tenant_of_run(call)
+    tenant = await _may_move(call)
     await call.deps.door.cancel(tenant, call.run_id, by=call.principal.name, reason=given.reason)
     return await _accepted(call)
 
 
 async def terminate_run(call: Call) -> Answer:
     given: asked.Reason = call.body
-    tenant = await tenant_of_run(call)
+    tenant = await _may_move(call)
     await call.deps.door.terminate(tenant, call.run_id, by=call.principal.name, reason=given.reason)
     return await _accepted(call)
 
 
 async def abandon_run(call: Call) -> Answer:
     given: asked.Reason = call.body
-    tenant = await tenant_of_run(call)
+    tenant = await _may_move(call)
     await call.deps.door.abandon(tenant, call.run_id, by=call.principal.name, reason=given.reason)
     return await _accepted(call)
 
 
 async def retry_run(call: Call) -> Answer:
     given: asked.RetryRun = call.body
-    tenant = await tenant_of_run(call)
+    tenant = await _may_move(call)
     await call.deps.door.retry(tenant, call.run_id, by=call.principal.name, step=given.step)
     return await _accepted(call)
 
 
 async def skip_step(call: Call) -> Answer:
     given: asked.SkipStep = call.body
-    tenant = await tenant_of_run(call)
+    tenant = await _may_move(call)
     await call.deps.door.skip(
         tenant, call.run_id, given.step, given.output, by=call.principal.name, reason=given.reason
     )

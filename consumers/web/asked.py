@@ -202,6 +202,12 @@ class Decide(Asked):
     comment: Remark = ""
 
 
+class MoveTenant(Asked):
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] = Field(
+        description="Why; it stands in the record, and in the mail to the owner"
+    )
+
+
 class RegisterTenant(Asked):
     tenant: TenantName = Field(description="The new tenant's id")
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]

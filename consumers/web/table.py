@@ -189,6 +189,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         permission="settings.write", summary="Take work again", answer=told.Released, always=True,
     ),
     Route(
+        method="POST", path="/v1/tenants/{tenant}/suspend", handler=acting.suspend_tenant, tag="tenants",
+        permission="tenants.manage", summary="Suspend a tenant: nobody signs in, nothing is sent",
+        body=asked.MoveTenant, answer=told.RunBegun, status=202, key=True,
+    ),
+    Route(
+        method="POST", path="/v1/tenants/{tenant}/reinstate", handler=acting.reinstate_tenant, tag="tenants",
+        permission="tenants.manage", summary="Reinstate a suspended tenant, whatever holds it",
+        body=asked.MoveTenant, answer=told.RunBegun, status=202, key=True,
+    ),
+    Route(
+        method="POST", path="/v1/tenants/{tenant}/close", handler=acting.close_tenant, tag="tenants",
+        permission="tenants.manage", summary="Close a tenant that is Active or Suspended, for good",
+        body=asked.MoveTenant, answer=told.RunBegun, status=202, key=True,
+    ),
+    Route(
         method="POST", path="/hooks/{tenant}/{path:.+}", handler=hooks.start_by_hook, tag="webhooks", permission=None,
         summary="Start the workflow that declares this path; proven by a token or a signature over the body",
         answer=told.RunBegun, status=202, signed=True, key=True,

@@ -70,14 +70,52 @@ class PaymentReceivedV1(EventModel):
 
 
 class PaymentPastDueV1(EventModel):
-    """Nobody paid in time; a policy may suspend the tenant."""
+    """Nobody paid the subscription in time. Unless it is paid within `grace_days` the tenant is suspended."""
 
     subscription_id: str
     days: int
+    grace_days: int = 7
+
+
+class SubscriptionPaidV1(EventModel):
+    """`settled`: it was past due and is no longer, which a `PastDueSettledV1` says too."""
+
+    subscription_id: str
+    payment_id: str
+    amount_minor: int
+    currency: str
+    settled: bool
+
+
+class PastDueSettledV1(EventModel):
+    """What was past due is paid."""
+
+    subscription_id: str
+
+
+class PastDueConfirmedV1(EventModel):
+    """Whether the subscription is past due now."""
+
+    subscription_id: str
+    past_due: bool
+
+
+class SubscriptionClosedV1(EventModel):
+    """The tenant is charged no more. `subscription_id` is None when it had no live subscription."""
+
+    subscription_id: str | None = None
+    status: SubscriptionState | None = None
+    """What it was before."""
+
+
+class SubscriptionReopenedV1(EventModel):
+    subscription_id: str | None = None
 
 
 class BillingRefusedV1(FailureModel):
-    """No retry will help: the account has a customer, the edition is not sold, or there is no such customer."""
+    """No retry will help: the account has a customer, the edition is not sold, or there is no such customer or no live
+    subscription.
+    """
 
 
 class BillingUnavailableV1(FailureModel):
@@ -111,6 +149,28 @@ class RecordPaymentV1(CommandModel):
 
 class ReportPastDueV1(CommandModel):
     days: int = Field(ge=1)
+    grace_days: int = Field(default=7, ge=0, le=90)
+
+
+class PaySubscriptionV1(CommandModel):
+    """The tenant pays for its live subscription, and with it what is past due."""
+
+    amount_minor: int = Field(gt=0)
+    currency: str = Field(pattern="^[A-Z]{3}$")
+
+
+class ConfirmPastDueV1(CommandModel):
+    """Asks whether it is still so; changes nothing."""
+
+    subscription_id: str
+
+
+class CloseSubscriptionV1(CommandModel):
+    """Cancels the live subscription, whoever made it."""
+
+
+class ReopenSubscriptionV1(UndoModel[CloseSubscriptionV1, SubscriptionClosedV1]):
+    """The subscription is again what it was, unless there is another by now."""
 
 
 class GetSubscriptionV1(QueryModel):
@@ -167,7 +227,17 @@ MODULE: Final = Module(
         Event(CustomerClosedV1, keys=_CUSTOMER),
         Event(FirstPaymentReceivedV1, keys=_CUSTOMER),
         Event(PaymentReceivedV1, keys=_CUSTOMER),
-        Event(PaymentPastDueV1, keys=_SUBSCRIPTION),
+        *(
+            Event(model, keys=_SUBSCRIPTION)
+            for model in (
+                PaymentPastDueV1,
+                SubscriptionPaidV1,
+                PastDueSettledV1,
+                PastDueConfirmedV1,
+                SubscriptionClosedV1,
+                SubscriptionReopenedV1,
+            )
+        ),
     ),
     commands=(
         _command(CreateSubscriptionV1, SubscriptionActivatedV1, undo="CancelSubscriptionV1"),
@@ -176,6 +246,10 @@ MODULE: Final = Module(
         _command(CloseCustomerV1, CustomerClosedV1),
         _command(RecordPaymentV1, PaymentReceivedV1),
         _command(ReportPastDueV1, PaymentPastDueV1),
+        _command(PaySubscriptionV1, SubscriptionPaidV1),
+        _command(ConfirmPastDueV1, PastDueConfirmedV1),
+        _command(CloseSubscriptionV1, SubscriptionClosedV1, undo="ReopenSubscriptionV1"),
+        _command(ReopenSubscriptionV1, SubscriptionReopenedV1),
         rehearsal("billing"),
     ),
     queries=(

@@ -37,6 +37,22 @@ class EntitlementsRevokedV1(EventModel):
     edition: str | None = None
 
 
+class EntitlementsWithdrawnV1(EventModel):
+    """What was applied when it was withdrawn, as its export; `edition` is None when nothing was."""
+
+    tenant: str
+    edition: str | None = None
+    entitlements: dict[str, int] = Field(default_factory=dict)
+    flags: dict[str, bool] = Field(default_factory=dict)
+    applied_by: str | None = None
+    """The order that had applied it."""
+
+
+class EntitlementsRestoredV1(EventModel):
+    tenant: str
+    edition: str | None = None
+
+
 class ConfigurationRefusedV1(FailureModel):
     """No retry will help: there is no such edition."""
 
@@ -52,6 +68,14 @@ class ApplyEntitlementsV1(CommandModel):
 
 class RevokeEntitlementsV1(UndoModel[ApplyEntitlementsV1, EntitlementsAppliedV1]):
     """The tenant is entitled to nothing."""
+
+
+class WithdrawEntitlementsV1(CommandModel):
+    """Takes away whatever is applied, whoever applied it, and answers with it: the tenant is closed."""
+
+
+class RestoreEntitlementsV1(UndoModel[WithdrawEntitlementsV1, EntitlementsWithdrawnV1]):
+    """Applies what was withdrawn, unless something else has been applied since."""
 
 
 class GetEntitlementsV1(QueryModel):
@@ -88,10 +112,14 @@ MODULE: Final = Module(
     events=(
         Event(EntitlementsAppliedV1, keys={"tenant": "/tenant"}),
         Event(EntitlementsRevokedV1, keys={"tenant": "/tenant"}),
+        Event(EntitlementsWithdrawnV1, keys={"tenant": "/tenant"}),
+        Event(EntitlementsRestoredV1, keys={"tenant": "/tenant"}),
     ),
     commands=(
         _command(ApplyEntitlementsV1, EntitlementsAppliedV1, undo="RevokeEntitlementsV1"),
         _command(RevokeEntitlementsV1, EntitlementsRevokedV1),
+        _command(WithdrawEntitlementsV1, EntitlementsWithdrawnV1, undo="RestoreEntitlementsV1"),
+        _command(RestoreEntitlementsV1, EntitlementsRestoredV1),
         rehearsal("configuration"),
     ),
     queries=(Query(GetEntitlementsV1, answer=EntitlementsV1, permission=READ),),

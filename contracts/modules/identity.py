@@ -2,7 +2,9 @@
 
     invite or create -> invited | active -> disabled        (removed: as if never created)
 
-While a tenant's sign-ins are blocked (suspension), `CanSignInV1` answers no for every user; their states stay.
+While a tenant is suspended or closed, `CanSignInV1` answers no for every user, and nobody is invited, created or
+activated: such an order is refused with the code tenant_suspended or tenant_closed. The states of the users stay. An
+administrator can block sign-ins apart from that.
 """
 
 from __future__ import annotations
@@ -75,8 +77,20 @@ class SignInsUnblockedV1(EventModel):
     tenant: str
 
 
+class UsersDisabledV1(EventModel):
+    """Everybody of the tenant is disabled; `count` were not before."""
+
+    tenant: str
+    count: int
+
+
+class UsersRestoredV1(EventModel):
+    tenant: str
+    count: int
+
+
 class IdentityRefusedV1(FailureModel):
-    """No retry will help: the address is taken, or there is no such user."""
+    """No retry will help: the address is taken, there is no such user, or the tenant is suspended or closed."""
 
 
 class IdentityUnavailableV1(FailureModel):
@@ -126,7 +140,15 @@ class UnblockSignInsV1(UndoModel[BlockSignInsV1, SignInsBlockedV1]):
 
 
 class AllowSignInsV1(CommandModel):
-    """The same as a step of its own: reinstating a tenant."""
+    """The same as a step of its own."""
+
+
+class DisableUsersV1(CommandModel):
+    """Nobody of the tenant can come in any more: it is closed."""
+
+
+class RestoreUsersV1(UndoModel[DisableUsersV1, UsersDisabledV1]):
+    """Whom that order disabled is again what they were, unless another user has taken the address."""
 
 
 class CanSignInV1(QueryModel):
@@ -137,6 +159,8 @@ class SignInAnswerV1(AnswerModel):
     allowed: bool
     reason: Literal["ok", "unknown", "invited", "disabled", "blocked"]
     user_id: str | None = None
+    code: str | None = None
+    """Why everybody is blocked: tenant_suspended, tenant_closed; None: sign-ins are blocked, or nobody is."""
 
 
 MANAGE: Final = "identity.manage"
@@ -169,6 +193,8 @@ MODULE: Final = Module(
         ),
         Event(SignInsBlockedV1, keys={"tenant": "/tenant"}),
         Event(SignInsUnblockedV1, keys={"tenant": "/tenant"}),
+        Event(UsersDisabledV1, keys={"tenant": "/tenant"}),
+        Event(UsersRestoredV1, keys={"tenant": "/tenant"}),
     ),
     commands=(
         _command(InviteUserV1, UserInvitedV1, undo="DisableUserV1"),
@@ -180,6 +206,8 @@ MODULE: Final = Module(
         _command(BlockSignInsV1, SignInsBlockedV1, undo="UnblockSignInsV1"),
         _command(UnblockSignInsV1, SignInsUnblockedV1),
         _command(AllowSignInsV1, SignInsUnblockedV1),
+        _command(DisableUsersV1, UsersDisabledV1, undo="RestoreUsersV1"),
+        _command(RestoreUsersV1, UsersRestoredV1),
         rehearsal("identity"),
     ),
     queries=(Query(CanSignInV1, answer=SignInAnswerV1, permission=READ),),

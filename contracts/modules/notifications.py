@@ -25,7 +25,10 @@ from contracts.manifest import (
 )
 from contracts.modules.faults import rehearsal, rehearsal_permission
 
-Template = Literal["activation", "welcome", "suspended", "provisioning_failed"]
+Template = Literal["activation", "welcome", "suspended", "reinstated", "closed", "provisioning_failed"]
+
+ABOUT_THE_TENANT: Final = frozenset({"suspended", "reinstated", "closed", "provisioning_failed"})
+"""What the platform has to say about the tenant itself; sent whatever the tenant's standing is."""
 
 
 class NotificationSentV1(EventModel):
@@ -41,7 +44,9 @@ class SendingPausedV1(EventModel):
 
 
 class NotificationRefusedV1(FailureModel):
-    """No retry will help: the server refuses this address for good, or a value the template needs is missing."""
+    """No retry will help: the server refuses this address for good, a value the template needs is missing, or the
+    tenant is suspended or closed (codes tenant_suspended, tenant_closed) and the mail is not about that.
+    """
 
 
 class NotificationDelayedV1(FailureModel):
@@ -57,7 +62,7 @@ class SendNotificationV1(CommandModel):
 
 
 class PauseSendingV1(CommandModel):
-    """Sends of this tenant wait (retryable failure) until it is lifted: suspension."""
+    """Sends of this tenant wait (retryable failure) until it is lifted. A suspended tenant's are refused anyway."""
 
     paused: bool
 

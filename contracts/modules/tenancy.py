@@ -5,12 +5,16 @@
                    v      |         v            v
              ProvisioningFailed -> Decommissioned
 
-Every command travels under the tenant it is about (`tenantid` of its envelope). A transition the table does not know is
-answered with `TenantTransitionRefusedV1`, which no retry will change.
+Every command travels under the tenant it is about (`tenantid` of its envelope). A transition that `TRANSITIONS` does
+not hold is answered with `TenantTransitionRefusedV1`, which no retry will change.
+
+A suspended tenant is *held* for one or several causes: past_due, policy/<name>, operator. When the last hold is
+released it is Active again; reinstating it by hand releases them all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from pydantic import Field
@@ -27,11 +31,27 @@ from contracts.manifest import (
     Query,
     QueryModel,
     UndoModel,
+    personal,
 )
 from contracts.modules.faults import rehearsal, rehearsal_permission
 
 TenantState = Literal["Registered", "Provisioning", "Active", "ProvisioningFailed", "Suspended", "Decommissioned"]
+Trigger = Literal["begin", "complete_step", "activate", "fail", "suspend", "reinstate", "decommission"]
 Edition = Literal["free", "standard", "enterprise"]
+
+TRANSITIONS: Final[Mapping[tuple[TenantState, Trigger], TenantState]] = {
+    ("Registered", "begin"): "Provisioning",
+    ("Provisioning", "complete_step"): "Provisioning",
+    ("Provisioning", "activate"): "Active",
+    ("Provisioning", "fail"): "ProvisioningFailed",
+    ("ProvisioningFailed", "begin"): "Provisioning",
+    ("ProvisioningFailed", "decommission"): "Decommissioned",
+    ("Active", "suspend"): "Suspended",
+    ("Suspended", "reinstate"): "Active",
+    ("Active", "decommission"): "Decommissioned",
+    ("Suspended", "decommission"): "Decommissioned",
+}
+"""All there is. A registered tenant comes from nowhere, a decommissioned one goes nowhere."""
 
 PROVISIONING_STEPS: Final = ("subscription", "entitlements", "owner", "activation_mail")
 """What must have succeeded before a tenant may become Active."""
@@ -43,11 +63,39 @@ Decommissioned.
 """
 
 
+SUSPENSION: Final = "tenant-suspension"
+REINSTATEMENT: Final = "tenant-reinstatement"
+CLOSURE: Final = "tenant-closure"
+"""The workflows that move a tenant after it has become Active."""
+
+PAST_DUE: Final = "past_due"
+OPERATOR: Final = "operator"
+_CAUSE: Final = r"^(past_due|operator|policy/[a-z0-9][a-z0-9_.-]{0,99})$"
+_POLICY: Final = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
+
+
+def policy_cause(policy: str) -> str:
+    """The cause of the hold that a violated policy puts on a tenant."""
+    return f"policy/{policy}"
+
+
 class TenantFact(EventModel):
-    """What every fact about a tenant says: which, and the state it is in now."""
+    """What every fact about a tenant says: which, and the state it is in now. `revision` counts the tenant's
+    transitions, this one included: of two facts the one with the higher revision is the later, whichever arrives first.
+    """
 
     tenant: str
     state: TenantState
+    revision: int = 0
+
+
+class OwnedTenantFact(TenantFact):
+    """Also says whom to tell."""
+
+    name: str | None = None
+    owner_id: str | None = None
+    owner_email: str | None = personal(default=None)
+    owner_name: str | None = personal(default=None)
 
 
 class TenantRegisteredV1(TenantFact):
@@ -102,23 +150,67 @@ class ProvisioningRevertedV1(EventModel):
 
 
 class SuspensionUndoneV1(EventModel):
-    """The suspension is undone. When that moved the tenant, `TenantReinstatedV1` said so before."""
+    """The suspension is undone. When that moved the tenant, `TenantReinstatedV1` said so before; it stays Suspended
+    while it is held for another cause.
+    """
 
     tenant: str
     state: TenantState | None = None
 
 
-class TenantSuspendedV1(TenantFact):
+class TenantSuspendedV1(OwnedTenantFact):
+    reason: str
+    cause: str = OPERATOR
+
+
+class TenantReinstatedV1(OwnedTenantFact):
     reason: str
 
 
-class TenantReinstatedV1(TenantFact):
-    reason: str
-
-
-class TenantDecommissionedV1(TenantFact):
+class TenantDecommissionedV1(OwnedTenantFact):
     previous: TenantState
     reason: str
+
+
+class TenantHeldV1(EventModel):
+    """The tenant is held for this cause: it stays suspended, or will be. `fresh` is False when it was held for it
+    already.
+    """
+
+    tenant: str
+    state: TenantState
+    cause: str
+    fresh: bool
+
+
+class HoldUndoneV1(EventModel):
+    tenant: str
+
+
+class HoldReleasedV1(EventModel):
+    """The tenant is no longer held for this cause. When it was the last, `TenantReinstatedV1` said before that the
+    tenant is Active again; `remaining` are the causes that still hold it.
+    """
+
+    tenant: str
+    state: TenantState
+    cause: str
+    remaining: list[str]
+
+
+class PolicyViolatedV1(EventModel):
+    """The tenant breaks a policy of the platform and is held for it; suspending it follows."""
+
+    tenant: str
+    policy: str
+    reason: str
+
+
+class PolicyViolationClearedV1(EventModel):
+    """The tenant keeps to the policy again; releasing it follows."""
+
+    tenant: str
+    policy: str
 
 
 class TenantTransitionRefusedV1(FailureModel):
@@ -171,15 +263,49 @@ class TimeOutProvisioningV1(CommandModel):
 
 
 class SuspendTenantV1(CommandModel):
+    """From Active to Suspended, held for `cause`. A suspended tenant is refused with the code already_suspended."""
+
     reason: str = Field(min_length=1, max_length=500)
+    cause: str = Field(default=OPERATOR, pattern=_CAUSE)
 
 
 class ReinstateTenantV1(CommandModel):
+    """By hand: whatever held the tenant does so no longer."""
+
     reason: str = Field(min_length=1, max_length=500)
 
 
 class UndoSuspensionV1(UndoModel[SuspendTenantV1, TenantSuspendedV1]):
-    """Reinstates what the suspension suspended."""
+    """Releases the hold that the suspension placed, and reinstates the tenant unless another one stands."""
+
+
+class HoldTenantV1(CommandModel):
+    """Holds a tenant that is Active or Suspended for one more cause."""
+
+    cause: str = Field(pattern=_CAUSE)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class UndoHoldV1(UndoModel[HoldTenantV1, TenantHeldV1]):
+    """Takes away the hold that the order placed; one that stood before stays."""
+
+
+class ReleaseHoldV1(CommandModel):
+    """Ends the hold for this cause; with the last one a suspended tenant is reinstated."""
+
+    cause: str = Field(pattern=_CAUSE)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class ReportViolationV1(CommandModel):
+    policy: str = Field(pattern=_POLICY)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class ClearViolationV1(CommandModel):
+    """Refused when the tenant is not held for this policy."""
+
+    policy: str = Field(pattern=_POLICY)
 
 
 class DecommissionTenantV1(CommandModel):
@@ -202,7 +328,20 @@ class TenantSnapshotV1(AnswerModel):
     owner_id: str | None = None
     steps_completed: list[str] = Field(default_factory=list)
     revision: int = 0
+    holds: list[str] = Field(default_factory=list)
+    """The causes for which it is held."""
 
+
+ORDERS: Final[Mapping[Trigger, tuple[type[CommandModel], type[TenantFact]]]] = {
+    "begin": (BeginProvisioningV1, TenantProvisioningStartedV1),
+    "complete_step": (CompleteProvisioningStepV1, ProvisioningStepCompletedV1),
+    "activate": (ActivateTenantV1, TenantProvisionedV1),
+    "fail": (FailProvisioningV1, TenantProvisioningFailedV1),
+    "suspend": (SuspendTenantV1, TenantSuspendedV1),
+    "reinstate": (ReinstateTenantV1, TenantReinstatedV1),
+    "decommission": (DecommissionTenantV1, TenantDecommissionedV1),
+}
+"""What orders each transition, and the fact that tells of it. TimeOutProvisioningV1 orders `fail` too."""
 
 MANAGE: Final = "tenancy.manage"
 READ: Final = "tenancy.read"
@@ -235,11 +374,17 @@ MODULE: Final = Module(
                 TenantProvisioningFailedV1,
                 TenantProvisioningTimedOutV1,
                 ProvisioningRevertedV1,
-                TenantSuspendedV1,
                 SuspensionUndoneV1,
-                TenantReinstatedV1,
-                TenantDecommissionedV1,
+                TenantHeldV1,
+                HoldUndoneV1,
+                HoldReleasedV1,
+                PolicyViolatedV1,
+                PolicyViolationClearedV1,
             )
+        ),
+        *(
+            Event(model, keys=_KEYS, subject="/owner_id")
+            for model in (TenantSuspendedV1, TenantReinstatedV1, TenantDecommissionedV1)
         ),
     ),
     commands=(
@@ -253,6 +398,11 @@ MODULE: Final = Module(
         _command(SuspendTenantV1, TenantSuspendedV1, undo="UndoSuspensionV1"),
         _command(UndoSuspensionV1, SuspensionUndoneV1),
         _command(ReinstateTenantV1, TenantReinstatedV1),
+        _command(HoldTenantV1, TenantHeldV1, undo="UndoHoldV1"),
+        _command(UndoHoldV1, HoldUndoneV1),
+        _command(ReleaseHoldV1, HoldReleasedV1),
+        _command(ReportViolationV1, PolicyViolatedV1),
+        _command(ClearViolationV1, PolicyViolationClearedV1),
         _command(DecommissionTenantV1, TenantDecommissionedV1),
         rehearsal("tenancy"),
     ),

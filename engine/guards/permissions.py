@@ -38,7 +38,7 @@ _OPERATE: Final = frozenset(
 _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
 
 PLATFORM: Final = frozenset(
-    {"tenants.create", "projections.rebuild", "keys.rotate", "processes.read", "settings.write"}
+    {"tenants.create", "tenants.manage", "projections.rebuild", "keys.rotate", "processes.read", "settings.write"}
 )
 """What only a token without a tenant can do, whatever its role."""
 
@@ -50,7 +50,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     "author": _VIEW | _AUTHOR,
     "publisher": _VIEW | _AUTHOR | {"workflows.publish"},
     "approver": _VIEW | {"approvals.decide"},
-    "operator": _VIEW | _OPERATE | {"projections.rebuild", "processes.read"},
+    "operator": _VIEW | _OPERATE | {"projections.rebuild", "processes.read", "tenants.manage"},
     "auditor": _VIEW | {"audit.read", "deadletters.read"},
     "admin": _VIEW
     | _OPERATE

@@ -265,6 +265,8 @@ class Saga:
     """JSON pointer to the data subject in the trigger's data; None: the event's own."""
     personal: tuple[str, ...] = ()
     """JSON pointers to personal values in the trigger's data, where no contract marks them: webhooks, manual starts."""
+    permission: str | None = None
+    """What a person needs, beside runs.start, to start it by hand; None: nothing more. Events start it anyway."""
 
 
 def saga(
@@ -280,6 +282,7 @@ def saga(
     attributes: Mapping[str, str] | None = None,
     subject: str | None = None,
     personal: Sequence[str] = (),
+    permission: str | None = None,
 ) -> Callable[[SagaFunction], Saga]:
     """Declares an `async def (run, data)` as one version of the saga `name`; several may be installed side by side."""
     events = (on,) if isinstance(on, str) else tuple(on)
@@ -298,6 +301,7 @@ def saga(
             attributes=attributes,
             subject=subject,
             personal=tuple(personal),
+            permission=permission,
         )
 
     return declare

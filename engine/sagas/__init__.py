@@ -10,9 +10,21 @@ from contracts.problems import Problem
 from engine.plan.code import Saga
 from engine.sagas.customer_onboarding import customer_onboarding
 from engine.sagas.direct_command import direct_command
+from engine.sagas.tenant_closure import tenant_closure
+from engine.sagas.tenant_notice import tenant_notice
 from engine.sagas.tenant_onboarding import tenant_onboarding
+from engine.sagas.tenant_reinstatement import tenant_reinstatement
+from engine.sagas.tenant_suspension import tenant_suspension
 
-SHIPPED: tuple[Saga, ...] = (tenant_onboarding, customer_onboarding, direct_command)
+SHIPPED: tuple[Saga, ...] = (
+    tenant_onboarding,
+    tenant_suspension,
+    tenant_reinstatement,
+    tenant_closure,
+    tenant_notice,
+    customer_onboarding,
+    direct_command,
+)
 
 
 class SagaModuleInvalid(Problem):

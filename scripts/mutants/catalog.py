@@ -8,6 +8,7 @@ from typing import Final
 from scripts.mutants.keeping import KEEPING
 from scripts.mutants.run import Mutant
 from scripts.mutants.runs import DOOR, RUNS
+from scripts.mutants.tenants import TENANTS
 
 _LAWS: Final = "tests/pure/test_run_laws.py"
 _PURE: Final = "tests/pure/test_pure_below_the_door.py"
@@ -396,4 +397,4 @@ GUARDS: Final = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *RUNS, *DOOR, *STORE, *HOUSE, *FAULTS, *GUARDS, *KEEPING)
+MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *RUNS, *DOOR, *STORE, *HOUSE, *FAULTS, *GUARDS, *KEEPING, *TENANTS)

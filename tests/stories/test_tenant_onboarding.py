@@ -11,8 +11,15 @@ from uuid import UUID, uuid5
 import pytest
 
 from contracts.envelope import Envelope
-from contracts.modules import audit, billing, configuration, identity, tenancy
 from tests.stories.house import House, MovableClock, Record, Stack, until
+from tests.stories.tenants import (
+    audit_entries,
+    edition_of,
+    sign_in_of,
+    subscription_of,
+    tenant_of,
+    through_backoff,
+)
 from tests.stories.understudy import asked, play, success
 
 NAMED = (
@@ -119,7 +126,7 @@ async def test_a_tenant_becomes_active_in_every_order_of_its_steps_and_never_whi
         for tenant, missing in lacking.items():
             await until(partial(_step, house, tenant, missing), lambda seen: seen["status"] == "open")
             assert house.ear.commands("tenancy.ActivateTenantV1", tenant=tenant) == []
-            assert (await _tenant(house, tenant)).state == "Provisioning"
+            assert (await tenant_of(house, tenant)).state == "Provisioning"
         assert len(house.ear.events("tenancy.TenantProvisionedV1")) == len(ORDERS)
 
 
@@ -132,24 +139,6 @@ async def _step(house: House, tenant: str, step: str) -> Record:
     if not page["items"]:
         return {"status": "none"}
     return (await house.steps(page["items"][0]["run_id"])).get(step, {"status": "none"})
-
-
-async def _tenant(house: House, tenant: str) -> tenancy.TenantSnapshotV1:
-    return await house.ask(tenancy.MODULE, tenancy.GetTenantV1(), tenancy.TenantSnapshotV1, tenant)
-
-
-async def _subscription(house: House, tenant: str) -> billing.SubscriptionSnapshotV1:
-    return await house.ask(billing.MODULE, billing.GetSubscriptionV1(), billing.SubscriptionSnapshotV1, tenant)
-
-
-async def _sign_in(house: House, tenant: str) -> identity.SignInAnswerV1:
-    query = identity.CanSignInV1(email=f"owner@{tenant}.example")
-    return await house.ask(identity.MODULE, query, identity.SignInAnswerV1, tenant)
-
-
-async def _edition(house: House, tenant: str) -> str | None:
-    query = configuration.GetEntitlementsV1()
-    return (await house.ask(configuration.MODULE, query, configuration.EntitlementsV1, tenant)).edition
 
 
 @pytest.mark.acceptance("H7")
@@ -174,7 +163,7 @@ async def test_ten_copies_and_ten_redeliveries_of_everything_make_one_subscripti
         await until(lambda: _duplicates(house), lambda seen: seen >= copies)
 
         assert house.ear.facts("acme") == facts
-        assert (await _subscription(house, "acme")).live == 1
+        assert (await subscription_of(house, "acme")).live == 1
         after = await house.run(runs[0])
         assert after is not None
         assert after["version"] == before["version"]
@@ -222,10 +211,10 @@ async def test_whichever_step_fails_for_good_the_others_are_undone_newest_first(
             undone = [entry["event"]["step"] for entry in timeline if entry["topic"] == "undo.succeeded"]
             assert undone == done[::-1], step
             assert undone[-1] == "begin"
-            assert (await _tenant(house, tenant)).state == "ProvisioningFailed"
-            assert (await _subscription(house, tenant)).live == 0
-            assert not (await _sign_in(house, tenant)).allowed
-            assert await _edition(house, tenant) is None
+            assert (await tenant_of(house, tenant)).state == "ProvisioningFailed"
+            assert (await subscription_of(house, tenant)).live == 0
+            assert not (await sign_in_of(house, tenant)).allowed
+            assert await edition_of(house, tenant) is None
             assert house.ear.facts(tenant)["tenancy.TenantProvisioningFailedV1"] == 1
 
         await asyncio.gather(*(fail(step) for step in FAILING))
@@ -244,14 +233,14 @@ async def test_a_tenant_that_cannot_even_be_registered_or_begun_has_nothing_to_u
             assert (ended["error_code"], ended["undone"], ended["left"]) == ("not_today", 0, [])
             ordered = {order.type for order in house.ear.commands(tenant=tenant)}
             assert ordered == {"tenancy.ScriptFaultV1", "tenancy.RegisterTenantV1", command}
-            assert (await _subscription(house, tenant)).live == 0
-            assert not (await _sign_in(house, tenant)).allowed
+            assert (await subscription_of(house, tenant)).live == 0
+            assert not (await sign_in_of(house, tenant)).allowed
             if tenant == "unknown":
-                assert (ended["business_state"], (await _tenant(house, tenant)).state) == (None, None)
+                assert (ended["business_state"], (await tenant_of(house, tenant)).state) == (None, None)
                 continue
             assert ended["business_state"] == "ProvisioningFailed"
             await house.until_heard("tenancy.TenantProvisioningFailedV1", tenant=tenant)
-            assert (await _tenant(house, tenant)).state == "ProvisioningFailed"
+            assert (await tenant_of(house, tenant)).state == "ProvisioningFailed"
             await _audit_tells(house, tenant, run, ["Registered", "Provisioning", "ProvisioningFailed"])
 
 
@@ -267,10 +256,10 @@ async def test_a_tenant_whose_provisioning_keeps_failing_to_begin_has_failed_unt
             await house.script(tenant, "tenancy.BeginProvisioningV1", "retryable", times=1000)
             runs[tenant] = await house.register(tenant)
         for tenant, run in runs.items():
-            await _through_backoff(house, clock, run, "begin")
+            await through_backoff(house, clock, run, "begin")
             assert (await house.until_status(run, "parked"))["business_state"] == "ProvisioningFailed"
             await house.until_heard("tenancy.TenantProvisioningFailedV1", tenant=tenant)
-            assert (await _tenant(house, tenant)).state == "ProvisioningFailed"
+            assert (await tenant_of(house, tenant)).state == "ProvisioningFailed"
 
         await house.api.post(f"/v1/runs/{runs['given-up']}/abandon", {"reason": "they went elsewhere"})
         ended = await house.until_status(runs["given-up"], "failed")
@@ -304,8 +293,8 @@ async def test_a_compensation_whose_engine_was_killed_goes_on_where_it_stood(sta
         assert {steps[name]["undo"]["status"] for name in ("begin", "subscription", "entitlements", "owner")} == {
             "done"
         }
-        assert (await _tenant(house, "acme")).state == "ProvisioningFailed"
-        assert (await _subscription(house, "acme")).live == 0
+        assert (await tenant_of(house, "acme")).state == "ProvisioningFailed"
+        assert (await subscription_of(house, "acme")).live == 0
         undos = house.ear.commands("identity.DisableUserV1", tenant="acme")
         assert {command.id for command in undos} == {undo.id}
 
@@ -320,20 +309,20 @@ async def test_an_abandoned_onboarding_leaves_nothing_behind_and_a_retried_one_r
             await house.script(tenant, "notifications.SendNotificationV1", "retryable", times=1000)
         runs = {tenant: await house.register(tenant) for tenant in ("given-up", "mended")}
         for run in runs.values():
-            await _through_backoff(house, clock, run, "activation_mail")
+            await through_backoff(house, clock, run, "activation_mail")
             parked = await house.until_status(run, "parked")
             assert parked["business_state"] == "ProvisioningFailed"
         for tenant in runs:
             await house.until_heard("tenancy.TenantProvisioningFailedV1", tenant=tenant)
-            assert (await _tenant(house, tenant)).state == "ProvisioningFailed"
-            assert (await _subscription(house, tenant)).live == 1
+            assert (await tenant_of(house, tenant)).state == "ProvisioningFailed"
+            assert (await subscription_of(house, tenant)).live == 1
 
         await house.api.post(f"/v1/runs/{runs['given-up']}/abandon", {"reason": "they went elsewhere"})
         await house.until_status(runs["given-up"], "compensated")
-        assert (await _tenant(house, "given-up")).state == "Decommissioned"
-        assert (await _subscription(house, "given-up")).live == 0
-        assert not (await _sign_in(house, "given-up")).allowed
-        assert await _edition(house, "given-up") is None
+        assert (await tenant_of(house, "given-up")).state == "Decommissioned"
+        assert (await subscription_of(house, "given-up")).live == 0
+        assert not (await sign_in_of(house, "given-up")).allowed
+        assert await edition_of(house, "given-up") is None
         assert house.host.sink is not None
         assert [mail for mail in house.host.sink.mails if mail.tenant == "given-up"] == []
 
@@ -341,7 +330,7 @@ async def test_an_abandoned_onboarding_leaves_nothing_behind_and_a_retried_one_r
         await house.api.post(f"/v1/runs/{runs['mended']}/retry")
         ended = await house.until_status(runs["mended"], "succeeded")
         assert ended["business_state"] == "Active"
-        assert (await _tenant(house, "mended")).state == "Active"
+        assert (await tenant_of(house, "mended")).state == "Active"
         steps = await house.steps(runs["mended"])
         assert {name: len(step["attempts"]) for name, step in steps.items() if len(step["attempts"]) > 1} == {
             "activation_mail": 4
@@ -354,28 +343,18 @@ async def test_an_abandoned_onboarding_leaves_nothing_behind_and_a_retried_one_r
             await _audit_tells(house, tenant, runs[tenant], states)
 
 
-async def _through_backoff(house: House, clock: MovableClock, run: str, step: str) -> None:
-    """Lets the time between the attempts pass at once."""
-    while True:
-        seen = await house.until_step(run, step, lambda found: found["status"] in ("backoff", "parked"))
-        if seen["status"] == "parked":
-            return
-        clock.forward(seconds=5)
-        await house.until_attempt(run, step, len(seen["attempts"]) + 1)
-
-
 async def _audit_tells(house: House, tenant: str, run: str, states: list[str]) -> None:
     """The audit alone gives the whole history, in order and without a gap, and it is the history that was."""
     log = [entry["event"] for entry in await house.timeline(run) if entry["topic"] == "state.entered"]
     ended = await house.run(run)
     assert ended is not None
     entries = await until(
-        lambda: _entries(house, tenant), lambda found: len(found) >= len(states) + len(log) + _told_of_end(ended)
+        lambda: audit_entries(house, tenant), lambda found: len(found) >= len(states) + len(log) + _told_of_end(ended)
     )
     told = [entry for entry in entries if entry.subject == f"tenant/{tenant}"]
     assert [entry.state for entry in told] == states
     assert [entry.previous for entry in told] == [None, *states[:-1]]
-    assert (await _tenant(house, tenant)).state == told[-1].state
+    assert (await tenant_of(house, tenant)).state == told[-1].state
     of_run = [entry for entry in entries if entry.subject == f"run/{run}"]
     assert [(entry.previous, entry.state) for entry in of_run if entry.about_type == "unwind.RunStateEnteredV1"] == [
         (event["previous"], event["name"]) for event in log
@@ -392,8 +371,3 @@ async def _audit_tells(house: House, tenant: str, run: str, states: list[str]) -
 def _told_of_end(run: Record) -> int:
     """Plain success is told by the read models alone."""
     return 0 if run["status"] == "succeeded" else 1
-
-
-async def _entries(house: House, tenant: str) -> list[audit.AuditEntryV1]:
-    query = audit.ListAuditEntriesV1(limit=1000)
-    return (await house.ask(audit.MODULE, query, audit.AuditEntriesV1, tenant)).entries

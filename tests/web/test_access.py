@@ -22,6 +22,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "workflow": "customer-onboarding",
         "name": "review",
         "correlation_id": "story-1",
+        "tenant": tenant,
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
 
@@ -32,6 +33,7 @@ BODIES: dict[str, Any] = {
     "order_command": {"type": "identity.CreateUserV1", "data": {"email": "a@b.c", "name": "A"}},
     "skip_step": {"step": "charge", "output": {}},
     "decide_approval": {"approved": True},
+    **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},
     "register_tenant": {"tenant": "new", "name": "New", "owner_email": "a@b.c", "owner_name": "A"},
 }
 

@@ -20,6 +20,22 @@ CREATE TABLE IF NOT EXISTS customers (
   made_at timestamptz NOT NULL,
   PRIMARY KEY (tenant, customer_id)
 );
+CREATE TABLE IF NOT EXISTS past_due (
+  tenant text NOT NULL,
+  subscription_id text NOT NULL,
+  days integer NOT NULL,
+  since timestamptz NOT NULL,
+  PRIMARY KEY (tenant, subscription_id)
+);
+CREATE TABLE IF NOT EXISTS subscription_payments (
+  tenant text NOT NULL,
+  payment_id text NOT NULL,
+  subscription_id text NOT NULL,
+  amount_minor bigint NOT NULL,
+  currency text NOT NULL,
+  at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, payment_id)
+);
 CREATE UNIQUE INDEX IF NOT EXISTS customers_open ON customers (tenant, account_id) WHERE NOT closed;
 CREATE TABLE IF NOT EXISTS payments (
   tenant text NOT NULL,
@@ -38,6 +54,25 @@ ON CONFLICT DO NOTHING;
 
 -- name: cancel
 UPDATE subscriptions SET status = 'cancelled' WHERE tenant = $1 AND subscription_id = $2;
+
+-- name: reopen
+-- There is one live subscription per tenant: another that came meanwhile stands.
+UPDATE subscriptions SET status = $3
+WHERE tenant = $1 AND subscription_id = $2
+  AND NOT EXISTS (SELECT 1 FROM subscriptions live WHERE live.tenant = $1 AND live.status <> 'cancelled');
+
+-- name: fall_due
+INSERT INTO past_due (tenant, subscription_id, days, since) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant, subscription_id) DO UPDATE SET days = excluded.days;
+
+-- name: past_due
+-- Of a subscription that is cancelled nothing is due.
+SELECT d.days FROM past_due d
+JOIN subscriptions s ON s.tenant = d.tenant AND s.subscription_id = d.subscription_id
+WHERE d.tenant = $1 AND d.subscription_id = $2 AND s.status <> 'cancelled';
+
+-- name: settle
+DELETE FROM past_due WHERE tenant = $1 AND subscription_id = $2;
 
 -- name: live
 SELECT subscription_id, edition, status FROM subscriptions WHERE tenant = $1 AND status <> 'cancelled';
@@ -61,6 +96,10 @@ SELECT customer_id FROM customers WHERE tenant = $1 AND account_id = $2 AND NOT 
 
 -- name: pay
 INSERT INTO payments (tenant, payment_id, customer_id, amount_minor, currency, at) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: pay_subscription
+INSERT INTO subscription_payments (tenant, payment_id, subscription_id, amount_minor, currency, at)
+VALUES ($1, $2, $3, $4, $5, $6);
 
 -- name: paid
 SELECT count(*) AS payments, coalesce(sum(amount_minor), 0) AS paid_minor

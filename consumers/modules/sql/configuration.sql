@@ -17,9 +17,14 @@ ON CONFLICT (tenant) DO UPDATE
 SET edition = excluded.edition, entitlements = excluded.entitlements, flags = excluded.flags,
     applied_by = excluded.applied_by, at = excluded.at;
 
+-- name: restore
+INSERT INTO applied_entitlements (tenant, edition, entitlements, flags, applied_by, at)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant) DO NOTHING;
+
 -- name: revoke
 -- Only what that order applied: a later change of edition stays.
 DELETE FROM applied_entitlements WHERE tenant = $1 AND applied_by = $2;
 
 -- name: find
-SELECT edition, entitlements, flags FROM applied_entitlements WHERE tenant = $1;
+SELECT edition, entitlements, flags, applied_by FROM applied_entitlements WHERE tenant = $1;

@@ -25,6 +25,14 @@ CREATE TABLE IF NOT EXISTS tenant_transitions (
   at timestamptz NOT NULL,
   PRIMARY KEY (tenant, revision)
 );
+CREATE TABLE IF NOT EXISTS tenant_holds (
+  tenant text NOT NULL,
+  cause text NOT NULL,
+  reason text NOT NULL,
+  placed_by text NOT NULL,
+  since timestamptz NOT NULL,
+  PRIMARY KEY (tenant, cause)
+);
 
 -- name: register
 INSERT INTO tenants
@@ -33,7 +41,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, 'Registered', 1, '[]', $8)
 ON CONFLICT (tenant) DO NOTHING;
 
 -- name: find
-SELECT name, edition, owner_id, state, revision, steps, provisioning_since FROM tenants WHERE tenant = $1;
+SELECT name, edition, owner_id, owner_email, owner_name, state, revision, steps, provisioning_since
+FROM tenants WHERE tenant = $1;
 
 -- name: move
 -- Fails to find its row when another command moved the tenant meanwhile.
@@ -46,3 +55,20 @@ VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: transitions
 SELECT revision, trigger_name, previous, state, caused_by, at FROM tenant_transitions WHERE tenant = $1 ORDER BY revision;
+
+-- name: hold
+-- One hold per cause; whoever placed it first takes it away again when it unwinds.
+INSERT INTO tenant_holds (tenant, cause, reason, placed_by, since) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (tenant, cause) DO NOTHING;
+
+-- name: undo_hold
+DELETE FROM tenant_holds WHERE tenant = $1 AND placed_by = $2;
+
+-- name: release
+DELETE FROM tenant_holds WHERE tenant = $1 AND cause = $2;
+
+-- name: release_all
+DELETE FROM tenant_holds WHERE tenant = $1;
+
+-- name: holds
+SELECT cause FROM tenant_holds WHERE tenant = $1 ORDER BY cause;
