@@ -14,10 +14,9 @@ from engine.store import READ_BYTES, Appended, Commit, Duplicate, InputRow, Noti
 from engine.store import rows as read
 from engine.store.batch import Batch, assemble, flatten, send_bisecting
 from engine.store.catalog import CatalogVerbs
-from engine.store.errors import SchemaOlder
 from engine.store.journal import JournalVerbs
 from engine.store.listening import Listening
-from engine.store.migrate import FOLDER, check, migrations, missing
+from engine.store.migrate import FOLDER, check, missing
 from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
@@ -47,19 +46,17 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
     # ------------------------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        async def look() -> tuple[dict[str, str], dict[str, str]]:
+        async def look() -> tuple[dict[str, str], set[tuple[str, str]], dict[str, str]]:
             connection = await self._sessions.connect()
             try:
-                if not await connection.fetchval(self._sql("migrations_exist")):
-                    raise SchemaOlder([migration.name for migration in migrations("postgres")])
-                applied = await connection.fetch(self._sql("applied"))
-                roles = await connection.fetch(self._sql("roles"))
+                applied, had = await self._recorded(connection)
+                roles = await connection.fetch(self._sql("roles")) if applied else []
             finally:
                 connection.terminate()
-            return {row["name"]: row["checksum"] for row in applied}, {row["name"]: row["role"] for row in roles}
+            return applied, had, {row["name"]: row["role"] for row in roles}
 
-        applied, roles = await patiently(look, seconds=self._patience)
-        check(migrations("postgres"), applied)
+        applied, had, roles = await patiently(look, seconds=self._patience)
+        check("postgres", applied, had)
         self._sessions.roles = roles
         self._listening.start()
 
@@ -84,13 +81,29 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
         await connection.execute(self._sql("prepare"))
         await connection.execute(self._sql("become_owner"))
         await connection.execute(self._sql("make_in"), "unwind")
-        applied = {row["name"]: row["checksum"] for row in await connection.fetch(self._sql("applied"))}
-        fresh = missing(migrations("postgres"), applied)
-        for migration in fresh:
+        await connection.execute(self._sql("prepare_functions"))
+        fresh = missing("postgres", *await self._recorded(connection))
+        for migration in fresh.migrations:
             await connection.execute(migration.script)
             await connection.execute(self._sql("record_migration"), migration.name, migration.checksum)
+        for each in fresh.functions:
+            await connection.execute(each.script)
+            await connection.execute(self._sql("record_functions"), each.name, each.checksum)
+        if fresh.functions:
+            await connection.execute(self._sql("guard_functions"))
         await self.create_views(connection)
-        return [migration.name for migration in fresh]
+        return fresh.names
+
+    async def _recorded(self, connection: Connection) -> tuple[dict[str, str], set[tuple[str, str]]]:
+        """The migrations of this database by name, and every text its functions ever had."""
+        if not await connection.fetchval(self._sql("migrations_exist")):
+            return {}, set()
+        applied = {row["name"]: row["checksum"] for row in await connection.fetch(self._sql("applied"))}
+        if not await connection.fetchval(self._sql("functions_exist")):
+            return applied, set()
+        return applied, {
+            (row["name"], row["checksum"]) for row in await connection.fetch(self._sql("functions_applied"))
+        }
 
     async def ping(self) -> None:
         await self.call("ping")

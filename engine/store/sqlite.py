@@ -19,10 +19,10 @@ from engine.store import READ_BYTES, Change, Commit, Notification, Outcome, Stor
 from engine.store import rows as read
 from engine.store.batch import send_bisecting
 from engine.store.catalog import CatalogVerbs
-from engine.store.errors import SchemaOlder, Unavailable
+from engine.store.errors import Unavailable
 from engine.store.es import open_recorder
 from engine.store.journal import JournalVerbs
-from engine.store.migrate import FOLDER, check, migrations, missing
+from engine.store.migrate import FOLDER, check, missing
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
 from engine.store.sqlite_threads import Readers, Writer
 from engine.store.statements import bind, load
@@ -53,10 +53,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
     # ------------------------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        applied = await self._write(self._applied)
-        if applied is None:
-            raise SchemaOlder([migration.name for migration in migrations("sqlite")])
-        check(migrations("sqlite"), applied)
+        check("sqlite", await self._write(self._applied))
 
     async def stop(self) -> None:
         if self._stopped:
@@ -70,9 +67,9 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
     async def migrate(self) -> list[str]:
         def run(cursor: sqlite3.Cursor) -> list[str]:
             cursor.execute(self._sql("prepare"))
-            fresh = missing(migrations("sqlite"), self._applied(cursor) or {})
-            for migration in fresh:
-                for statement in _complete_statements(migration.script):
+            fresh = missing("sqlite", self._applied(cursor))
+            for migration in fresh.migrations:
+                for statement in complete_statements(migration.script):
                     cursor.execute(statement)
                 self._execute(
                     cursor, "record_migration", {"name": migration.name, "checksum": migration.checksum, "now": _now()}
@@ -81,16 +78,16 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
                 if name.endswith("_create"):
                     for step in self._views[name].steps:
                         cursor.execute(step.sql)
-            return [migration.name for migration in fresh]
+            return fresh.names
 
         return await self._write(run)
 
     async def ping(self) -> None:
         await self.call("ping")
 
-    def _applied(self, cursor: sqlite3.Cursor) -> dict[str, str] | None:
+    def _applied(self, cursor: sqlite3.Cursor) -> dict[str, str]:
         if not cursor.execute(self._sql("migrations_exist")).fetchone()["exist"]:
-            return None
+            return {}
         return {row["name"]: row["checksum"] for row in cursor.execute(self._sql("applied")).fetchall()}
 
     # ----------------------------------------------------------------------------------------------------------- calls
@@ -306,7 +303,7 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def _complete_statements(script: str) -> list[str]:
+def complete_statements(script: str) -> list[str]:
     """The statements of a script, triggers whole. `executescript` would commit the runner's transaction."""
     statements: list[str] = []
     pending = ""

@@ -207,7 +207,7 @@ STORE: Final = (
     Mutant(
         name="no-lane-lock",
         law="Positions become visible in their order",
-        path="engine/store/sql/postgres/migrations/0002_append.sql",
+        path="engine/store/sql/postgres/functions/append.sql",
         old="    v_done := pg_advisory_xact_lock(1970169719, p_lane)::text;\n",
         new="",
         test="tests/conformance/test_store_order.py",
@@ -216,12 +216,21 @@ STORE: Final = (
     Mutant(
         name="declared-dead-in-mid-append",
         law="A process declared dead can append nothing",
-        path="engine/store/sql/postgres/migrations/0002_append.sql",
+        path="engine/store/sql/postgres/functions/append.sql",
         old="    v_done := pg_advisory_xact_lock_shared(1970169720, p_epoch::integer)::text;\n",
         new="",
         test="tests/conformance/test_store_order.py",
         select="test_whoever_declares_a_process_dead",
         needs=("postgres",),
+    ),
+    Mutant(
+        name="older-text-put-back",
+        law="An older program leaves a newer one's functions alone",
+        path="engine/store/migrate.py",
+        old="if (each.name, each.checksum) not in had]",
+        new="if (each.name, each.checksum) != max(had, default=None)]",
+        test="tests/pure/test_migrations.py",
+        select="test_a_changed_text_is_applied_anew",
     ),
 )
 
@@ -343,7 +352,7 @@ FAULTS: Final = (
     Mutant(
         name="dead-append-on-postgres",
         law="A process declared dead can append nothing",
-        path="engine/store/sql/postgres/migrations/0002_append.sql",
+        path="engine/store/sql/postgres/functions/append.sql",
         old="WHERE p.epoch = p_epoch AND NOT p.dead",
         new="WHERE p.epoch = p_epoch",
         test="tests/conformance/test_store_postgres.py",

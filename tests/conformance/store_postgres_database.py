@@ -17,7 +17,8 @@ DECLARE
     s record;
 BEGIN
     EXECUTE (SELECT 'TRUNCATE ' || string_agg(format('%I.%I', schemaname, tablename), ', ') || ' RESTART IDENTITY'
-             FROM pg_tables WHERE schemaname IN ('unwind', 'views') AND tablename NOT IN ('roles', 'migrations'));
+             FROM pg_tables WHERE schemaname IN ('unwind', 'views')
+             AND tablename NOT IN ('roles', 'migrations', 'functions'));
     FOR s IN SELECT format('%I.%I', schemaname, sequencename) AS name FROM pg_sequences WHERE schemaname = 'unwind' LOOP
         EXECUTE 'ALTER SEQUENCE ' || s.name || ' RESTART';
     END LOOP;

@@ -1,4 +1,4 @@
--- Appending is one call of a function, see migration 0002. The SQLite twin of this file has the same work as single steps.
+-- Appending is one call of a function, see functions/append.sql. The SQLite twin of this file has the same work as single steps.
 
 -- name: append
 SELECT * FROM append($1, $2, $3, $4, $5, $6, $7, $8)

@@ -1,4 +1,4 @@
--- Group roles and what guards the read models. SQLite has no roles, so this file has no twin.
+-- Functions, group roles and what guards the read models. SQLite has neither functions nor roles, so this file has no twin.
 
 -- name: lock_migrations
 SET LOCAL lock_timeout = '60s';
@@ -21,6 +21,56 @@ SELECT 'unwind.batch'::regtype::oid AS batch, 'unwind.batch_rest'::regtype::oid 
 
 -- name: roles
 SELECT name, role FROM unwind.roles
+
+-- Functions are known by every text they ever had here: an older program leaves alone what a newer one has replaced.
+-- name: prepare_functions
+DO $$
+BEGIN
+    IF to_regclass('unwind.functions') IS NULL THEN
+        CREATE TABLE unwind.functions (
+            name text, checksum text, applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (name, checksum)
+        );
+    END IF;
+    -- Bodies name one another, in any order.
+    SET LOCAL check_function_bodies = off;
+END $$
+
+-- name: functions_exist
+SELECT to_regclass('unwind.functions') IS NOT NULL AS exist
+
+-- name: functions_applied
+SELECT name, checksum FROM unwind.functions
+
+-- name: record_functions
+INSERT INTO unwind.functions (name, checksum) VALUES (:name, :checksum)
+
+-- Nobody may execute a function by default; the engine may execute all but two, other roles what is named here.
+-- name: guard_functions
+DO $$
+DECLARE
+    f record;
+    r record;
+BEGIN
+    SELECT max(role) FILTER (WHERE name = 'engine') AS engine, max(role) FILTER (WHERE name = 'projector') AS projector,
+           max(role) FILTER (WHERE name = 'web') AS web
+    INTO r FROM unwind.roles;
+    GRANT SELECT ON unwind.functions TO PUBLIC;
+    FOR f IN SELECT p.oid::regprocedure AS signature, p.proname AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+             WHERE n.nspname = 'unwind' AND p.prokind = 'f' AND p.proname <> 'refuse_change'
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = unwind, pg_temp', f.signature);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f.signature);
+        IF r.engine IS NOT NULL AND f.name NOT IN ('append_for', 'open_lane') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.engine);
+        END IF;
+        IF r.projector IS NOT NULL AND f.name IN ('read_log', 'head') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.projector);
+        END IF;
+        IF r.web IS NOT NULL AND f.name IN ('append_for', 'head', 'lane_of') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.web);
+        END IF;
+    END LOOP;
+END $$
 
 -- name: guard_views
 DO $$

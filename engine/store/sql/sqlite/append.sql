@@ -1,4 +1,4 @@
--- The steps of one append; PostgreSQL does the same in the function of its migration 0002. Rows come as `engine.store.batch` made them: ?1 is the ordinal.
+-- The steps of one append; PostgreSQL does the same in its function of that name. Rows come as `engine.store.batch` made them: ?1 is the ordinal.
 
 -- name: living
 SELECT 1 FROM processes WHERE epoch = ?1 AND NOT dead

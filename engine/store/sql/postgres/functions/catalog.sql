@@ -1,0 +1,80 @@
+CREATE OR REPLACE FUNCTION lane_of(p_tenant text) RETURNS smallint LANGUAGE plpgsql AS $$
+DECLARE
+    found_lane smallint;
+BEGIN
+    SELECT lane INTO found_lane FROM tenants WHERE tenant = p_tenant;
+    IF NOT FOUND THEN
+        INSERT INTO tenants (tenant) VALUES (p_tenant) ON CONFLICT (tenant) DO NOTHING;
+        SELECT lane INTO found_lane FROM tenants WHERE tenant = p_tenant;
+    END IF;
+    RETURN found_lane;
+END $$;
+
+-- For the administrator: a further lane. Tenants are put on it when they are made; a tenant never changes its lane.
+CREATE OR REPLACE FUNCTION open_lane(p_lane smallint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE SEQUENCE IF NOT EXISTS log_position_%s AS bigint', p_lane);
+END $$;
+
+CREATE OR REPLACE FUNCTION lanes() RETURNS SETOF smallint LANGUAGE sql STABLE AS $$
+    SELECT lane FROM tenants UNION SELECT 0::smallint ORDER BY 1;
+$$;
+
+CREATE OR REPLACE FUNCTION keys(p_tenant text, p_scopes text[]) RETURNS SETOF keys LANGUAGE sql STABLE AS $$
+    SELECT * FROM keys WHERE tenant = p_tenant AND (p_scopes IS NULL OR scope = ANY (p_scopes)) ORDER BY scope, key_id;
+$$;
+
+CREATE OR REPLACE FUNCTION keys_not_under(p_root_id text, p_limit integer) RETURNS SETOF keys LANGUAGE sql STABLE AS $$
+    SELECT * FROM keys WHERE root_id <> p_root_id ORDER BY tenant, scope, key_id LIMIT p_limit;
+$$;
+
+CREATE OR REPLACE FUNCTION add_key(p_tenant text, p_scope text, p_key_id bigint, p_wrapped bytea, p_root_id text) RETURNS SETOF keys LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO keys (tenant, scope, key_id, wrapped, root_id) VALUES (p_tenant, p_scope, p_key_id, p_wrapped, p_root_id)
+    ON CONFLICT (tenant, scope, key_id) DO NOTHING;
+    RETURN QUERY SELECT * FROM keys k WHERE k.tenant = p_tenant AND k.scope = p_scope AND k.key_id = p_key_id;
+END $$;
+
+CREATE OR REPLACE FUNCTION rewrap_key(p_tenant text, p_scope text, p_key_id bigint, p_wrapped bytea, p_root_id text) RETURNS void LANGUAGE sql AS $$
+    UPDATE keys SET wrapped = p_wrapped, root_id = p_root_id WHERE tenant = p_tenant AND scope = p_scope AND key_id = p_key_id;
+$$;
+
+CREATE OR REPLACE FUNCTION drop_key(p_tenant text, p_scope text) RETURNS SETOF bigint LANGUAGE sql AS $$
+    DELETE FROM keys WHERE tenant = p_tenant AND scope = p_scope RETURNING key_id;
+$$;
+
+CREATE OR REPLACE FUNCTION root_ids() RETURNS TABLE (root_id text, held bigint) LANGUAGE sql STABLE AS $$
+    SELECT root_id, count(*) FROM keys GROUP BY root_id;
+$$;
+
+CREATE OR REPLACE FUNCTION add_token(
+    p_prefix text, p_digest bytea, p_tenant text, p_name text, p_roles text[], p_created_at timestamptz, p_expires_at timestamptz,
+    p_revoked_at timestamptz, p_last_used_at timestamptz
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO tokens (prefix, digest, tenant, name, roles, created_at, expires_at, revoked_at, last_used_at)
+    VALUES (p_prefix, p_digest, p_tenant, p_name, p_roles, p_created_at, p_expires_at, p_revoked_at, p_last_used_at);
+$$;
+
+CREATE OR REPLACE FUNCTION token(p_prefix text) RETURNS SETOF tokens LANGUAGE sql STABLE AS $$ SELECT * FROM tokens WHERE prefix = p_prefix; $$;
+
+CREATE OR REPLACE FUNCTION tokens(p_tenant text) RETURNS SETOF tokens LANGUAGE sql STABLE AS $$
+    SELECT * FROM tokens WHERE p_tenant IS NULL OR tenant = p_tenant ORDER BY created_at, prefix;
+$$;
+
+CREATE OR REPLACE FUNCTION revoke_token(p_prefix text, p_now timestamptz) RETURNS SETOF text LANGUAGE sql AS $$
+    UPDATE tokens SET revoked_at = coalesce(p_now, clock_timestamp()) WHERE prefix = p_prefix AND revoked_at IS NULL RETURNING prefix;
+$$;
+
+CREATE OR REPLACE FUNCTION setting(p_tenant text, p_name text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT value FROM settings WHERE name = p_name AND tenant IN (p_tenant, '*') ORDER BY tenant = '*' LIMIT 1;
+$$;
+
+CREATE OR REPLACE FUNCTION put_setting(p_tenant text, p_name text, p_value jsonb) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO settings (tenant, name, value) VALUES (p_tenant, p_name, p_value)
+    ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value;
+$$;
+
+-- One setting of every tenant at once: pauses are read so, every second.
+CREATE OR REPLACE FUNCTION settings_named(p_name text) RETURNS TABLE (tenant text, value jsonb) LANGUAGE sql STABLE AS $$
+    SELECT s.tenant, s.value FROM settings s WHERE s.name = p_name;
+$$;

@@ -1,0 +1,73 @@
+CREATE OR REPLACE FUNCTION arrival(p_tenant text, p_source text, p_event_id text) RETURNS bytea LANGUAGE sql STABLE AS $$
+    SELECT a.body FROM inbox i JOIN arrivals a ON a.id = i.arrival
+    WHERE i.tenant = p_tenant AND i.source = p_source AND i.event_id = p_event_id;
+$$;
+
+CREATE OR REPLACE FUNCTION started(p_tenant text, p_start_key text) RETURNS uuid LANGUAGE sql STABLE AS $$
+    SELECT run_id FROM starts WHERE tenant = p_tenant AND start_key = p_start_key;
+$$;
+
+CREATE OR REPLACE FUNCTION record_outcome(p_tenant text, p_source text, p_event_id text, p_outcome text, p_now timestamptz) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
+    SELECT i.arrival, p_outcome, coalesce(p_now, clock_timestamp()) FROM inbox i
+    WHERE i.tenant = p_tenant AND i.source = p_source AND i.event_id = p_event_id
+    ON CONFLICT (arrival, outcome) DO NOTHING;
+$$;
+
+CREATE OR REPLACE FUNCTION outcomes(p_tenant text, p_source text, p_event_id text) RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT o.outcome FROM inbox i JOIN arrival_outcomes o ON o.arrival = i.arrival
+    WHERE i.tenant = p_tenant AND i.source = p_source AND i.event_id = p_event_id ORDER BY o.recorded_at, o.outcome;
+$$;
+
+-- The oldest rows first, a slice at a time, so that no lock is held for long.
+CREATE OR REPLACE FUNCTION prune_journal(p_before timestamptz, p_limit integer) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    old bigint[];
+BEGIN
+    SELECT array_agg(s.id) INTO old FROM (SELECT id, received_at FROM arrivals ORDER BY id LIMIT p_limit) s
+    WHERE s.received_at < p_before AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.arrival = s.id);
+    IF old IS NULL THEN
+        RETURN;
+    END IF;
+    DELETE FROM inbox x USING arrivals a WHERE a.id = ANY (old) AND x.tenant = a.tenant AND x.source = a.source AND x.event_id = a.event_id;
+    DELETE FROM arrival_keys WHERE arrival = ANY (old);
+    DELETE FROM arrival_outcomes WHERE arrival = ANY (old);
+    DELETE FROM arrivals WHERE id = ANY (old);
+    RETURN QUERY SELECT unnest(old);
+END $$;
+
+CREATE OR REPLACE FUNCTION bury(
+    p_id uuid, p_tenant text, p_reason text, p_detail text, p_source text, p_routing_key text, p_event_id text, p_type text, p_attempts jsonb,
+    p_envelope bytea, p_headers jsonb, p_state text, p_created_at timestamptz, p_settled_at timestamptz, p_settled_by text
+) RETURNS SETOF uuid LANGUAGE sql AS $$
+    INSERT INTO dead_letters (id, tenant, reason, detail, source, routing_key, event_id, type, attempts, envelope, headers, state, created_at,
+                              settled_at, settled_by)
+    VALUES (p_id, p_tenant, p_reason, p_detail, p_source, p_routing_key, p_event_id, p_type, p_attempts, p_envelope, p_headers, p_state,
+            p_created_at, p_settled_at, p_settled_by)
+    ON CONFLICT (id) DO NOTHING RETURNING id;
+$$;
+
+CREATE OR REPLACE FUNCTION dead_letters(p_tenant text, p_state text, p_after uuid, p_limit integer) RETURNS SETOF dead_letters LANGUAGE sql STABLE AS $$
+    SELECT * FROM dead_letters
+    WHERE (p_tenant IS NULL OR tenant = p_tenant) AND (p_state IS NULL OR state = p_state) AND (p_after IS NULL OR id > p_after)
+    ORDER BY id LIMIT p_limit;
+$$;
+
+CREATE OR REPLACE FUNCTION dead_letter(p_tenant text, p_id uuid) RETURNS SETOF dead_letters LANGUAGE sql STABLE AS $$
+    SELECT * FROM dead_letters WHERE id = p_id AND (p_tenant IS NULL OR tenant = p_tenant);
+$$;
+
+CREATE OR REPLACE FUNCTION settle_dead_letter(p_id uuid, p_state text, p_by text, p_now timestamptz) RETURNS SETOF uuid LANGUAGE sql AS $$
+    UPDATE dead_letters SET state = p_state, settled_by = p_by, settled_at = coalesce(p_now, clock_timestamp())
+    WHERE id = p_id AND state = 'dead' RETURNING id;
+$$;
+
+-- A data subject that is erased: what its arrivals could be found by goes with its key.
+CREATE OR REPLACE FUNCTION forget_subject(p_tenant text, p_frame bytea) RETURNS SETOF bigint LANGUAGE sql AS $$
+    WITH of_subject AS (
+        SELECT a.id FROM arrivals a WHERE a.tenant = p_tenant AND substring(a.body FROM 1 FOR octet_length(p_frame)) = p_frame
+    ), gone AS (
+        DELETE FROM arrival_keys k USING of_subject s WHERE k.arrival = s.id
+    )
+    SELECT id FROM of_subject;
+$$;

@@ -1,0 +1,63 @@
+-- Taking over from a dead process counts; picking up what a process released on its way out does not.
+CREATE OR REPLACE FUNCTION claim_runs(p_epoch bigint, p_workflows text[], p_versions integer[], p_limit integer)
+RETURNS SETOF run_rows LANGUAGE plpgsql AS $$
+DECLARE
+    gone bigint[];
+BEGIN
+    PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(p.epoch), '{}') INTO gone FROM processes p
+    WHERE p.dead AND EXISTS (SELECT 1 FROM open_runs o WHERE o.owner = p.epoch);
+    RETURN QUERY
+    WITH picked AS (
+        SELECT o.run_id FROM open_runs o
+        WHERE (o.owner IS NULL OR o.owner = ANY (gone))
+          AND EXISTS (SELECT 1 FROM unnest(p_workflows, p_versions) AS k(workflow, version)
+                      WHERE k.workflow = o.workflow AND k.version = o.workflow_version)
+        ORDER BY o.started_at LIMIT p_limit FOR UPDATE OF o SKIP LOCKED
+    )
+    UPDATE open_runs o SET takeovers = o.takeovers + (o.owner IS NOT NULL)::integer, owner = p_epoch
+    FROM picked WHERE o.run_id = picked.run_id
+    RETURNING o.tenant, o.run_id, o.workflow, o.workflow_version, o.status, o.slot, o.owner, o.takeovers, o.deadline, o.started_at;
+END $$;
+
+CREATE OR REPLACE FUNCTION claim_run(p_epoch bigint, p_tenant text, p_run uuid) RETURNS SETOF run_rows LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    UPDATE open_runs o SET takeovers = o.takeovers + (o.owner IS NOT NULL AND o.owner <> p_epoch)::integer, owner = p_epoch
+    WHERE o.run_id = p_run AND o.tenant = p_tenant
+      AND (o.owner IS NULL OR o.owner = p_epoch OR NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND NOT p.dead))
+    RETURNING o.tenant, o.run_id, o.workflow, o.workflow_version, o.status, o.slot, o.owner, o.takeovers, o.deadline, o.started_at;
+END $$;
+
+CREATE OR REPLACE FUNCTION release_runs(p_epoch bigint, p_runs uuid[]) RETURNS void LANGUAGE sql AS $$
+    UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE run_id = ANY (p_runs) AND owner = p_epoch;
+$$;
+
+CREATE OR REPLACE FUNCTION open_run(p_tenant text, p_run uuid) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
+    SELECT * FROM run_rows WHERE run_id = p_run AND tenant = p_tenant;
+$$;
+
+CREATE OR REPLACE FUNCTION open_runs(p_tenant text, p_after uuid, p_limit integer) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
+    SELECT * FROM run_rows WHERE (p_tenant IS NULL OR tenant = p_tenant) AND (p_after IS NULL OR run_id > p_after) ORDER BY run_id LIMIT p_limit;
+$$;
+
+-- Fair between tenants: who holds few slots for his weight comes first; within a tenant woken runs before new ones, then by age.
+CREATE OR REPLACE FUNCTION queued_runs(p_epoch bigint, p_limit integer) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
+    SELECT f.tenant, f.run_id, f.workflow, f.workflow_version, f.status, f.slot, f.owner, f.takeovers, f.deadline, f.started_at
+    FROM (
+        SELECT o.*, (
+                   row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
+                   + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
+               ) / greatest(coalesce((SELECT (value #>> '{}')::double precision FROM settings
+                                      WHERE name = 'weight' AND jsonb_typeof(value) = 'number' AND tenant IN (o.tenant, '*') ORDER BY tenant = '*' LIMIT 1), 1), 0.001) AS turn
+        FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = p_epoch)
+    ) f
+    ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
+$$;
