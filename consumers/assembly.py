@@ -36,6 +36,7 @@ from contracts.problems import Unavailable
 from contracts.registry import Registry, discover
 from contracts.sdk.queries import Asker
 from contracts.sdk.transport import Transport, open_transport
+from engine.blueprints import with_blueprints
 from engine.bus.topology import engine_topology, queues
 from engine.caps import CapsCache
 from engine.clock import Clock, SystemClock
@@ -90,10 +91,9 @@ class Assembly:
         self.metrics = Metrics()
         self.log = logger("assembly")
         self.registry = Registry((*SHIPPED, UNWIND, *discover(), *modules))
-        self.plans = Plans(
-            sagas if sagas is not None else load_sagas(settings.sagas),
-            _actions(self.registry, settings, self.metrics, local_actions),
-        )
+        actions = _actions(self.registry, settings, self.metrics, local_actions)
+        written = sagas if sagas is not None else load_sagas(settings.sagas)
+        self.plans = Plans(with_blueprints(written, settings.blueprints, self.registry, actions), actions)
         self.store: Store = open_store(
             database_url(settings),
             patience_seconds=settings.timeouts.database_seconds,

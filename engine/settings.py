@@ -223,6 +223,9 @@ class Settings(BaseSettings):
     sagas: Annotated[tuple[str, ...], NoDecode] = Field(
         ("engine.sagas",), description="Python modules whose sagas this process runs, comma-separated"
     )
+    blueprints: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Blueprint files whose generated sagas this process runs too, comma-separated"
+    )
     migrate: bool = Field(True, description="Apply missing migrations at start; set to 0 where a deploy step does it")
     modules: Literal["together", "separate", "none"] = Field(
         "together", description="Shipped modules as tasks of this process, as processes of their own, or not at all"
@@ -255,7 +258,7 @@ class Settings(BaseSettings):
         """True when neither a database nor a broker is configured: everything lives in files of the data folder."""
         return self.database_url is None and self.bus_url is None
 
-    @field_validator("sagas", "roles", mode="before")
+    @field_validator("sagas", "blueprints", "roles", mode="before")
     @classmethod
     def _split_roles(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

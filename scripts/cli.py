@@ -14,6 +14,7 @@ from contracts.version import __version__
 from scripts.answer import whole
 from scripts.border import tell_line
 from scripts.verbs import (
+    blueprints,
     configuration,
     contracts,
     deadletters,
@@ -50,6 +51,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(contracts.app, name="contracts")
+app.add_typer(blueprints.app, name="blueprints")
 app.add_typer(configuration.app, name="config")
 proofs.register(app)
 

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import model_json_schema
 
+from contracts.blueprint import Blueprint
 from contracts.envelope import CONTENT_TYPE, MAX_ID_LENGTH
 from contracts.manifest import Module, QueryRefusedV1
 from contracts.registry import CommandEntry, EventEntry, QueryEntry, Registry
@@ -30,6 +31,7 @@ def generate(registry: Registry) -> dict[str, bytes]:
     """File name to content, for every type of the registry, the envelope, and `asyncapi.json`."""
     files = {f"{name}.json": schema for name, schema in schemas(registry).items()}
     files["envelope.json"] = {"$schema": DIALECT, "$id": "urn:unwind:envelope", **envelope_schema()}
+    files["blueprint.json"] = {"$schema": DIALECT, "$id": "urn:unwind:blueprint", **blueprint_schema()}
     files["asyncapi.json"] = asyncapi(registry)
     return {name: render(document) for name, document in sorted(files.items())}
 
@@ -82,6 +84,11 @@ def envelope_schema() -> Document:
             "data": {"type": "object"},
         },
     }
+
+
+def blueprint_schema() -> Document:
+    """What `contracts.blueprint` reads: workflows as data (docs/blueprints.md)."""
+    return Blueprint.model_json_schema(by_alias=True)
 
 
 def asyncapi(registry: Registry) -> Document:

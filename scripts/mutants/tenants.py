@@ -8,7 +8,33 @@ from scripts.mutants.run import Mutant
 
 _LIFE: Final = "tests/stories/test_tenant_life.py"
 
+_BLUEPRINT: Final = "tests/pure/plan/test_blueprint.py"
+
 TENANTS: Final = (
+    Mutant(
+        name="uncovered-step-generated",
+        law="A step has an undo, or its action says that it needs none",
+        path="engine/plan/blueprint.py",
+        old="        if undo is None and spec.coverage not in _WITHOUT_UNDO:\n",
+        new="        if False:\n",
+        test=f"{_BLUEPRINT}::test_an_effect_that_nothing_takes_back_is_refused",
+    ),
+    Mutant(
+        name="value-before-its-step",
+        law="A value stands in its place before it is used",
+        path="engine/plan/blueprint.py",
+        old="            if parts[1] not in known:\n",
+        new="            if False:\n",
+        test=_BLUEPRINT,
+    ),
+    Mutant(
+        name="template-cut-short",
+        law="A product's saga is the template's with its own steps added",
+        path="engine/plan/blueprint.py",
+        old="        found.append(operation)\n        if label_of",
+        new="        if not places:\n            found.append(operation)\n        if label_of",
+        test=_BLUEPRINT,
+    ),
     Mutant(
         name="standing-by-arrival",
         law="The tenant's own number orders its facts, not their arrival",
