@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -40,7 +40,9 @@ PUBLISH_AT_MOST: Final = 500
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What to do. `store` is a postgresql:// URL of the database's owner, or the path of an embedded store.
-    `metrics_url` is the engine's /metrics. `core` is the one to stay on; None: any."""
+    `metrics_url` is the engine's /metrics. `core` is the one to stay on; None: any. `trigger` is the type of the events that
+    start runs.
+    """
 
     bus_url: str
     store: str
@@ -49,6 +51,7 @@ class Load:
     warm_up: int
     runs: int
     core: int | None = None
+    trigger: str = TRIGGER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,9 @@ async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> _S
     empties again."""
     total, published, ended = runs + 2 * load.in_flight, 0, 0
     pause = SATURATED_POLL_SECONDS if load.in_flight >= SATURATED else POLL_SECONDS
-    triggers = [_trigger(number) for number in range(total)]  # made beforehand: the engine shares our cores
+    triggers = [
+        trigger(load.trigger, order(number), str(number)) for number in range(total)
+    ]  # made beforehand: the engine shares our cores
     await watch.begin()
     opened: tuple[float, int] | None = None
     closed: tuple[float, int] | None = None
@@ -120,7 +125,7 @@ async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> _S
     while ended < total:
         room = min(load.in_flight - (published - ended), total - published, PUBLISH_AT_MOST)
         if room > 0:
-            await _publish(transport, triggers[published : published + room])
+            await publish(transport, triggers[published : published + room])
             published += room
         before, ended = ended, await watch.ended()
         now = time.perf_counter()
@@ -145,13 +150,13 @@ async def _one_at_a_time(load: Load, transport: Transport, watch: Watch, runs: i
     """The next trigger is published when the end of the run before was seen. The store tells of the append that ends a
     run: that moment counts, and asking whether the run has ended comes after it.
     """
-    triggers = [_trigger(number) for number in range(runs)]
+    triggers = [trigger(load.trigger, order(number), str(number)) for number in range(runs)]
     await watch.begin()
     latencies: list[float] = []
     publishing: list[float] = []
-    for number, trigger in enumerate(triggers):
+    for number, one in enumerate(triggers):
         published = time.perf_counter()
-        await _publish(transport, [trigger])
+        await publish(transport, [one])
         confirmed = time.perf_counter()
         while True:
             told = await watch.moved()
@@ -181,20 +186,21 @@ async def _counts(load: Load, watch: Watch) -> _Counts:
     return _Counts(appends, commits, calls)
 
 
-def _trigger(number: int) -> Message:
+def trigger(kind: str, data: dict[str, Any], story: str) -> Message:
+    """An event as a module publishes it."""
     envelope = Envelope(
         id=str(uuid.uuid4()),
         source="/modules/bench",
-        type=TRIGGER,
+        type=kind,
         tenantid=TENANT,
         time=datetime.now(UTC),
-        data=order(number),
-        correlationid=f"bench-{number}",
+        data=data,
+        correlationid=f"bench-{story}",
     )
-    return Message(EVENTS_EXCHANGE, TRIGGER, envelope.to_json())
+    return Message(EVENTS_EXCHANGE, kind, envelope.to_json())
 
 
-async def _publish(transport: Transport, triggers: Sequence[Message]) -> None:
+async def publish(transport: Transport, triggers: Sequence[Message]) -> None:
     fates = await transport.publish(triggers, deadline_seconds=30.0)
     lost = [fate for fate in fates if fate is not Published.CONFIRMED]
     if lost:

@@ -16,6 +16,17 @@ FROM log started JOIN log ended ON ended.stream = started.stream AND ended.topic
 WHERE started.lane = 0 AND started.position > :after AND started.topic = 'run.started'
 ORDER BY started.position
 
+-- name: waiting_runs
+SELECT count(*) FROM open_runs WHERE status = 'waiting'
+
+-- name: make_due
+-- Their time limits fall on one moment.
+UPDATE timers SET due = now() + make_interval(secs => :seconds), available_at = now() + make_interval(secs => :seconds)
+WHERE (run_id, key) IN (SELECT run_id, key FROM timers ORDER BY run_id LIMIT :runs)
+
+-- name: owned_by
+SELECT count(*) FROM open_runs o JOIN processes p ON p.epoch = o.owner WHERE p.name = :name
+
 -- name: commits
 SELECT xact_commit AS commits FROM pg_stat_database WHERE datname = current_database()
 

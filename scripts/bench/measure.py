@@ -28,8 +28,9 @@ from contracts.problems import Unavailable
 from scripts.bench import peer
 from scripts.bench.figures import Figure, Round
 from scripts.bench.load import Load, Report
+from scripts.bench.waiting import KILLED, LEASE_SECONDS, Waited, Waiting, taken_over
 from scripts.bench.watch import SQL
-from scripts.bench.workload import STEPS
+from scripts.bench.workload import SHIPPED, STEPS, TRIGGER
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 READY_SECONDS: Final = 60
@@ -58,6 +59,11 @@ class Sizes:
     peer_threads: int
     peer_single: int
     ceiling_events: int
+    remote: int
+    waiting: int
+    wakes: int
+    due: int
+    taken_over: int
 
 
 FULL: Final = Sizes(
@@ -70,6 +76,11 @@ FULL: Final = Sizes(
     peer_threads=800,
     peer_single=200,
     ceiling_events=60_000,
+    remote=2_000,
+    waiting=100_000,
+    wakes=200,
+    due=10_000,
+    taken_over=10_000,
 )
 QUICK: Final = Sizes(
     warm_up=200,
@@ -81,6 +92,11 @@ QUICK: Final = Sizes(
     peer_threads=100,
     peer_single=30,
     ceiling_events=20_000,
+    remote=200,
+    waiting=2_000,
+    wakes=20,
+    due=500,
+    taken_over=500,
 )
 
 
@@ -99,6 +115,7 @@ class Engine:
     bus_url: str
     store: str
     metrics_url: str
+    pid: int
 
 
 class Measurements:
@@ -156,7 +173,53 @@ class Measurements:
         ours, theirs = _steps(self.embedded), self.dbos_sqlite.steps_per_second
         return Round(ours / theirs, {"steps_per_second": ours, "dbos_steps_per_second": theirs})
 
+    def _commands_vs_dbos(self) -> Round:
+        ours, theirs = _steps(self.remote), self.dbos_threads.steps_per_second
+        return Round(ours / theirs, {"steps_per_second": ours, "dbos_steps_per_second": theirs})
+
+    def _waiting_memory(self) -> Round:
+        idle, full = self.waiting.idle_bytes / 2**20, self.waiting.waiting_bytes / 2**20
+        return Round((full / idle - 1) * 100, {"idle_mib": idle, "waiting_mib": full, "runs": self._sizes.waiting})
+
+    def _wake_up(self) -> Round:
+        seconds = self.waiting.wake_seconds
+        return Round(_quantile(seconds, 0.5) * 1000, {"p99_ms": _quantile(seconds, 0.99) * 1000})
+
+    def _due_at_once(self) -> Round:
+        return Round(self.waiting.due_seconds, {"runs": self._sizes.due})
+
+    def _takeover(self) -> Round:
+        """Seconds from the end of the lease of a process that was killed to the last of its runs having an owner that
+        lives.
+        """
+        self._tell(f"a killed process with {self._sizes.taken_over} open runs")
+        with self._owners() as (url, bus_url, processes):
+            seconds = asyncio.run(taken_over(url, bus_url, self._sizes.taken_over, processes))
+        return Round(seconds, {"runs": self._sizes.taken_over, "lease_seconds": LEASE_SECONDS})
+
     # -------------------------------------------------------------------------------------------------- measurements
+
+    @cached_property
+    def waiting(self) -> Waited:
+        self._tell(f"workload D, {self._sizes.waiting} runs that wait")
+        sizes = self._sizes
+        with self._production() as engine:
+            asked = Waiting(
+                bus_url=engine.bus_url,
+                store=engine.store,
+                pid=engine.pid,
+                warm_up=sizes.warm_up,
+                waiting=sizes.waiting,
+                wakes=sizes.wakes,
+                due=sizes.due,
+            )
+            return Waited(**_run("scripts.bench.waiting", asked))
+
+    @cached_property
+    def remote(self) -> Report:
+        self._tell("workload B, saturated")
+        with self._production() as engine, self._module(engine):
+            return self._load(engine, SATURATING, self._sizes.remote, trigger=SHIPPED)
 
     @cached_property
     def saturated(self) -> Report:
@@ -218,7 +281,7 @@ class Measurements:
 
     # -------------------------------------------------------------------------------------------------- processes
 
-    def _load(self, engine: Engine, in_flight: int, runs: int) -> Report:
+    def _load(self, engine: Engine, in_flight: int, runs: int, trigger: str = TRIGGER) -> Report:
         # One at a time the peer, too, is warmed up by as many runs as are counted, and who watches stays off the
         # engine's core.
         one_by_one = in_flight == 1
@@ -232,16 +295,9 @@ class Measurements:
             warm_up=warm_up,
             runs=runs,
             core=max(os.sched_getaffinity(0)) if one_by_one else None,
+            trigger=trigger,
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "scripts.bench.load"],
-            cwd=ROOT,
-            input=orjson.dumps(asdict(load)),
-            capture_output=True,
-            check=False,
-            timeout=LOAD_SECONDS,
-        )
-        return Report(**_report(done, "the load generator"))
+        return Report(**_run("scripts.bench.load", load))
 
     def _one_by_one(self) -> AbstractContextManager[Engine]:
         """The engine that owns runs stays on one core, as the peer does: both are at their best there."""
@@ -262,8 +318,43 @@ class Measurements:
                 yield engine
 
     @contextmanager
-    def _engine(self, environment: dict[str, str], *options: str) -> Iterator[Engine]:
-        """A process of workload A's engine until the block ends. Its log goes to a file that is shown when it fails."""
+    def _module(self, engine: Engine) -> Iterator[None]:
+        """Workload B's module with a database of its own."""
+        with self._database() as url:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scripts.bench.module", engine.bus_url, url], cwd=ROOT, stdout=subprocess.PIPE
+            )
+            try:
+                assert process.stdout is not None
+                if not process.stdout.readline():
+                    raise Unavailable("the measured module did not start")
+                yield
+            finally:
+                _end(process)
+
+    @contextmanager
+    def _owners(self) -> Iterator[tuple[str, str, Callable[[str], AbstractContextManager[Engine]]]]:
+        """A database and a way to start processes that own runs in it, under a name of theirs; and one that shows."""
+        assert self._servers is not None
+        with self._database() as url, tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
+            environment = {
+                "UNWIND_DATA_DIR": folder,
+                "UNWIND_DATABASE_URL": url,
+                "UNWIND_BUS_URL": self._servers.rabbitmq_url,
+                "UNWIND_LEASE__DEAD_SECONDS": str(LEASE_SECONDS),
+            }
+
+            def process(name: str) -> AbstractContextManager[Engine]:
+                roles = {"UNWIND_ROLES": ",".join(PROCESSES[0]), "UNWIND_PROCESS_NAME": name}
+                return self._engine({**environment, **roles}, killed=name == KILLED)
+
+            yield url, self._servers.rabbitmq_url, process
+
+    @contextmanager
+    def _engine(self, environment: dict[str, str], *options: str, killed: bool = False) -> Iterator[Engine]:
+        """A process of the measured engine until the block ends; `killed`: the block itself ends it. Its log goes to a
+        file that is shown when it fails.
+        """
         given = {
             name: value
             for name, value in os.environ.items()
@@ -289,8 +380,8 @@ class Measurements:
                 line = process.stdout.readline()
                 if not line:
                     raise Unavailable("the measured engine did not start")
-                yield Engine(**orjson.loads(line))
-                if process.poll() is not None:
+                yield Engine(**orjson.loads(line), pid=process.pid)
+                if process.poll() is not None and not killed:
                     raise Unavailable(f"the measured engine ended with {process.returncode}")
             except Unavailable as problem:
                 log.seek(0)
@@ -299,12 +390,7 @@ class Measurements:
                     f"{problem.detail}; the engine's log ends: {_tail(said)}" if said else problem.detail
                 ) from None
             finally:
-                process.terminate()
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                _end(process)
 
     @contextmanager
     def _database(self) -> Iterator[str]:
@@ -317,6 +403,28 @@ class Measurements:
             yield urlunsplit(urlsplit(admin)._replace(path=f"/{name}"))
         finally:
             asyncio.run(_execute(admin, SQL["drop_database"].format(name=name)))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _run(module: str, asked: Any) -> dict[str, Any]:
+    """A load generator in a process of its own: what it is asked on its standard input, its report on its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        input=orjson.dumps(asdict(asked)),
+        capture_output=True,
+        check=False,
+        timeout=LOAD_SECONDS,
+    )
+    return _report(done, "the load generator")
 
 
 async def _execute(url: str, *statements: str) -> None:
