@@ -136,6 +136,7 @@ class Assembly:
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
             hot_runs=settings.limits.hot_runs,
+            waiting_runs=settings.limits.waiting_runs,
             snapshot_every=settings.limits.snapshot_events,
             decide_seconds=settings.timeouts.decide_seconds,
         )

@@ -28,7 +28,7 @@ from engine.clock import Clock
 from engine.committer import Committer, Prepared
 from engine.counting import Tally
 from engine.endless import Endless
-from engine.hot_runs import HOT_RUNS, Hot, HotRuns
+from engine.hot_runs import HOT_RUNS, WAITING_RUNS, Hot, HotRuns
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.loading import Loader
 from engine.metrics import Metrics
@@ -78,6 +78,7 @@ class Coordinator:
         batch: int = COMMITS_PER_BATCH,
         appends_at_once: int = 1,
         hot_runs: int = HOT_RUNS,
+        waiting_runs: int = WAITING_RUNS,
         snapshot_every: int = snapshots.SNAPSHOT_EVERY,
         decide_seconds: float = DECIDE_SECONDS,
     ) -> None:
@@ -99,7 +100,7 @@ class Coordinator:
         self._idle = asyncio.Event()
         self._idle.set()
         self._work = Endless()
-        self.runs = HotRuns(hot_runs, on_ready=self._take_turn_soon, on_idle=self._tell_idle)
+        self.runs = HotRuns(hot_runs, waiting=waiting_runs, on_ready=self._take_turn_soon, on_idle=self._tell_idle)
         self._setbacks = Setbacks(self.runs, self.record, metrics)
         self._loader = Loader(
             store,

@@ -21,6 +21,11 @@ from engine.store import Arrival, Start
 from engine.store.keys import Erased, SubjectKeys, TenantKeys
 
 HOT_RUNS: Final = 10_000
+WAITING_RUNS: Final = 500
+"""Of runs that only wait, for a fact, a person, a time or a slot, far fewer: there are very many of them, and loading
+one again takes milliseconds.
+"""
+STANDING: Final = frozenset({"waiting", "parked", "queued"})
 
 
 @dataclass(slots=True)
@@ -53,9 +58,20 @@ class HotRuns:
     appended or performed); `ready` those whose mailbox is to be decided.
     """
 
-    def __init__(self, limit: int, *, on_ready: Callable[[], None], on_idle: Callable[[], None]) -> None:
-        """`on_ready` hears that a run has become ready, `on_idle` that none is in decision any more."""
+    def __init__(
+        self,
+        limit: int,
+        *,
+        waiting: int = WAITING_RUNS,
+        on_ready: Callable[[], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        """Keeps at most `limit` runs, of them `waiting` that only wait. `on_ready` hears that a run has become ready,
+        `on_idle` that none is in decision any more.
+        """
         self.limit = limit
+        self._waiting_limit = waiting
+        self._waiting: OrderedDict[UUID, Hot] = OrderedDict()
         self.by_id: OrderedDict[UUID, Hot] = OrderedDict()
         self.active: set[UUID] = set()
         self.ready: deque[Hot] = deque()
@@ -65,6 +81,7 @@ class HotRuns:
 
     def make_ready(self, hot: Hot) -> None:
         self.active.add(hot.run_id)
+        self._waiting.pop(hot.run_id, None)
         if hot.busy or hot.ready:
             return
         hot.ready = True
@@ -78,6 +95,10 @@ class HotRuns:
         self.active.discard(hot.run_id)
         if hot.run_id in self.by_id:
             self.by_id.move_to_end(hot.run_id)
+            if hot.state is not None and hot.state.status in STANDING:
+                self._waiting[hot.run_id] = hot
+                if len(self._waiting) > self._waiting_limit:
+                    self.forget(next(iter(self._waiting.values())))
             while len(self.by_id) > self.limit:
                 run_id, oldest = next(iter(self.by_id.items()))
                 if run_id in self.active:
@@ -89,6 +110,7 @@ class HotRuns:
 
     def forget(self, hot: Hot) -> None:
         self.by_id.pop(hot.run_id, None)
+        self._waiting.pop(hot.run_id, None)
         self.active.discard(hot.run_id)
         if hot.plan is not None and hot.state is not None:
             hot.plan.forget(hot.state)

@@ -65,8 +65,10 @@ class Loader:
         """Claims, loads and folds cold runs; what is not ours goes back to whoever handed it in."""
         try:
             ours: list[Hot] = []
+            named = [(hot.tenant, hot.run_id) for hot in loading if not hot.claimed]
+            taken = {run.run_id for run in await self._store.claim_named(self._epoch(), named)} if named else set()
             for hot in loading:
-                if hot.claimed or await self._store.claim_run(self._epoch(), hot.tenant, hot.run_id) is not None:
+                if hot.claimed or hot.run_id in taken:
                     hot.claimed = False
                     ours.append(hot)
                 else:

@@ -119,6 +119,9 @@ class LimitSettings(_Group):
     prefetch: int = Field(500, ge=1, le=65_535, description="Deliveries in flight per queue: the back-pressure")
     runs_in_decision: int = Field(200, ge=1, le=10_000, description="Runs decided at once in one process")
     hot_runs: int = Field(10_000, ge=0, le=10_000_000, description="Runs kept in memory between their events")
+    waiting_runs: int = Field(
+        500, ge=0, le=10_000_000, description="Of them, runs that only wait: for a fact, a person, a time or a slot"
+    )
     actions_in_flight: int = Field(100, ge=1, le=100_000, description="Local actions performed at once per kind")
     batch_commits: int = Field(250, ge=1, le=10_000, description="Most commits in one append")
     outbox_batch: int = Field(500, ge=1, le=10_000, description="Most messages claimed by the relay at once")

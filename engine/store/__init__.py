@@ -163,9 +163,9 @@ class Work(Protocol):
 
     async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None: ...
 
-    async def claim_run(self, epoch: int, tenant: str, run_id: UUID) -> OpenRun | None:
-        """Takes one run if it is unowned, owned by a dead process, or ours already; None when another live process
-        owns it or it is closed."""
+    async def claim_named(self, epoch: int, runs: Sequence[tuple[str, UUID]]) -> list[OpenRun]:
+        """Takes those of these (tenant, run) that are unowned, owned by a dead process, or ours already. What is
+        missing from the answer another live process owns, or is closed."""
 
     async def open_run(self, tenant: str, run_id: UUID) -> OpenRun | None: ...
 

@@ -46,9 +46,9 @@ class WorkVerbs(Caller):
     async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None:
         await self.call("release_runs", epoch=epoch, runs=list(runs))
 
-    async def claim_run(self, epoch: int, tenant: str, run_id: UUID) -> OpenRun | None:
-        found = await self.call("claim_run", epoch=epoch, tenant=tenant, run=run_id)
-        return read.open_run(found[0]) if found else None
+    async def claim_named(self, epoch: int, runs: Sequence[tuple[str, UUID]]) -> list[OpenRun]:
+        tenants, ids = [tenant for tenant, _ in runs], [run_id for _, run_id in runs]
+        return [read.open_run(row) for row in await self.call("claim_named", epoch=epoch, tenants=tenants, runs=ids)]
 
     async def open_run(self, tenant: str, run_id: UUID) -> OpenRun | None:
         found = await self.call("open_run", tenant=tenant, run=run_id)

@@ -40,8 +40,8 @@ PUBLISH_AT_MOST: Final = 500
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What to do. `store` is a postgresql:// URL of the database's owner, or the path of an embedded store.
-    `metrics_url` is the engine's /metrics. `core` is the one to stay on; None: any. `trigger` is the type of the events that
-    start runs.
+    `metrics_url` is the engine's /metrics. `core` is the one to stay on; None: any. `trigger` is the type of the
+    events that start runs.
     """
 
     bus_url: str

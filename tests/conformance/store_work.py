@@ -47,7 +47,7 @@ class EpochConformance:
         assert not await store.heartbeat(epoch, now=later(seconds=13))
         assert await append(store, epoch, step(run), started()) == [Fenced(), Fenced()]
         assert await store.claim_runs(epoch, plans=PLAN) == []
-        assert await store.claim_run(epoch, "acme", run) is None
+        assert await store.claim_named(epoch, [("acme", run)]) == []
         assert await store.claim_inputs(epoch, limit=1) == []
         assert await store.claim_outbox(epoch, limit=1) == []
         assert await store.due_timers(epoch, limit=1) == []
@@ -60,7 +60,7 @@ class EpochConformance:
         run = await open_a_run(store, epoch)
         other = await store.register("other", ["all"], now=NOW)
         assert await append(store, other, step(run)) == [Fenced()]
-        assert await store.claim_run(other, "acme", run) is None
+        assert await store.claim_named(other, [("acme", run)]) == []
         assert await append(store, epoch, step(run)) == [Appended(2)]
 
 
@@ -103,17 +103,23 @@ class LeaseConformance:
 
     async def test_a_single_run_can_be_claimed_when_nobody_living_has_it(self, store: Store, epoch: int) -> None:
         run = await open_a_run(store, epoch)
-        again = await store.claim_run(epoch, "acme", run)
-        assert again is not None
+        [again] = await store.claim_named(epoch, [("acme", run)])
         assert again.takeovers == 0
-        assert await store.claim_run(epoch, "other", run) is None
-        assert await store.claim_run(epoch, "acme", uuid.uuid4()) is None
+        assert await store.claim_named(epoch, [("other", run)]) == []
+        assert await store.claim_named(epoch, [("acme", uuid.uuid4())]) == []
         await store.release_runs(epoch, [run])
         other = await store.register("other", ["all"], now=NOW)
         await store.release_runs(other, [run])
-        claimed = await store.claim_run(other, "acme", run)
-        assert claimed is not None
+        [claimed] = await store.claim_named(other, [("acme", run)])
         assert (claimed.owner, claimed.takeovers, claimed.started_at) == (other, 0, NOW)
+
+    async def test_of_many_named_runs_those_are_taken_that_nobody_living_has(self, store: Store, epoch: int) -> None:
+        other = await store.register("other", ["all"], now=NOW)
+        theirs, free, mine, elsewhere = [await open_a_run(store, epoch) for _ in range(4)]
+        await store.release_runs(epoch, [free, mine])
+        assert [run.run_id for run in await store.claim_named(other, [("acme", mine)])] == [mine]
+        named = [("acme", theirs), ("acme", free), ("acme", mine), ("other", elsewhere), ("acme", uuid.uuid4())]
+        assert {run.run_id for run in await store.claim_named(other, named)} == {free, mine}
 
     async def test_processes_racing_for_runs_share_them_out(self, store: Store, epoch: int, opening: Opening) -> None:
         runs = [await open_a_run(store, epoch) for _ in range(20)]

@@ -233,7 +233,7 @@ class TestPostgresPlans:
             "claim_outbox": (epoch, 50, now),
             "settle_outbox": ([1], [2], now),
             "due_timers": (epoch, 50, now),
-            "claim_run": (epoch, "acme", run),
+            "claim_named": (epoch, ["acme"], [run]),
             "open_run": ("acme", run),
             "queued_runs": (epoch, 50),
             "wakes": ("acme", run),

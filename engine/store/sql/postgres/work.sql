@@ -18,8 +18,8 @@ SELECT * FROM processes()
 -- name: claim_runs
 SELECT * FROM claim_runs(:epoch, :workflows, :versions, :limit)
 
--- name: claim_run
-SELECT * FROM claim_run(:epoch, :tenant, :run)
+-- name: claim_named
+SELECT * FROM claim_named(:epoch, :tenants, :runs)
 
 -- name: release_runs
 SELECT release_runs(:epoch, :runs)

@@ -39,9 +39,11 @@ WHERE run_id IN (
 ) AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
 RETURNING *
 
--- name: claim_run
+-- name: claim_named
 UPDATE open_runs SET takeovers = takeovers + (owner IS NOT NULL AND owner <> :epoch), owner = :epoch
-WHERE run_id = :run AND tenant = :tenant
+WHERE run_id IN (SELECT value FROM json_each(:runs))
+  AND EXISTS (SELECT 1 FROM json_each(:runs) r JOIN json_each(:tenants) t ON t.key = r.key
+              WHERE r.value = open_runs.run_id AND t.value = open_runs.tenant)
   AND (owner IS NULL OR owner = :epoch OR NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = open_runs.owner AND NOT p.dead))
   AND EXISTS (SELECT 1 FROM processes WHERE epoch = :epoch AND NOT dead)
 RETURNING *

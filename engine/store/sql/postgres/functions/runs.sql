@@ -23,6 +23,26 @@ BEGIN
     RETURNING o.tenant, o.run_id, o.workflow, o.workflow_version, o.status, o.slot, o.owner, o.takeovers, o.deadline, o.started_at;
 END $$;
 
+-- Takes the named runs at once, those that are unowned, owned by a dead process, or ours already.
+CREATE OR REPLACE FUNCTION claim_named(p_epoch bigint, p_tenants text[], p_runs uuid[]) RETURNS SETOF run_rows LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    WITH picked AS (
+        SELECT o.run_id FROM open_runs o JOIN unnest(p_tenants, p_runs) AS named (tenant, run_id)
+            ON o.run_id = named.run_id AND o.tenant = named.tenant
+        WHERE o.owner IS NULL OR o.owner = p_epoch OR NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND NOT p.dead)
+        ORDER BY o.run_id FOR UPDATE OF o
+    )
+    UPDATE open_runs o SET takeovers = o.takeovers + (o.owner IS NOT NULL AND o.owner <> p_epoch)::integer, owner = p_epoch
+    FROM picked WHERE o.run_id = picked.run_id
+    RETURNING o.tenant, o.run_id, o.workflow, o.workflow_version, o.status, o.slot, o.owner, o.takeovers, o.deadline, o.started_at;
+END $$;
+
+-- The release before asks for one run at a time.
 CREATE OR REPLACE FUNCTION claim_run(p_epoch bigint, p_tenant text, p_run uuid) RETURNS SETOF run_rows LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
