@@ -344,6 +344,19 @@ class Setting:
     secret: bool
 
 
+BESIDE: Final = ("UNWIND_API_URL", "UNWIND_TOKEN", "UNWIND_TENANT", "UNWIND_DEBUG", "UNWIND_CACHE", "UNWIND_TEST_")
+"""Variables of the command line and of the tests, which are no settings; the last one is a prefix."""
+
+
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none, such as one of an earlier release."""
+    known = {setting.name for setting in describe()}
+    known |= {f"{setting.name}_FILE" for setting in describe() if setting.secret}
+    return sorted(
+        name for name in environment if name.startswith("UNWIND_") and name not in known and not name.startswith(BESIDE)
+    )
+
+
 @lru_cache(maxsize=1)
 def describe() -> tuple[Setting, ...]:
     """Every setting in the order of this file. A secret one is also read from `<name>_FILE`."""

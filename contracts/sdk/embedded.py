@@ -23,7 +23,7 @@ from contracts.sdk import embedded_writer
 from contracts.sdk.embedded_file import BusFile, Ready
 from contracts.sdk.embedded_turn import Publish, Settle, Subscriber
 from contracts.sdk.embedded_writer import Writer
-from contracts.sdk.transport import Delivery, Message, Published, Topology, TopologyMismatch
+from contracts.sdk.transport import Delivery, Difference, Message, Published, Topology, TopologyMismatch
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +170,10 @@ class EmbeddedTransport:
     async def declare(self, topology: Topology) -> None:
         await self._running().call(lambda file, session: file.declare(topology, session))
         self._reply_queues.update(q.name for q in topology.queues if q.transient)
+
+    async def compare(self, topology: Topology) -> Difference:
+        found: Difference = await self._running().call(lambda file, session: file.compare(topology, session))
+        return found
 
     async def publish(self, messages: Sequence[Message], *, deadline_seconds: float = 5.0) -> list[Published]:
         if not messages:

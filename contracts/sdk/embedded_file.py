@@ -21,7 +21,7 @@ from contracts.sdk.private_file import private_file
 from contracts.sdk.processes import host, process_start
 from contracts.sdk.routing import Routes
 from contracts.sdk.statements import statements
-from contracts.sdk.transport import Binding, Exchange, Queue, Topology, TopologyMismatch
+from contracts.sdk.transport import Binding, Difference, Exchange, Queue, Topology, TopologyMismatch
 from contracts.sdk.write_ahead import write_ahead
 
 SCHEMA_VERSION = 1
@@ -173,6 +173,25 @@ class BusFile:
         """All of it or none of it: everything is checked before anything is written."""
         exchanges, queues = additions(topology, self.routes.exchanges, self.queues, session)
         self._write_topology(exchanges, queues, topology.bindings, session)
+
+    def compare(self, topology: Topology, session: int) -> Difference:
+        """What `declare` would add or refuse. The first refusal is told, as `declare` would tell it."""
+        try:
+            exchanges, queues = additions(topology, self.routes.exchanges, self.queues, session)
+        except TopologyMismatch as problem:
+            return Difference(conflicts=(problem.detail,))
+        names = {number: name for name, number in self.routes.queues.items()}
+        known = {
+            (exchange, key, names[queue]) for exchange, pairs in self.routes.bindings.items() for key, queue in pairs
+        }
+        bindings = sorted({(b.exchange, b.key, b.queue) for b in topology.bindings} - known)
+        return Difference(
+            adds=(
+                *(f"exchange {exchange.name}" for exchange in exchanges),
+                *(f"queue {queue.name}" for queue in queues),
+                *(f"binding {key} of {exchange} to {queue}" for exchange, key, queue in bindings),
+            )
+        )
 
     def _write_topology(
         self, exchanges: Sequence[Exchange], queues: Sequence[Queue], bindings: Sequence[Binding], session: int

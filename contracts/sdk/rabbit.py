@@ -18,7 +18,7 @@ from contracts.sdk import rabbit_topology
 from contracts.sdk.rabbit_consumer import RabbitConsumer
 from contracts.sdk.rabbit_lanes import PublishLane
 from contracts.sdk.rabbit_link import CONNECTION_ERRORS, Link, end, tolerating
-from contracts.sdk.transport import Delivery, Message, Published, Topology, TopologyMismatch
+from contracts.sdk.transport import Delivery, Difference, Message, Published, Topology, TopologyMismatch
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,14 @@ class RabbitTransport:
                 f"the topology could not be declared ({error or type(error).__name__}); try again"
             ) from error
         self._known.remember(topology)
+
+    async def compare(self, topology: Topology) -> Difference:
+        try:
+            return await rabbit_topology.compare(self._receiving, topology)
+        except CONNECTION_ERRORS as error:
+            raise Unavailable(
+                f"the topology could not be compared ({error or type(error).__name__}); try again"
+            ) from error
 
     async def publish(self, messages: Sequence[Message], *, deadline_seconds: float = 5.0) -> list[Published]:
         lane = self._lane

@@ -22,7 +22,7 @@ from aiormq.exceptions import (
 
 from contracts.problems import Forbidden
 from contracts.sdk.rabbit_link import Link
-from contracts.sdk.transport import Binding, Exchange, Queue, Topology, TopologyMismatch
+from contracts.sdk.transport import Binding, Difference, Exchange, Queue, Topology, TopologyMismatch
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,31 @@ async def declare(link: Link, topology: Topology, *, seen: Iterable[str] = (), a
             await _bind(channel, binding)
     finally:
         await channel.close()
+
+
+async def compare(link: Link, topology: Topology) -> Difference:
+    """Each thing is first asked for by name. What is there is declared as wanted: the broker answers whether it is
+    equal, and changes nothing either way. Raises `Forbidden` or a connection error."""
+    adds: list[str] = []
+    conflicts: list[str] = []
+    everything: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
+    for wanted in everything:
+        kind = "exchange" if isinstance(wanted, Exchange) else "queue"
+        channel = await link.channel(confirms=False)  # one refusal closes it
+        try:
+            if isinstance(wanted, Exchange):
+                await channel.declare_exchange(wanted.name, passive=True, timeout=_CALL_SECONDS)
+                await _declare_exchange(channel, wanted)
+            else:
+                await channel.declare_queue(wanted.name, passive=True, timeout=_CALL_SECONDS)
+                await _declare_queue(channel, wanted, again=False)
+        except ChannelNotFoundEntity:
+            adds.append(f"{kind} {wanted.name}")
+        except TopologyMismatch as problem:
+            conflicts.append(problem.detail)
+        finally:
+            await channel.close()
+    return Difference(adds=tuple(adds), conflicts=tuple(conflicts))
 
 
 async def exists(link: Link, exchange: str) -> bool:

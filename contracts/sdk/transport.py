@@ -115,6 +115,15 @@ class Delivery:
     content_type: str | None = None
 
 
+@value(kw_only=True)
+class Difference:
+    """What a declaration would find: names such as `queue unwind.intake.v1`."""
+
+    adds: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    """What stands in the way, each with its reason and remedy."""
+
+
 class Consumer(Protocol):
     """A running subscription. Settling an old delivery after a reconnect is a normal case: it is ignored, the broker
     sends the message again."""
@@ -149,6 +158,10 @@ class Transport(Protocol):
 
     async def declare(self, topology: Topology) -> None:
         """Idempotent. Raises `TopologyMismatch` when something of that name exists with other arguments."""
+
+    async def compare(self, topology: Topology) -> Difference:
+        """What `declare` would add and what it would refuse; changes nothing. Bindings are compared where the bus can
+        be asked for them: a broker cannot."""
 
     async def publish(self, messages: Sequence[Message], *, deadline_seconds: float = 5.0) -> list[Published]:
         """Sends all, pipelined, and waits for every confirm; never raises for a message's fate, the answer says it, in

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -54,6 +54,9 @@ from engine.store.shapes import (
     Token,
     WrappedKey,
 )
+
+if TYPE_CHECKING:
+    from engine.store.migrate import Missing
 
 __all__ = [
     "READ_BYTES",
@@ -307,6 +310,14 @@ class Store(Log, Work, Journal, Catalog, ReadModels, Protocol):
     async def migrate(self) -> list[str]:
         """Applies missing migrations under a lock; answers their names. Raises `SchemaNewer` when the database knows
         later ones."""
+
+    async def pending(self) -> Missing:
+        """What `migrate` would apply; changes nothing, and what an older schema already has may be asked afterwards.
+        Raises `SchemaNewer` or `SchemaChanged`."""
+
+    async def table_rows(self) -> dict[str, int]:
+        """About how many rows each of the store's tables holds, from the server's statistics; empty on SQLite, where
+        whoever writes holds the whole file anyway."""
 
     async def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer."""

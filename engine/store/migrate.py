@@ -106,6 +106,51 @@ def missing(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A statement of a migration that others wait for."""
+
+    migration: str
+    table: str
+    statement: str
+    blocks: str
+    """`writes`, or `reads and writes`."""
+    long: bool
+    """As long as all rows are looked at, not for a moment only."""
+
+
+_STATEMENTS: Final = (
+    (
+        re.compile(r"CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?\w+ ON (\w+)", re.IGNORECASE),
+        "writes",
+        True,
+    ),
+    (re.compile(r"CREATE (?:OR REPLACE )?TRIGGER \w+ [\w ]+? ON (\w+)", re.IGNORECASE), "writes", False),
+    (re.compile(r"(?:UPDATE|DELETE FROM) (\w+)", re.IGNORECASE), "writes", True),
+    (re.compile(r"ALTER TABLE (?:IF EXISTS |ONLY )*(\w+)", re.IGNORECASE), "reads and writes", False),
+    (re.compile(r"(?:DROP TABLE|TRUNCATE)(?: IF EXISTS)? (\w+)", re.IGNORECASE), "reads and writes", False),
+)
+_LOOKS_AT_ALL: Final = re.compile(
+    r"\bSET NOT NULL\b|\bTYPE\b|\bADD (CONSTRAINT|CHECK|PRIMARY|UNIQUE|FOREIGN)\b(?!.*NOT VALID)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def locks(wanted: Sequence[Migration]) -> list[Lock]:
+    """What these migrations do to tables that are there before them, in their order."""
+    code = {each.name: re.sub(r"--[^\n]*", "", each.script) for each in wanted}
+    made = {name for script in code.values() for name in re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", script)}
+    found = []
+    for name, script in code.items():
+        for statement in map(str.strip, script.split(";")):
+            for pattern, blocks, long in _STATEMENTS:
+                match = pattern.match(statement)
+                if match is not None and match.group(1) not in made:
+                    whole = long or _LOOKS_AT_ALL.search(statement) is not None
+                    found.append(Lock(name, match.group(1), " ".join(statement.split())[:120], blocks, whole))
+    return found
+
+
 def check(driver: Driver, applied: Mapping[str, str], had: Collection[tuple[str, str]] = ()) -> None:
     """Raises `SchemaOlder` unless everything is applied."""
     absent = missing(driver, applied, had).names

@@ -16,7 +16,7 @@ from engine.store.batch import Batch, assemble, flatten, send_bisecting
 from engine.store.catalog import CatalogVerbs
 from engine.store.journal import JournalVerbs
 from engine.store.listening import Listening
-from engine.store.migrate import FOLDER, check, missing
+from engine.store.migrate import FOLDER, Missing, check, missing
 from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
@@ -45,7 +45,9 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
 
     # ------------------------------------------------------------------------------------------------------------ life
 
-    async def start(self) -> None:
+    async def _look(self) -> tuple[dict[str, str], set[tuple[str, str]]]:
+        """What is applied here; afterwards calls take the roles that this database has."""
+
         async def look() -> tuple[dict[str, str], set[tuple[str, str]], dict[str, str]]:
             connection = await self._sessions.connect()
             try:
@@ -55,10 +57,18 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
                 connection.terminate()
             return applied, had, {row["name"]: row["role"] for row in roles}
 
-        applied, had, roles = await patiently(look, seconds=self._patience)
-        check("postgres", applied, had)
-        self._sessions.roles = roles
+        applied, had, self._sessions.roles = await patiently(look, seconds=self._patience)
+        return applied, had
+
+    async def start(self) -> None:
+        check("postgres", *await self._look())
         self._listening.start()
+
+    async def pending(self) -> Missing:
+        return missing("postgres", *await self._look())
+
+    async def table_rows(self) -> dict[str, int]:
+        return {row["name"]: row["rows"] for row in await self.call("table_rows")}
 
     async def stop(self) -> None:
         self._telling.stop()

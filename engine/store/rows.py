@@ -107,6 +107,7 @@ def process(row: Row) -> Process:
         started_at=instant(row["started_at"]),
         seen_at=instant(row["seen_at"]),
         dead=bool(row["dead"]),
+        version=row["version"] if "version" in row.keys() else "",  # noqa: SIM118 - a driver's row is no dict
     )
 
 

@@ -369,6 +369,8 @@ class Process:
     started_at: datetime
     seen_at: datetime
     dead: bool = False
+    version: str = ""
+    """Of the program; empty: not told."""
 
 
 @value(kw_only=True)

@@ -22,7 +22,7 @@ from engine.store.catalog import CatalogVerbs
 from engine.store.errors import Unavailable
 from engine.store.es import open_recorder
 from engine.store.journal import JournalVerbs
-from engine.store.migrate import FOLDER, check, missing
+from engine.store.migrate import FOLDER, Missing, check, missing
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
 from engine.store.sqlite_threads import Readers, Writer
 from engine.store.statements import bind, load
@@ -54,6 +54,12 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
 
     async def start(self) -> None:
         check("sqlite", await self._write(self._applied))
+
+    async def pending(self) -> Missing:
+        return missing("sqlite", await self._write(self._applied))
+
+    async def table_rows(self) -> dict[str, int]:
+        return {}
 
     async def stop(self) -> None:
         if self._stopped:

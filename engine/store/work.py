@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from contracts.version import __version__
 from engine.store import Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
 from engine.store import rows as read
 from engine.store.statements import Caller
@@ -17,7 +18,7 @@ class WorkVerbs(Caller):
     """See `engine.store.Work`; docstrings are there."""
 
     async def register(self, name: str, roles: Sequence[str], *, now: datetime | None = None) -> int:
-        found = await self.call("register", name=name, roles=list(roles), now=now)
+        found = await self.call("register", name=name, roles=list(roles), version=__version__, now=now)
         return int(found[0]["epoch"])
 
     async def heartbeat(self, epoch: int, *, now: datetime | None = None) -> bool:

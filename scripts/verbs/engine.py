@@ -3,11 +3,12 @@ shipped module, `migrate`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scripts.answer import Answer
+from scripts.answer import Answer, stacked, table
 from scripts.border import verb
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     verb(app, "serve")(serve)
     verb(app, "serve-module")(serve_module)
     verb(app, "migrate")(migrate)
+    verb(app, "upgrade")(upgrade)
 
 
 async def up(
@@ -59,6 +61,42 @@ async def serve_module(
     settings = _settings()
     _log(settings)
     await run_module(name, settings)
+
+
+async def upgrade(
+    check: bool = typer.Option(False, "--check", help="Only say what would be done; exit code 1 when it is not safe."),
+    contracts: Path | None = typer.Option(
+        None, "--contracts", help="Folder of schemas as the release before published them, to be compared."
+    ),
+    accept_locks: bool = typer.Option(False, "--accept-locks", help="Let long locks on big tables pass."),
+) -> Answer:
+    """Look at schema, running processes, open runs, bus and contracts, then migrate the schema.
+
+    What is not safe is refused, and nothing is changed.
+    """
+    from scripts.upgrade import apply, examine
+
+    outlook = await examine(contracts=contracts, accept_locks=accept_locks)
+    applied = await apply() if outlook.safe and not check else []
+    rows = [(one.state, one.check, one.detail) for one in outlook.findings]
+    parts: list[Any] = [table(("STATE", "CHECK", "FOUND"), rows)]
+    if outlook.migrations:
+        kinds = [(one["name"], one["kind"]) for one in outlook.migrations]
+        parts.append(table(("MIGRATION", "KIND"), kinds))
+    if outlook.locks:
+        held = [(one["table"], one["blocks"], "all rows" if one["long"] else "a moment") for one in outlook.locks]
+        parts.append(table(("TABLE", "HOLDS UP", "FOR"), held))
+    if outlook.topology["adds"]:
+        parts.append("to declare: " + ", ".join(outlook.topology["adds"]))
+    parts.append(
+        "not safe: nothing was changed"
+        if not outlook.safe
+        else "safe"
+        if check
+        else f"applied {len(applied)}; replace the processes one after the other"
+    )
+    document = outlook.document() | {"applied": applied}
+    return Answer(document, stacked(*parts), 0 if outlook.safe else 1)
 
 
 async def migrate() -> Answer:

@@ -14,6 +14,7 @@ from contracts.problems import Problem
 from contracts.sdk.transport import (
     Binding,
     Delivery,
+    Difference,
     Exchange,
     Message,
     Published,
@@ -362,6 +363,21 @@ class BusConformance:
         assert "v2" in str(refusal.value)
         with pytest.raises(TopologyMismatch, match=name("events")):
             await transport.declare(Topology(exchanges=(Exchange(name=name("events"), kind="fanout"),)))
+        assert await transport.publish([name.message(b"still")]) == [Published.CONFIRMED]
+        await receive(transport, name("intake.v1"), 1)
+
+    async def test_a_comparison_tells_what_a_declaration_would_find_and_changes_nothing(
+        self, bus: Bus, name: Names
+    ) -> None:
+        transport = await bus.open()
+        wanted = name.plain(delivery_limit=5)
+        fresh = await transport.compare(wanted)
+        assert {f"exchange {name('events')}", f"queue {name('intake.v1')}"} <= set(fresh.adds)
+        assert await transport.compare(wanted) == fresh
+        await transport.declare(wanted)
+        assert await transport.compare(wanted) == Difference()
+        [conflict] = (await transport.compare(name.plain(delivery_limit=6))).conflicts
+        assert name("intake.v1") in conflict
         assert await transport.publish([name.message(b"still")]) == [Published.CONFIRMED]
         await receive(transport, name("intake.v1"), 1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.store.errors import SchemaChanged, SchemaNewer, SchemaOlder
-from engine.store.migrate import FOLDER, FORMER, check, functions, migrations, missing
+from engine.store.migrate import FOLDER, FORMER, Migration, check, functions, locks, migrations, missing
 from engine.store.statements import Driver
 
 FROZEN = Path(__file__).parents[1] / "conformance" / "schemas" / "migrations.sha256"
@@ -69,12 +69,12 @@ class TestFunctions:
         folder.mkdir(parents=True)
         (folder / "f.sql").write_text("first")
         [first] = missing("postgres", {}, folder=tmp_path).functions
-        had = {(first.name, first.checksum)}
+        had = [(first.name, first.checksum)]
         assert missing("postgres", {}, had, tmp_path).names == []
         (folder / "f.sql").write_text("second")
         [second] = missing("postgres", {}, had, tmp_path).functions
         assert second.name == first.name == "functions/f"
-        had.add((second.name, second.checksum))
+        had.append((second.name, second.checksum))
         (folder / "f.sql").write_text("first")
         assert missing("postgres", {}, had, tmp_path).names == [], "an older program leaves the newer text alone"
 
@@ -82,7 +82,9 @@ class TestFunctions:
 class TestWhatADatabaseHas:
     def test_one_that_was_made_before_functions_had_files_lacks_functions_only(self) -> None:
         applied = {"0001_tables": migrations("postgres")[0].checksum} | dict.fromkeys(FORMER["postgres"], "any")
-        assert missing("postgres", applied).names == [each.name for each in functions("postgres")]
+        absent = missing("postgres", applied)
+        assert [each.name for each in absent.functions] == [each.name for each in functions("postgres")]
+        assert min(each.name for each in absent.migrations) > "0004_settings"
 
     def test_an_older_program_goes_on_after_an_expanding_migration(self) -> None:
         applied = {m.name: m.checksum for m in migrations("sqlite")}
@@ -102,3 +104,23 @@ class TestWhatADatabaseHas:
         applied = {m.name: m.checksum for m in migrations("postgres")}
         with pytest.raises(SchemaOlder, match=r"functions/append.*unwind migrate"):
             check("postgres", applied)
+
+
+class TestLocks:
+    @pytest.mark.parametrize(
+        ("statement", "told"),
+        [
+            ("CREATE INDEX x ON log (tenant)", [("log", "writes", True)]),
+            ("ALTER TABLE log ADD COLUMN x text", [("log", "reads and writes", False)]),
+            ("ALTER TABLE log ADD COLUMN x text NOT NULL DEFAULT ''", [("log", "reads and writes", False)]),
+            ("ALTER TABLE log ALTER COLUMN x SET NOT NULL", [("log", "reads and writes", True)]),
+            ("ALTER TABLE log ADD CONSTRAINT c CHECK (x > 0)", [("log", "reads and writes", True)]),
+            ("ALTER TABLE log ADD CONSTRAINT c CHECK (x > 0) NOT VALID", [("log", "reads and writes", False)]),
+            ("UPDATE log SET x = 1", [("log", "writes", True)]),
+            ("CREATE TABLE t (x int); CREATE INDEX i ON t (x)", []),
+            ("-- ALTER TABLE log DROP COLUMN x;\nSELECT 1", []),
+        ],
+    )
+    def test_what_others_wait_for_is_told(self, statement: str, told: list[tuple[str, str, bool]]) -> None:
+        found = locks([Migration("9999_x", "", f"{statement};")])
+        assert [(lock.table, lock.blocks, lock.long) for lock in found] == told

@@ -175,9 +175,9 @@ class House:
         self.sagas = sagas or self.sagas
         self.assembly = await self.new_assembly(self.roles)
 
-    async def process(self, *roles: str, **environment: str) -> EngineProcess:
-        """An engine process of these roles, ready."""
-        process = EngineProcess(self.settings, roles, environment)
+    async def process(self, *roles: str, release: Path = ROOT, **environment: str) -> EngineProcess:
+        """An engine process of these roles, ready; of another release when its folder is given."""
+        process = EngineProcess(self.settings, roles, environment, release)
         self.processes.append(process)
         await process.start()
         return process
@@ -205,15 +205,16 @@ class House:
         assert code == 0, complaint
         return orjson.loads(said)
 
-    async def cli_raw(self, *words: str) -> tuple[int, str, str]:
-        environment = {**_environment(self.settings), "UNWIND_API_URL": self.url, "UNWIND_TOKEN": self.token}
+    async def cli_raw(self, *words: str, release: Path = ROOT, **changed: str) -> tuple[int, str, str]:
+        reached = {"UNWIND_API_URL": self.url, "UNWIND_TOKEN": self.token}
+        environment = {**_environment(self.settings), **reached, **changed}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "scripts",
             *words,
             "--json",
-            cwd=ROOT,
+            cwd=release,
             env=environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -334,7 +335,8 @@ class House:
 class EngineProcess:
     """`unwind serve --roles ...` in a process of its own."""
 
-    def __init__(self, settings: Settings, roles: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, roles: Sequence[str], environment: dict[str, str], release: Path) -> None:
+        self._release = release
         self._port = _free_port()
         self._roles = ",".join(roles)
         name = "UNWIND_HTTP__PORT" if "web" in roles else "UNWIND_HTTP__PROBE_PORT"
@@ -344,7 +346,7 @@ class EngineProcess:
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "scripts", "serve", "--roles", self._roles, cwd=ROOT, env=self._environment
+            sys.executable, "-m", "scripts", "serve", "--roles", self._roles, cwd=self._release, env=self._environment
         )
         await until(self._ready, bool)
 

@@ -35,6 +35,10 @@ BEGIN
     SET LOCAL check_function_bodies = off;
 END $$
 
+-- name: table_rows
+SELECT c.relname AS name, greatest(c.reltuples, 0)::bigint AS rows FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'unwind' AND c.relkind = 'r'
+
 -- name: functions_exist
 SELECT to_regclass('unwind.functions') IS NOT NULL AS exist
 

@@ -1,7 +1,7 @@
 -- What processes claim: leases by epoch, inputs, outbox rows, timers.
 
 -- name: register
-SELECT register(:name, :roles, :now) AS epoch
+SELECT register_process(:name, :roles, :version, :now) AS epoch
 
 -- name: heartbeat
 SELECT heartbeat(:epoch, :now) AS epoch

@@ -1,7 +1,7 @@
 -- What processes claim: leases by epoch, inputs, outbox rows, timers. `:lease` is when a claim made now ends.
 
 -- name: register
-INSERT INTO processes (name, roles, started_at, seen_at) VALUES (:name, :roles, :now, :now) RETURNING epoch
+INSERT INTO processes (name, roles, version, started_at, seen_at) VALUES (:name, :roles, :version, :now, :now) RETURNING epoch
 
 -- name: heartbeat
 UPDATE processes SET seen_at = :now WHERE epoch = :epoch AND NOT dead RETURNING epoch

@@ -1,6 +1,12 @@
+-- For processes from before `register_process`.
 CREATE OR REPLACE FUNCTION register(p_name text, p_roles text[], p_now timestamptz) RETURNS bigint LANGUAGE sql AS $$
     INSERT INTO processes (name, roles, started_at, seen_at)
     VALUES (p_name, p_roles, coalesce(p_now, clock_timestamp()), coalesce(p_now, clock_timestamp())) RETURNING epoch;
+$$;
+
+CREATE OR REPLACE FUNCTION register_process(p_name text, p_roles text[], p_version text, p_now timestamptz) RETURNS bigint LANGUAGE sql AS $$
+    INSERT INTO processes (name, roles, version, started_at, seen_at)
+    VALUES (p_name, p_roles, p_version, coalesce(p_now, clock_timestamp()), coalesce(p_now, clock_timestamp())) RETURNING epoch;
 $$;
 
 CREATE OR REPLACE FUNCTION heartbeat(p_epoch bigint, p_now timestamptz) RETURNS bigint LANGUAGE sql AS $$
