@@ -11,6 +11,7 @@ from consumers.web.malformed import Runner
 from consumers.web.probes import probe_app
 from consumers.web.routes import Deps, Process
 from contracts.problems import Problem
+from contracts.sdk.queries import Asker
 from projections.reader import Reader
 
 SHUTDOWN_SECONDS: Final = 5.0
@@ -66,6 +67,7 @@ def deps_of(process: Process) -> Deps:
         clock=process.clock,
         metrics=process.metrics,
         checks=process.checks,
+        asker=Asker(process.transport, name="web"),
         signup_secrets=() if secret is None else (secret.get_secret_value(),),
         max_body_bytes=process.settings.http.max_body_bytes,
         pauses=process.pauses,

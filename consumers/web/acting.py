@@ -13,13 +13,16 @@ from consumers.web.dispatch import RequestInvalid
 from consumers.web.routes import Answer, Call
 from consumers.web.runs import tenant_of_run
 from contracts.envelope import Envelope, format_time, from_document, is_tenant
+from contracts.modules.billing import COLLECT
 from contracts.modules.tenancy import CLOSURE, ONBOARDING, REINSTATEMENT, SUSPENSION
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.tenant_events import PLATFORM
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 DIRECT_COMMAND = "direct-command"
-_ALL_TENANTS = "tenancy."
+_PLATFORMS = ("tenancy.", COLLECT)
+"""Permissions of commands by which a tenant would move, or settle for, itself: only the platform's admin holds them."""
+
 _PLATFORMS_FACTS = ("tenancy.", "unwind.")
 """What only the platform may say: modules bar and admit tenants by it."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -87,8 +90,8 @@ async def order_command(call: Call) -> Answer:
         command = deps.registry.command(kind)
     permission = command.command.permission
     if permission is not None and not call.principal.may(permission):
-        # Module permissions are not in the engine's roles: an admin holds them, tenancy's only the platform's admin.
-        wide = kind.startswith(_ALL_TENANTS) and call.principal.tenant is not None
+        # Module permissions are not in the engine's roles: an admin holds them, some only the platform's admin.
+        wide = permission.startswith(_PLATFORMS) and call.principal.tenant is not None
         if "admin" not in call.principal.roles or wide:
             raise Forbidden(f"this needs the permission {permission}; ask an admin for a role that holds it")
     data = deps.registry.check_command(kind, given.data)

@@ -4,7 +4,7 @@ middleware. It holds no state of its own but the count of refused webhooks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -32,6 +32,7 @@ def create_app(deps: Deps) -> web.Application:
     app.router.add_get("/asyncapi.json", _document(render_document(asyncapi(deps.registry))))
     app[REFUSALS] = Refusals(deps)
     app.cleanup_ctx.append(_counting)
+    app.on_cleanup.append(_no_more_questions(deps))
     return app
 
 
@@ -47,6 +48,13 @@ def _document(content: bytes) -> Any:
         return web.Response(body=content, content_type="application/json", headers={"Cache-Control": "no-cache"})
 
     return show
+
+
+def _no_more_questions(deps: Deps) -> Callable[[web.Application], Awaitable[None]]:
+    async def stop(app: web.Application) -> None:
+        await deps.asker.stop()
+
+    return stop
 
 
 async def _counting(app: web.Application) -> AsyncIterator[None]:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.problems import NotFound, PayloadInvalid
 from contracts.registry import Registry
+from contracts.sdk.queries import Asker
+from contracts.sdk.transport import Transport
 from engine.clock import Clock
 from engine.door import Door
 from engine.guards.permissions import Principal
@@ -46,6 +48,7 @@ class Process(Protocol):
     clock: Clock
     metrics: Metrics
     pauses: Pauses
+    transport: Transport
 
     async def checks(self) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -63,6 +66,8 @@ class Deps:
     clock: Clock
     metrics: Metrics
     checks: Callable[[], Awaitable[Checks]]
+    asker: Asker
+    """Asks modules; never for what the engine knows itself."""
     signup_secrets: Sequence[str] = ()
     max_body_bytes: int = 262_144
     pauses: Pauses | None = None

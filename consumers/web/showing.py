@@ -13,7 +13,8 @@ import orjson
 from consumers.web import asked
 from consumers.web.dispatch import RequestInvalid, uuid_text
 from consumers.web.routes import Answer, Call
-from contracts.envelope import format_time
+from contracts.envelope import format_time, is_tenant
+from contracts.modules import tenancy
 from contracts.problems import Conflict, NotFound, Problem
 from engine.guards.redaction import REDACTED, redact
 from engine.store import DeadLetter
@@ -22,6 +23,18 @@ from projections.reader import Page
 _SHOWN_ATTRIBUTES = (
     "specversion", "id", "source", "type", "subject", "time", "tenantid", "correlationid", "causationid", "traceparent",
 )  # fmt: skip
+
+
+async def show_tenant(call: Call) -> Answer:
+    """As tenancy says now. Raises `QueryTimedOut` when no tenancy module answers."""
+    tenant = call.path("tenant")
+    missing = NotFound("there is no such tenant", field="tenant")
+    if not is_tenant(tenant) or not call.principal.reaches(tenant):
+        raise missing
+    found = await call.deps.asker.ask(tenancy.MODULE, tenancy.GetTenantV1(), tenancy.TenantSnapshotV1, tenant=tenant)
+    if found.state is None:
+        raise missing
+    return Answer(content=found.model_dump(mode="json"))
 
 
 async def list_approvals(call: Call) -> Answer:

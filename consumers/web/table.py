@@ -189,6 +189,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         permission="settings.write", summary="Take work again", answer=told.Released, always=True,
     ),
     Route(
+        method="GET", path="/v1/tenants/{tenant}", handler=showing.show_tenant, tag="tenants",
+        permission="tenants.read", summary="A tenant's state and what holds it, as the tenancy module says now",
+        answer=told.Tenant,
+    ),
+    Route(
         method="POST", path="/v1/tenants/{tenant}/suspend", handler=acting.suspend_tenant, tag="tenants",
         permission="tenants.manage", summary="Suspend a tenant: nobody signs in, nothing is sent",
         body=asked.MoveTenant, answer=told.RunBegun, status=202, key=True,

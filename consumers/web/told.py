@@ -399,6 +399,19 @@ class AppliedErasures(Told):
     items: list[Erasure]
 
 
+class Tenant(Told):
+    tenant: str
+    state: str
+    name: str | None
+    edition: str | None
+    owner_id: str | None
+    steps_completed: list[str]
+    revision: int
+    """Counts the tenant's transitions."""
+    holds: list[str]
+    """The causes for which it is suspended, or will be."""
+
+
 class PastErasure(Told):
     tenant: str
     scope: str

@@ -200,12 +200,17 @@ class CustomerSnapshotV1(AnswerModel):
 
 
 MANAGE: Final = "billing.manage"
+COLLECT: Final = "billing.collect"
+"""Who takes the money may say that it came, or that it did not; the platform's, not a tenant's."""
+
 READ: Final = "billing.read"
 _CUSTOMER: Final = {"customer": "/customer_id"}
 _SUBSCRIPTION: Final = {"subscription": "/subscription_id"}
 
 
-def _command(model: type[CommandModel], success: type[EventModel], undo: str | None = None) -> Command:
+def _command(
+    model: type[CommandModel], success: type[EventModel], undo: str | None = None, permission: str = MANAGE
+) -> Command:
     return Command(
         model,
         success=success,
@@ -213,7 +218,7 @@ def _command(model: type[CommandModel], success: type[EventModel], undo: str | N
         irrecoverable=(BillingRefusedV1,),
         undo=undo,
         coverage="retriable" if undo is None else "compensatable",
-        permission=MANAGE,
+        permission=permission,
     )
 
 
@@ -245,16 +250,16 @@ MODULE: Final = Module(
         _command(CreateCustomerV1, CustomerCreatedV1, undo="CloseCustomerV1"),
         _command(CloseCustomerV1, CustomerClosedV1),
         _command(RecordPaymentV1, PaymentReceivedV1),
-        _command(ReportPastDueV1, PaymentPastDueV1),
-        _command(PaySubscriptionV1, SubscriptionPaidV1),
-        _command(ConfirmPastDueV1, PastDueConfirmedV1),
-        _command(CloseSubscriptionV1, SubscriptionClosedV1, undo="ReopenSubscriptionV1"),
-        _command(ReopenSubscriptionV1, SubscriptionReopenedV1),
+        _command(ReportPastDueV1, PaymentPastDueV1, permission=COLLECT),
+        _command(PaySubscriptionV1, SubscriptionPaidV1, permission=COLLECT),
+        _command(ConfirmPastDueV1, PastDueConfirmedV1, permission=COLLECT),
+        _command(CloseSubscriptionV1, SubscriptionClosedV1, undo="ReopenSubscriptionV1", permission=COLLECT),
+        _command(ReopenSubscriptionV1, SubscriptionReopenedV1, permission=COLLECT),
         rehearsal("billing"),
     ),
     queries=(
         Query(GetSubscriptionV1, answer=SubscriptionSnapshotV1, permission=READ),
         Query(GetCustomerV1, answer=CustomerSnapshotV1, permission=READ),
     ),
-    permissions=(MANAGE, READ, rehearsal_permission("billing")),
+    permissions=(MANAGE, COLLECT, READ, rehearsal_permission("billing")),
 )

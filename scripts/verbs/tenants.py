@@ -1,4 +1,5 @@
-"""`unwind tenants ...`: the life of a tenant after it has become Active. Each verb starts the saga that does it."""
+"""`unwind tenants ...`: the life of a tenant after it has become Active. `show` asks tenancy; each other verb starts
+the saga that does it."""
 
 from __future__ import annotations
 
@@ -6,14 +7,33 @@ from typing import Annotated
 
 import typer
 
-from scripts.answer import Answer
+from scripts.answer import Answer, pairs
 from scripts.border import verb
 
-app = typer.Typer(no_args_is_help=True, help="Suspend, reinstate and close tenants.")
+app = typer.Typer(no_args_is_help=True, help="Show, suspend, reinstate and close tenants.")
 
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.", metavar="TENANT")]
 Reason = Annotated[str, typer.Option("--reason", help="Why: for the record, and for the mail to the owner.")]
 Key = Annotated[str | None, typer.Option("--key", help="Idempotency-Key: the same key again answers the same run.")]
+
+
+@verb(app, "show")
+async def show(tenant: Tenant) -> Answer:
+    """A tenant's state, and what holds it."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        found = await api.get(f"/v1/tenants/{segment(tenant)}")
+    return Answer(
+        found,
+        pairs(
+            found
+            | {
+                "holds": ", ".join(found["holds"]) or None,
+                "steps_completed": ", ".join(found["steps_completed"]) or None,
+            }
+        ),
+    )
 
 
 @verb(app, "suspend")

@@ -18,16 +18,21 @@ from contracts.modules import SHIPPED
 from contracts.registry import Registry
 from contracts.run_events import RunEvent, all_run_events
 from contracts.tenant_events import TENANT_EVENTS
+from docs.examples.products import shop
+from engine.blueprints import installed, load
 from engine.plan.code import Run, saga
 from engine.run.state import RunState
 from engine.sagas.customer_onboarding import customer_onboarding
+from engine.sagas.tenant_closure import tenant_closure
 from engine.sagas.tenant_onboarding import tenant_onboarding
+from engine.sagas.tenant_suspension import tenant_suspension
 from engine.simulate import NEVER, Simulation, fails, in_turn
 from tests.pure.run import sagas
 from tests.pure.run.telling import Story, admitted, begun, done, due, lost, retried
 
 HERE = Path(__file__).resolve().parent
 SHAPES = HERE / "shapes.json"
+PRODUCT = HERE.parents[1] / "docs" / "examples" / "products" / "shop.json"
 
 TENANT = {"name": "Acme", "owner_email": "ann@example.org", "owner_name": "Ann Example"}
 SIGNUP = {"signup_id": "s-1", "email": "ann@example.org", "name": "Ann Example", "plan": "enterprise"}
@@ -191,6 +196,37 @@ def asked_what_became_of_it() -> Simulation:
     return sim
 
 
+LIFE_ACTIONS: dict[str, Any] = {
+    "billing.confirm_past_due": {"subscription_id": "s-1", "past_due": True},
+    "billing.close_subscription": {"subscription_id": "s-1", "status": "active"},
+    "identity.disable_users": {"tenant": "acme", "count": 2},
+    "configuration.withdraw_entitlements": {"tenant": "acme", "edition": "free", "entitlements": {}, "flags": {}},
+    "tenancy.hold_tenant": {"tenant": "acme", "state": "Active", "cause": "past_due", "fresh": True},
+    "tenancy.suspend_tenant": {"tenant": "acme", "state": "Suspended", "reason": "x", "cause": "past_due"},
+    "tenancy.decommission_tenant": fails("transition_refused", irrecoverable=True),
+}
+
+
+def suspended_after_the_grace() -> Simulation:
+    due = {"subscription_id": "s-1", "days": 3, "grace_days": 7}
+    sim = Simulation(tenant_suspension, due, actions=LIFE_ACTIONS, registry=Registry(SHIPPED))
+    sim.forward(days=7)
+    return sim
+
+
+def closure_given_back() -> Simulation:
+    sim = Simulation(tenant_closure, {"reason": "bye"}, actions=LIFE_ACTIONS, registry=Registry(SHIPPED))
+    sim.run_until_idle()
+    return sim
+
+
+def generated_for_a_product() -> Simulation:
+    registry = Registry((*SHIPPED, shop.MODULE))
+    onboarding, _ = load(PRODUCT, installed(registry, registry.action_specs()))
+    scripts = TENANT_ACTIONS | {"shop.open_storefront": {"address": "https://acme.shop.example"}}
+    return Simulation(onboarding.saga, TENANT, actions=scripts, registry=registry)
+
+
 def values() -> Simulation:
     sim = Simulation(recorded_values)
     sim.run_until_idle()
@@ -231,6 +267,9 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         terminated,
         asked_what_became_of_it,
         values,
+        suspended_after_the_grace,
+        closure_given_back,
+        generated_for_a_product,
         queued_and_held,
         saga_changed,
     )

@@ -14,6 +14,7 @@ from contracts.envelope import Envelope
 from contracts.modules import tenancy
 from contracts.modules.tenancy import ORDERS, PROVISIONING_STEPS, TRANSITIONS, TenantState, Trigger
 from contracts.sdk.transport import COMMANDS_EXCHANGE
+from scripts.reach import Api, Refused
 from tests.stories.house import House, MovableClock, Record, Stack, until, until_now
 from tests.stories.tenants import (
     audit_entries,
@@ -351,6 +352,17 @@ async def test_an_operator_suspends_reinstates_and_closes_from_both_and_a_tenant
         for path in ("cancel", "terminate", "abandon"):
             stop = await house.refused(f"/v1/runs/{run['run_id']}/{path}", {"reason": "me"}, token=token)
             assert stop["code"] == "forbidden"
+        shown = await house.cli("tenants", "show", "acme")
+        assert (shown["state"], shown["holds"], shown["edition"]) == ("Suspended", ["operator"], "standard")
+        own = await Api(house.session, house.url, token).get("/v1/tenants/acme")
+        assert own == shown
+        for tenant in ("globex", "nobody"):
+            code, _, complaint = await house.cli_raw("tenants", "show", tenant)
+            assert (code, "no such tenant" in complaint) == ((0, False) if tenant == "globex" else (3, True))
+            with pytest.raises(Refused, match="no such"):
+                await Api(house.session, house.url, token).get(f"/v1/tenants/{tenant}")
+        settle = {"type": "billing.PaySubscriptionV1", "data": {"amount_minor": 1, "currency": "EUR"}}
+        assert (await house.refused("/v1/commands", settle, token=token))["code"] == "forbidden"
         await _shut(house, "acme", "tenant_suspended")
         refused_run = await house.cli("tenants", "suspend", "acme", "--reason", "a complaint")
         assert (await house.until_status(refused_run["run_id"], "failed"))["error_code"] == "already_suspended"

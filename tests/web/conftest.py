@@ -18,6 +18,7 @@ from consumers.web.routes import Deps
 from contracts.modules import SHIPPED
 from contracts.notices import UNWIND
 from contracts.registry import Registry
+from contracts.sdk.queries import Asker
 from contracts.sdk.transport import Transport, open_transport
 from engine.bus.topology import engine_topology
 from engine.clock import SystemClock
@@ -111,6 +112,7 @@ async def site(store_url: str, tmp_path: Path) -> AsyncIterator[Site]:
         clock=clock,
         metrics=metrics,
         checks=checks,
+        asker=Asker(transport, name="web"),
         signup_secrets=(SIGNUP_SECRET,),
     )
     projector = Projector(store, vault, Mapper(), VIEWS, clock, metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from contracts.registry import Registry
 from docs.examples.products import clinic, shop
 from engine.blueprints import Generated, generate, installed, load, templates, with_blueprints
 from engine.plan.blueprint import Installed, check, saga_from, walk
-from engine.plan.code import Run, saga
+from engine.plan.code import Run, Saga, saga
 from engine.rehearsal import rehearse_workflow
 from engine.sagas import SHIPPED as SAGAS
 from engine.simulate import Simulation, fails
@@ -41,8 +42,8 @@ def product(name: str) -> dict[str, Generated]:
     return {one.workflow.name: one for one in load(PRODUCTS / f"{name}.json", what(MODULES[name]))}
 
 
-def played(workflow: Workflow, *modules: Module, **scripts: Any) -> Simulation:
-    """A run of the workflow's example; `scripts` are by step."""
+def played(workflow: Workflow, *modules: Module, made: Saga | None = None, **scripts: Any) -> Simulation:
+    """A run of the workflow's example; `scripts` are by step. `made` is another saga than the generated one."""
     outputs = workflow.example.outputs
 
     def answer(call: ActionCall) -> Any:
@@ -50,7 +51,7 @@ def played(workflow: Workflow, *modules: Module, **scripts: Any) -> Simulation:
 
     actions = {one.action: answer for one in walk(workflow.operations) if isinstance(one, StepOperation)}
     sim = Simulation(
-        saga_from(workflow),
+        made or saga_from(workflow),
         workflow.example.input,
         actions=actions,
         steps=scripts,
@@ -114,6 +115,104 @@ def test_a_product_imports_contracts_alone() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         named = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         assert {name.split(".")[0] for name in named} <= {"__future__", "contracts"}, path.name
+
+
+@saga(
+    "tenant-onboarding",
+    version=1,
+    on_failure="park",
+    parked_state="ProvisioningFailed",
+    unwound_states={
+        "failed": "ProvisioningFailed",
+        "timed_out": "ProvisioningFailed",
+        "cancelled": "ProvisioningFailed",
+        "abandoned": "Decommissioned",
+    },
+    timeout_seconds=15 * 60,
+    attributes={"tenant_name": "/name", "edition": "/edition"},
+    subject="/owner_email",
+    personal=("/owner_email", "/owner_name"),
+)
+async def by_hand(run: Run, signup: dict[str, Any]) -> dict[str, Any]:
+    tenant = await run.step(
+        "register",
+        "tenancy.register_tenant",
+        name=signup["name"],
+        edition=signup.get("edition", "standard"),
+        trial=signup.get("trial", True),
+        owner_email=signup["owner_email"],
+        owner_name=signup["owner_name"],
+    )
+    await run.state("Registered")
+    await run.step("begin", "tenancy.begin_provisioning")
+    await run.state("Provisioning")
+    subscription, owner = await run.gather(_subscribe(run, tenant), _invite(run, tenant))
+    await run.step(
+        "activate", "tenancy.activate_tenant", steps=["subscription", "entitlements", "owner", "activation_mail"]
+    )
+    await run.state("Active")
+    return {"tenant": tenant["tenant"], "subscription_id": subscription, "owner_id": owner}
+
+
+async def _subscribe(run: Run, tenant: dict[str, Any]) -> str:
+    subscription = await run.step(
+        "subscription", "billing.create_subscription", edition=tenant["edition"], trial=tenant["trial"]
+    )
+    await run.step(
+        "entitlements",
+        "configuration.apply_entitlements",
+        edition=tenant["edition"],
+        subscription_id=subscription["subscription_id"],
+    )
+    return str(subscription["subscription_id"])
+
+
+async def _invite(run: Run, tenant: dict[str, Any]) -> str:
+    owner = await run.step(
+        "owner",
+        "identity.invite_user",
+        email=tenant["owner_email"],
+        name=tenant["owner_name"],
+        role="owner",
+        user_id=tenant["owner_id"],
+    )
+    await run.step(
+        "activation_mail",
+        "notifications.send_notification",
+        template="activation",
+        to=owner["email"],
+        recipient_id=owner["user_id"],
+        data={
+            "name": owner["name"],
+            "tenant_name": tenant["name"],
+            "link": f"/activate?user={owner['user_id']}",
+        },
+    )
+    return str(owner["user_id"])
+
+
+ONBOARDING_STEPS = ("register", "begin", "subscription", "entitlements", "owner", "activation_mail", "activate")
+
+
+@pytest.mark.parametrize("failing", [None, *ONBOARDING_STEPS])
+@pytest.mark.parametrize("irrecoverable", [True, False])
+def test_what_the_template_generates_is_event_by_event_what_one_writes_by_hand(
+    failing: str | None, irrecoverable: bool
+) -> None:
+    template = templates()["tenant-onboarding"]
+    scripts = {} if failing is None else {failing: fails("broken", irrecoverable=irrecoverable)}
+    histories = []
+    for made in (saga_from(template), by_hand):
+        sim = played(template, made=made, **scripts)
+        if sim.status == "parked":
+            sim.abandon(reason="given up")
+            sim.run_until_idle()
+        histories.append(sim.events)
+    assert histories[0] == histories[1]
+    generated, written = saga_from(template), by_hand
+    assert {field.name: getattr(generated, field.name) for field in fields(Saga) if field.name != "function"} == {
+        field.name: getattr(written, field.name) for field in fields(Saga) if field.name != "function"
+    }
 
 
 EVERYTHING: dict[str, Any] = {
