@@ -14,6 +14,7 @@ from contracts.version import __version__
 from scripts.answer import whole
 from scripts.border import tell_line
 from scripts.verbs import (
+    backups,
     blueprints,
     configuration,
     contracts,
@@ -44,6 +45,7 @@ app.add_typer(runs.app, name="runs")
 runs.register(app)
 app.add_typer(deadletters.app, name="deadletters")
 platform.register(app)
+backups.register(app)
 pauses.register(app)
 app.add_typer(pauses.app, name="maintenance")
 app.add_typer(subjects.app, name="subjects")

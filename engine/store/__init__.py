@@ -155,6 +155,10 @@ class Work(Protocol):
     async def retire(self, epoch: int) -> None:
         """A clean goodbye: releases every run it owns."""
 
+    async def restored(self) -> None:
+        """The database was put back from a copy: every process it knows is dead, what they held is free, and new epochs
+        are far above any that the original has given out since."""
+
     async def processes(self) -> list[Process]:
         """Every process that ever registered, oldest first; the dead ones too."""
 

@@ -32,6 +32,9 @@ class WorkVerbs(Caller):
     async def retire(self, epoch: int) -> None:
         await self.call("retire", epoch=epoch)
 
+    async def restored(self) -> None:
+        await self.call("restored")
+
     async def processes(self) -> list[Process]:
         """Every process that ever registered, oldest first; the dead ones too."""
         return [read.process(row) for row in await self.call("processes")]

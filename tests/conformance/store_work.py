@@ -38,6 +38,22 @@ class EpochConformance:
             False,
         )
 
+    async def test_a_database_that_was_put_back_knows_no_living_process_and_gives_higher_epochs(
+        self, store: Store, epoch: int
+    ) -> None:
+        message = OutboxMessage(message_id="m", exchange="e", routing_key="k", body=b"")
+        run = await open_a_run(store, epoch, outbox=(message,))
+        assert len(await store.claim_outbox(epoch, limit=5, now=NOW)) == 1
+        await store.restored()
+        assert all(process.dead for process in await store.processes())
+        extension = Commit(tenant="acme", stream=run, expected=1, events=events("late"))
+        assert await append(store, epoch, extension) == [Fenced()]
+        fresh = await store.register("fresh", ["all"])
+        assert fresh > epoch + 99_999
+        assert [found.message_id for found in await store.claim_outbox(fresh, limit=5, now=NOW)] == ["m"]
+        assert len(await store.claim_named(fresh, [("acme", run)])) == 1
+        assert isinstance((await append(store, fresh, extension))[0], Appended)
+
     async def test_a_silent_process_is_declared_dead_and_can_append_nothing(self, store: Store, epoch: int) -> None:
         run = await open_a_run(store, epoch)
         other = await store.register("other", ["all"], now=later(seconds=8))

@@ -286,6 +286,7 @@ class TestSqlitePlans:
             "dead_letters",
             "keys_not_under",
             "forget_subject",
+            "restored",
         }
         connection = sqlite3.connect(path)
         scanned: set[tuple[str, str]] = set()

@@ -18,6 +18,7 @@ from engine.plan.code import Run, saga
 from tests.faults import places
 
 ONCE = RetryPolicy(attempts=1)
+PATIENT = RetryPolicy(attempts=10, delay_seconds=0.1, max_delay_seconds=1.0)
 
 
 class OrderPlacedV1(EventModel):
@@ -28,6 +29,10 @@ class OrderPlacedV1(EventModel):
     """Part 2 waits for an answer of the test."""
     parcel: bool = False
     """The order ends with a command to the module `parcels`."""
+    rests: float = 0.0
+    """Seconds that it sleeps before its parcel."""
+    patient: bool = False
+    """An answer of `parcels` that was lost is asked for again after seconds."""
 
 
 class SendParcelV1(CommandModel):
@@ -97,6 +102,9 @@ async def order(run: Run, placed: dict[str, Any]) -> dict[str, Any]:
     for part in (1, 2, 3):
         action = make_outside if part == 2 and placed.get("held") else make
         await run.step(f"part-{part}", action, undo=unmake, retry=ONCE, part=part, spoiled=placed.get("spoiled"))
+    if placed.get("rests"):
+        await run.sleep("rest", placed["rests"])
     if placed.get("parcel"):
-        await run.step("parcel", "parcels.send_parcel", retry=ONCE, order_id=placed["order_id"])
+        retry, limit = (PATIENT, 4.0) if placed.get("patient") else (ONCE, None)
+        await run.step("parcel", "parcels.send_parcel", retry=retry, timeout_seconds=limit, order_id=placed["order_id"])
     return {"order_id": placed["order_id"]}

@@ -215,6 +215,10 @@ class Site:
     async def runs(self) -> list[Record]:
         return list((await self._get("/v1/runs?limit=200"))["items"])
 
+    async def run(self, run: Record) -> Record:
+        """The whole of one run in a list."""
+        return await self._get(f"/v1/runs/{run['run_id']}")
+
     async def timeline(self, run: Record) -> list[str]:
         """The topics of what happened in a run, in order."""
         return [entry["topic"] for entry in (await self._get(f"/v1/runs/{run['run_id']}/timeline?limit=1000"))["items"]]

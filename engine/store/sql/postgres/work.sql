@@ -12,6 +12,9 @@ SELECT epoch FROM declare_dead(:silent_seconds, :now) AS d(epoch)
 -- name: retire
 SELECT retire(:epoch)
 
+-- name: restored
+SELECT restored()
+
 -- name: processes
 SELECT * FROM processes()
 

@@ -25,6 +25,14 @@ UPDATE inputs SET available_at = created_at, owner = NULL WHERE owner = :epoch;
 UPDATE outbox SET available_at = created_at, owner = NULL WHERE owner = :epoch;
 UPDATE timers SET available_at = due, owner = NULL WHERE owner = :epoch
 
+-- name: restored
+UPDATE processes SET dead = 1;
+UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE owner IS NOT NULL;
+UPDATE inputs SET available_at = created_at, owner = NULL WHERE owner IS NOT NULL;
+UPDATE outbox SET available_at = created_at, owner = NULL WHERE owner IS NOT NULL;
+UPDATE timers SET available_at = due, owner = NULL WHERE owner IS NOT NULL;
+UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'processes'
+
 -- name: processes
 SELECT * FROM processes ORDER BY epoch
 

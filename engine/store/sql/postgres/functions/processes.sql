@@ -46,4 +46,11 @@ BEGIN
     UPDATE timers SET available_at = due, owner = NULL WHERE owner = p_epoch;
 END $$;
 
+-- A database that was put back: the processes it knows worked on the original, which may be there still. None of theirs is any epoch given here.
+CREATE OR REPLACE FUNCTION restored() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM retire(p.epoch) FROM processes p WHERE NOT p.dead ORDER BY p.epoch;
+    RETURN setval(pg_get_serial_sequence('processes', 'epoch'), coalesce((SELECT max(p.epoch) FROM processes p), 0) + 100000);
+END $$;
+
 CREATE OR REPLACE FUNCTION processes() RETURNS SETOF processes LANGUAGE sql STABLE AS $$ SELECT * FROM processes ORDER BY epoch; $$;
