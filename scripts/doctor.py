@@ -38,6 +38,7 @@ async def examine() -> list[Finding]:
     found = [Finding("version", "ok", __version__), Finding("settings", "ok", "all understood")]
     found.append(_folder(settings))
     found.append(_engine(settings))
+    found.append(_sagas(settings))
     found.append(_key_file(settings))
     found.extend([finding async for finding in _store(settings)])
     found.append(await _bus(settings))
@@ -65,6 +66,24 @@ def _engine(settings: Settings) -> Finding:
     if holder is None:
         return Finding("engine", "note", "no `unwind up` runs in the data folder")
     return Finding("engine", "ok", f"process {holder.pid} at {holder.url or 'an address it has not told yet'}")
+
+
+def _sagas(settings: Settings) -> Finding:
+    from contracts.modules import SHIPPED
+    from contracts.notices import UNWIND
+    from contracts.registry import Registry, discover
+    from engine.actions.registry import ActionRegistry
+    from engine.blueprints import with_blueprints
+    from engine.sagas import load_sagas
+
+    try:
+        registry = Registry((*SHIPPED, UNWIND, *discover()))
+        written = load_sagas(settings.sagas)
+        actions = ActionRegistry.assemble(registry, settings)
+        generated = len(with_blueprints(written, settings.blueprints, registry, actions)) - len(written)
+    except Problem as problem:
+        return Finding("sagas", "wrong", problem.detail)
+    return Finding("sagas", "ok", f"{len(written)} in Python, {generated} from blueprints")
 
 
 def _key_file(settings: Settings) -> Finding:

@@ -410,6 +410,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "UNWIND_DATA_DIR": str(settings.data_dir),
         "UNWIND_REHEARSALS": "1",
         "UNWIND_SAGAS": ",".join(settings.sagas),
+        "UNWIND_BLUEPRINTS": ",".join(str(path) for path in settings.blueprints),
         "UNWIND_EGRESS__SANDBOX": ",".join(settings.egress.sandbox),
         "UNWIND_LEASE__HEARTBEAT_SECONDS": str(settings.lease.heartbeat_seconds),
         "UNWIND_LEASE__DEAD_SECONDS": str(settings.lease.dead_seconds),

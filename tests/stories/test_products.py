@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any, Final
 
+import orjson
 import pytest
 
+from contracts.blueprint import BlueprintInvalid
 from contracts.sdk import open_database, open_transport
 from docs.examples.products import clinic, shop
 from tests.stories.house import ROOT, House, MovableClock, Record, Stack, until
@@ -83,6 +85,19 @@ async def test_a_product_onboards_its_tenants_with_one_step_more_which_unwinds_w
         assert added in undone
         assert not await _own_effect(house, product, "failing")
         assert (await subscription_of(house, "failing")).live == 0
+
+
+async def test_a_blueprint_whose_module_is_not_installed_stops_the_start_and_the_doctor_says_so(stack: Stack) -> None:
+    blueprint = ROOT / "docs" / "examples" / "products" / "clinic.json"
+    with pytest.raises(BlueprintInvalid, match=r"no installed module brings clinic\.open_register"):
+        async with House(stack, blueprints=(blueprint,)):
+            pass
+    async with product_house(stack, "clinic") as house:
+        # The command line runs in a process of its own, which finds the product only where it is installed.
+        code, said, _ = await house.cli_raw("doctor")
+        found = {one["check"]: one for one in orjson.loads(said)}
+        assert (code, found["sagas"]["state"]) == (1, "wrong")
+        assert "install the module, or correct the name" in found["sagas"]["detail"]
 
 
 @pytest.mark.acceptance("H13")
