@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from consumers.accounting import Accounting
 from consumers.asking import Asking
 from consumers.census import Census
 from consumers.heartbeat import Heartbeat
@@ -36,6 +37,7 @@ from contracts.problems import Unavailable
 from contracts.registry import Registry, discover
 from contracts.sdk.queries import Asker
 from contracts.sdk.transport import Transport, open_transport
+from engine.accounts import Accounts
 from engine.blueprints import with_blueprints
 from engine.bus.topology import engine_topology, queues
 from engine.caps import CapsCache
@@ -89,6 +91,7 @@ class Assembly:
         self.roles: Sequence[str] = tuple(roles if roles is not None else settings.roles)
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
+        self.accounts = Accounts()
         self.log = logger("assembly")
         self.registry = Registry((*SHIPPED, UNWIND, *discover(), *modules))
         actions = _actions(self.registry, settings, self.metrics, local_actions)
@@ -133,6 +136,7 @@ class Assembly:
             self.metrics,
             caps=self.caps,
             paused=self.pauses.holds,
+            accounts=self.accounts,
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
             hot_runs=settings.limits.hot_runs,
@@ -164,6 +168,7 @@ class Assembly:
             await self._start_relay()
         if "projector" in self.roles:
             await self._start_projector()
+        await self._start_accounting()
         await self._start_census()
         await self._start_web()
         if self._owns_process:
@@ -258,10 +263,19 @@ class Assembly:
         self._parts.append(relay)
 
     async def _start_projector(self) -> None:
-        self.projector = Projector(self.store, self.vault, self.mapper, VIEWS, self.clock, self.metrics)
+        self.projector = Projector(
+            self.store, self.vault, self.mapper, VIEWS, self.clock, self.metrics, accounts=self.accounts
+        )
         await self.projector.start()
         self._failing.append(self.projector.failed)
         self._parts.append(self.projector)
+
+    async def _start_accounting(self) -> None:
+        accounting = Accounting(self.store, self.accounts, self.clock, self.metrics)
+        self._failing.append(accounting.failed)
+        await accounting.start()
+        # Stopped after all that it counts.
+        self._parts.insert(0, accounting)
 
     async def _start_census(self) -> None:
         work, incidents = bool(OWNING & set(self.roles)), "web" in self.roles

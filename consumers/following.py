@@ -8,12 +8,15 @@ runs are kept between steps and folded again from the log when they are missing,
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from contracts.problems import Problem, TopicUnknown, Unavailable
+from engine.accounts import Accounts
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.store import Notification, Store
@@ -57,13 +60,23 @@ class Follower:
     """`positions` is how far each view was written, as far as is known; `overtaken`: another process writes too."""
 
     def __init__(
-        self, store: Store, vault: Vault, mapper: Mapper, views: Sequence[View], lane: int, metrics: Metrics
+        self,
+        store: Store,
+        vault: Vault,
+        mapper: Mapper,
+        views: Sequence[View],
+        lane: int,
+        metrics: Metrics,
+        accounts: Accounts | None = None,
     ) -> None:
         self._store = store
         self._vault = vault
         self._mapper = mapper
         self._views = {view.name: view for view in views}
         self._metrics = metrics
+        self._accounts = accounts
+        self._spent = 0.0
+        """CPU seconds that the batch at hand has cost, waits left out."""
         self._known: dict[UUID, RunFacts] = {}
         self._seeds: dict[str, dict[str, Any]] = {}
         self._cautious: dict[str, int] = {}
@@ -129,7 +142,9 @@ class Follower:
         position = events[-1].position
         try:
             await self._warm(events)
+            began = time.thread_time()
             batch = gather(events, self._known)
+            self._spent += time.thread_time() - began
         except Unavailable:
             raise
         except Exception as error:
@@ -145,6 +160,8 @@ class Follower:
         answers = await asyncio.gather(
             *(self._apply(self._views[name], after, position, batch, tenants) for name in group), return_exceptions=True
         )
+        if self._accounts is not None:
+            self._accounts.projected(Counter(event.tenant for event in events), self._spent)
         for facts in batch.runs.values():
             if facts.ended is not None:
                 self._known.pop(facts.run_id, None)
@@ -177,17 +194,22 @@ class Follower:
                 if tenant not in seeds:
                     rows = await self._store.fetch(view.seed, tenant=tenant)
                     seeds[tenant] = rows[0] if rows else None
+        began = time.thread_time()
         changes = view.changes(batch, seeds)
+        self._spent += time.thread_time() - began
         return await self._store.apply(view.name, self.lane, expected=after, position=position, changes=changes)
 
     async def _open(self, stored: Sequence[Notification]) -> list[Decoded]:
         show, cached = self._mapper.show, self._vault.cached
         events: list[Decoded] = []
         keys: TenantKeys | None = None
+        self._spent, began = 0.0, time.thread_time()
         for at, one in enumerate(stored):
             if at % SLICE == SLICE - 1:
                 # Runs are decided in the same loop: they must not wait for a whole batch to be opened.
+                self._spent += time.thread_time() - began
                 await asyncio.sleep(0)
+                began = time.thread_time()
             if keys is None or keys.tenant != one.tenant:
                 keys = cached(one.tenant) or await self._vault.keys_for(one.tenant)
             try:
@@ -212,6 +234,7 @@ class Follower:
                     event, text, one.body, hashes,
                 )
             )  # fmt: skip
+        self._spent += time.thread_time() - began
         return events
 
     async def _hashes(

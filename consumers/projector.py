@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from consumers.following import HOLD, Follower, Stopped
 from contracts.problems import Unavailable
+from engine.accounts import Accounts
 from engine.clock import Clock
 from engine.logs import logger
 from engine.metrics import Metrics
@@ -62,8 +63,10 @@ class Projector:
         batch: int = BATCH,
         pace_seconds: float = PACE_SECONDS,
         busy_pace_seconds: float = BUSY_PACE_SECONDS,
+        accounts: Accounts | None = None,
     ) -> None:
         self._store = store
+        self._accounts = accounts
         self._vault = vault
         self._mapper = mapper
         self._views = tuple(views)
@@ -126,7 +129,9 @@ class Projector:
     def _follower(self, lane: int) -> Follower:
         follower = self._followers.get(lane)
         if follower is None:
-            follower = Follower(self._store, self._vault, self._mapper, self._views, lane, self._metrics)
+            follower = Follower(
+                self._store, self._vault, self._mapper, self._views, lane, self._metrics, self._accounts
+            )
             self._followers[lane] = follower
         return follower
 

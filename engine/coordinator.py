@@ -23,6 +23,7 @@ from uuid import UUID
 
 from contracts.run_events import RunEvent
 from engine import snapshots
+from engine.accounts import Accounts
 from engine.answers import Answer, Done, Ignored, Refused
 from engine.clock import Clock
 from engine.committer import Committer, Prepared
@@ -75,6 +76,7 @@ class Coordinator:
         *,
         caps: Callable[[str, str], Caps] = lambda tenant, workflow: Caps(),
         paused: Callable[[str], bool] = lambda tenant: False,
+        accounts: Accounts | None = None,
         batch: int = COMMITS_PER_BATCH,
         appends_at_once: int = 1,
         hot_runs: int = HOT_RUNS,
@@ -93,6 +95,7 @@ class Coordinator:
         self.suspect: Callable[[], None] = lambda: None
         self._caps = caps
         self._paused = paused
+        self._accounts = accounts or Accounts()
         self._appends_at_once = appends_at_once
         self._snapshot_every = snapshot_every
         self._turn_due: asyncio.Handle | None = None
@@ -247,7 +250,10 @@ class Coordinator:
                 hot.busy = True
                 self._to_load.append(hot)
             else:
+                began = self._accounts.begin()
                 self._decide(hot)
+                if began is not None:
+                    self._accounts.decided(hot.tenant, began)
         self.interrupter.end()
         if self._to_load:
             loading, self._to_load = self._to_load, []
@@ -361,6 +367,7 @@ class Coordinator:
         hot.hold = hot.one_by_one = False
         commit = prepared.commit
         tally.events(prepared.events, hot.state)
+        self._accounts.appended(hot.tenant, len(prepared.events), len(commit.outbox), len(prepared.perform))
         if commit.outbox:
             self.wrote_outbox()
         if commit.open_run is not None and before.holds_slot and not hot.state.holds_slot:

@@ -92,6 +92,16 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("dead_letters", "Messages buried", "reason"),
     _counter("takeovers", "Runs taken over from a process declared dead"),
     _gauge("processes", "", "Processes that are alive"),
+    Metric(
+        name="tenant_cpu",
+        kind="counter",
+        unit="seconds",
+        labels=("tenant", "stage"),
+        help="CPU time by tenant, from samples: decide, project",
+    ),
+    _counter("tenant_rows", "Events of runs appended, by tenant", "tenant"),
+    _counter("tenant_sends", "Messages that runs put into the outbox, by tenant", "tenant"),
+    _counter("tenant_actions", "Local attempts begun, by tenant", "tenant"),
     _gauge("paused", "", "What an operator has stopped: tenants paused, all paused, maintenance", "scope"),
     _histogram("event_loop_lag", "seconds", "How late the event loop came back to a short sleep"),
     _counter(
@@ -206,6 +216,10 @@ class Metrics:
     dead_letters: Family
     takeovers: Family
     processes: Family
+    tenant_cpu: Family
+    tenant_rows: Family
+    tenant_sends: Family
+    tenant_actions: Family
     paused: Family
     event_loop_lag: Family
     module_messages: Family

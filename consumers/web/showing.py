@@ -17,7 +17,7 @@ from contracts.envelope import format_time, is_tenant
 from contracts.modules import tenancy
 from contracts.problems import Conflict, NotFound, Problem
 from engine.guards.redaction import REDACTED, redact
-from engine.store import DeadLetter
+from engine.store import Account, DeadLetter
 from projections.reader import Page
 
 _SHOWN_ATTRIBUTES = (
@@ -93,6 +93,34 @@ async def get_usage(call: Call) -> Answer:
     first, last = _span(call)
     page = await call.deps.reader.usage(call.tenant, first=first, last=last)
     return Answer(content={"items": page.items, "as_of": page.as_of})
+
+
+async def get_accounting(call: Call) -> Answer:
+    first, last = _span(call)
+    found = await call.deps.store.accounts(call.tenant, first=first.isoformat(), last=last.isoformat())
+    by_tenant: dict[str, list[Account]] = {}
+    for account in found:
+        by_tenant.setdefault(account.tenant, []).append(account)
+    items = [
+        {
+            "tenant": tenant,
+            "cpu_seconds": sum(day.decide_seconds + day.project_seconds for day in days),
+            **{name: sum(getattr(day, name) for day in days) for name in ("rows", "sends", "actions")},
+            "days": [
+                {
+                    "day": day.day,
+                    "decide_seconds": day.decide_seconds,
+                    "project_seconds": day.project_seconds,
+                    "rows": day.rows,
+                    "sends": day.sends,
+                    "actions": day.actions,
+                }
+                for day in days
+            ],
+        }
+        for tenant, days in sorted(by_tenant.items())
+    ]
+    return Answer(content={"items": items})
 
 
 async def get_stats(call: Call) -> Answer:

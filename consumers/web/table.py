@@ -122,6 +122,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Quota usage per tenant: now and per day", query=asked.SpanQuery, answer=told.Usage, view="usage",
     ),
     Route(
+        method="GET", path="/v1/accounting", handler=showing.get_accounting, tag="reports",
+        permission="accounting.read",
+        summary="What each tenant used, per day: CPU time, rows, messages, local attempts",
+        query=asked.SpanQuery, answer=told.Accounting,
+    ),
+    Route(
         method="GET", path="/v1/stats", handler=showing.get_stats, tag="reports", permission="stats.read",
         summary="Runs per workflow by outcome, durations, cost",
         query=asked.StatsQuery, answer=told.Statistics, view="stats",

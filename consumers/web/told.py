@@ -270,6 +270,30 @@ class Usage(Told):
     as_of: str
 
 
+class AccountDay(Told):
+    day: date
+    decide_seconds: float = Field(description="CPU seconds of deciding and sealing, from samples")
+    project_seconds: float = Field(description="CPU seconds of writing read models, shared out by events")
+    rows: int = Field(description="Events of runs appended to the log")
+    sends: int = Field(description="Messages that runs put into the outbox")
+    actions: int = Field(description="Local attempts begun")
+
+
+class TenantAccount(Told):
+    """What one tenant used over the span."""
+
+    tenant: str
+    cpu_seconds: float
+    rows: int
+    sends: int
+    actions: int
+    days: list[AccountDay]
+
+
+class Accounting(Told):
+    items: list[TenantAccount]
+
+
 class WorkflowStats(Told):
     tenant: str
     workflow: str

@@ -27,7 +27,16 @@ Role = Literal["viewer", "author", "publisher", "approver", "operator", "admin",
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _VIEW: Final = frozenset(
-    {"runs.read", "workflows.read", "approvals.read", "usage.read", "stats.read", "incidents.read", "tenants.read"}
+    {
+        "runs.read",
+        "workflows.read",
+        "approvals.read",
+        "usage.read",
+        "accounting.read",
+        "stats.read",
+        "incidents.read",
+        "tenants.read",
+    }
 )
 _OPERATE: Final = frozenset(
     {

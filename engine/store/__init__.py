@@ -21,6 +21,7 @@ from uuid import UUID
 
 from engine.store.shapes import (
     READ_BYTES,
+    Account,
     Appended,
     Arrival,
     Await,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READ_BYTES",
+    "Account",
     "Appended",
     "Arrival",
     "Await",
@@ -204,6 +206,15 @@ class Work(Protocol):
         self, *, older_than_seconds: float, limit: int, now: datetime | None = None
     ) -> list[OpenRun]:
         """Open runs with no live owner... or with an owner but no reason to wake: the janitor's list."""
+
+    async def account(self, day: str, used: Sequence[Account]) -> None:
+        """Adds to what the tenants used on that day (`YYYY-MM-DD`, UTC)."""
+
+    async def accounts(self, tenant: str | None, *, first: str, last: str, limit: int = 10_000) -> list[Account]:
+        """Newest day first; None: all tenants. Both days belong to the span."""
+
+    async def recount_accounts(self, *, first: str, last: str) -> None:
+        """Sets `rows` of these days to what the log holds: a process that died has not added its last seconds."""
 
     async def census(self, *, most: int = 100_000, now: datetime | None = None) -> Census:
         """What waits: open runs by status, messages, late timers and deadlines, dead letters, and who is there to work

@@ -374,6 +374,25 @@ class Process:
 
 
 @value(kw_only=True)
+class Account:
+    """What one tenant used on one UTC day."""
+
+    tenant: str
+    day: str
+    """`YYYY-MM-DD`"""
+    decide_seconds: float = 0.0
+    """CPU seconds of deciding and sealing, from samples."""
+    project_seconds: float = 0.0
+    """CPU seconds of writing read models, shared out by events."""
+    rows: int = 0
+    """Events of runs appended to the log."""
+    sends: int = 0
+    """Messages put into the outbox by runs."""
+    actions: int = 0
+    """Local attempts begun."""
+
+
+@value(kw_only=True)
 class Census:
     """What waits in the database at one moment. Messages, timers and dead letters are counted up to a limit."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from contracts.version import __version__
-from engine.store import Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
+from engine.store import Account, Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -34,6 +34,26 @@ class WorkVerbs(Caller):
 
     async def restored(self) -> None:
         await self.call("restored")
+
+    async def account(self, day: str, used: Sequence[Account]) -> None:
+        if used:
+            await self.call(
+                "account",
+                day=day,
+                tenants=[one.tenant for one in used],
+                decide=[one.decide_seconds for one in used],
+                project=[one.project_seconds for one in used],
+                rows=[one.rows for one in used],
+                sends=[one.sends for one in used],
+                actions=[one.actions for one in used],
+            )
+
+    async def accounts(self, tenant: str | None, *, first: str, last: str, limit: int = 10_000) -> list[Account]:
+        found = await self.call("accounts", tenant=tenant, first=first, last=last, limit=limit)
+        return [Account(**dict(row)) for row in found]
+
+    async def recount_accounts(self, *, first: str, last: str) -> None:
+        await self.call("recount_accounts", first=first, last=last)
 
     async def processes(self) -> list[Process]:
         """Every process that ever registered, oldest first; the dead ones too."""

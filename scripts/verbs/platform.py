@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from scripts.verbs.runs import Tenant
 def register(app: typer.Typer) -> None:
     verb(app, "publish")(publish)
     verb(app, "rebuild")(rebuild)
+    verb(app, "accounting")(accounting)
     verb(app, "doctor")(doctor)
     verb(app, "openapi")(openapi)
     verb(app, "demo")(demo)
@@ -39,6 +41,38 @@ async def publish(
         published = await api.post("/v1/events", body, key=key, tenant=tenant)
     follow = published["correlation_id"] or published["id"]
     return Answer(published, f"published {published['id']}; see `unwind runs list --correlation-id {follow}`")
+
+
+async def accounting(
+    tenant: Tenant = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="First UTC day, YYYY-MM-DD; default: 30 days ago.", metavar="DAY")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Last UTC day; default: today.", metavar="DAY")] = None,
+    recount: Annotated[
+        bool, typer.Option("--recount", help="First count the rows of these days again from the log, in the database.")
+    ] = False,
+) -> Answer:
+    """What each tenant used: CPU time, rows of the log, messages, local attempts."""
+    from scripts.reach import reach
+
+    span = {name: day for name, day in (("from_day", since), ("to_day", until)) if day is not None}
+    if recount:
+        from engine.settings import load
+        from scripts.opening import opened_store
+
+        today = datetime.now(UTC).date()
+        last = until or today.isoformat()
+        async with opened_store(load()) as store:
+            await store.recount_accounts(first=since or (today - timedelta(days=30)).isoformat(), last=last)
+    async with reach() as api:
+        found = await api.get("/v1/accounting", tenant=tenant, **span)
+    rows = [
+        (one["tenant"], f"{one['cpu_seconds']:.2f}", one["rows"], one["sends"], one["actions"])
+        for one in found["items"]
+    ]
+    shown = table(("TENANT", "CPU S", "ROWS", "SENDS", "ACTIONS"), rows, empty="Nothing was used in this span.")
+    return Answer(found, shown)
 
 
 async def rebuild(

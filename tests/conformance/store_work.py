@@ -8,7 +8,7 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from engine.store import Appended, Changed, Closed, Commit, Fenced, NewInput, OutboxMessage, Store, Timer
+from engine.store import Account, Appended, Changed, Closed, Commit, Fenced, NewInput, OutboxMessage, Store, Timer
 from tests.conformance.store_catalog import letter
 from tests.conformance.store_making import NOW, Opening, append, arrived, events, later, open_a_run, started
 
@@ -53,6 +53,23 @@ class EpochConformance:
         assert [found.message_id for found in await store.claim_outbox(fresh, limit=5, now=NOW)] == ["m"]
         assert len(await store.claim_named(fresh, [("acme", run)])) == 1
         assert isinstance((await append(store, fresh, extension))[0], Appended)
+
+    async def test_what_tenants_used_is_added_up_and_its_rows_are_counted_again(self, store: Store, epoch: int) -> None:
+        day = NOW.date().isoformat()
+        used = [Account(tenant=name, day=day, decide_seconds=0.5, rows=2, sends=1, actions=3) for name in ("acme", "b")]
+        await store.account(day, used)
+        await store.account(day, [Account(tenant="acme", day=day, project_seconds=0.25, rows=1)])
+        span: dict[str, Any] = {"first": day, "last": day}
+        acme, other = await store.accounts(None, **span)
+        assert (acme.decide_seconds, acme.project_seconds, acme.rows, acme.sends, acme.actions) == (0.5, 0.25, 3, 1, 3)
+        assert other == used[1]
+        assert await store.accounts("b", **span) == [other]
+        assert await store.accounts(None, first="2001-01-01", last="2001-01-31") == []
+        run = await open_a_run(store, epoch)
+        await append(store, epoch, step(run))
+        await store.recount_accounts(**span)
+        assert [one.rows for one in await store.accounts("acme", **span)] == [len(await store.load("acme", run))]
+        assert await store.accounts("b", **span) == [other]
 
     async def test_a_silent_process_is_declared_dead_and_can_append_nothing(self, store: Store, epoch: int) -> None:
         run = await open_a_run(store, epoch)

@@ -287,6 +287,7 @@ class TestSqlitePlans:
             "keys_not_under",
             "forget_subject",
             "restored",
+            "recount_accounts",
         }
         connection = sqlite3.connect(path)
         scanned: set[tuple[str, str]] = set()

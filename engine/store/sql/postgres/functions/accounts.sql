@@ -1,0 +1,36 @@
+-- Counters of what was used, added up; always in the order of the tenants, so that two processes never wait for each other in a circle.
+CREATE OR REPLACE FUNCTION account(
+    p_day text, p_tenants text[], p_decide double precision[], p_project double precision[], p_rows bigint[], p_sends bigint[], p_actions bigint[]
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO accounts AS a (tenant, day, decide_seconds, project_seconds, rows, sends, actions)
+    SELECT u.tenant, p_day::date, u.decide, u.project, u.rows, u.sends, u.actions
+    FROM unnest(p_tenants, p_decide, p_project, p_rows, p_sends, p_actions) AS u(tenant, decide, project, rows, sends, actions)
+    ORDER BY u.tenant
+    ON CONFLICT (tenant, day) DO UPDATE
+    SET decide_seconds = a.decide_seconds + excluded.decide_seconds, project_seconds = a.project_seconds + excluded.project_seconds,
+        rows = a.rows + excluded.rows, sends = a.sends + excluded.sends, actions = a.actions + excluded.actions;
+$$;
+
+CREATE OR REPLACE FUNCTION accounts(p_tenant text, p_from text, p_to text, p_limit integer)
+RETURNS TABLE (
+    tenant text, day text, decide_seconds double precision, project_seconds double precision, rows bigint, sends bigint, actions bigint
+) LANGUAGE sql STABLE AS $$
+    SELECT a.tenant, a.day::text, a.decide_seconds, a.project_seconds, a.rows, a.sends, a.actions FROM accounts a
+    WHERE (p_tenant IS NULL OR a.tenant = p_tenant) AND a.day BETWEEN p_from::date AND p_to::date
+    ORDER BY a.day DESC, a.tenant LIMIT p_limit;
+$$;
+
+-- What the log says itself: the events of runs, whole. For days whose processes died with what they had not yet added.
+CREATE OR REPLACE FUNCTION recount_accounts(p_from text, p_to text) RETURNS bigint LANGUAGE sql AS $$
+    WITH counted AS (
+        SELECT l.tenant, (l.recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows FROM log l
+        WHERE l.kind = 'run' AND l.recorded_at >= p_from::timestamp AT TIME ZONE 'UTC'
+          AND l.recorded_at < (p_to::timestamp + interval '1 day') AT TIME ZONE 'UTC'
+        GROUP BY 1, 2
+    ), put AS (
+        INSERT INTO accounts AS a (tenant, day, decide_seconds, project_seconds, rows, sends, actions)
+        SELECT c.tenant, c.day, 0, 0, c.rows, 0, 0 FROM counted c ORDER BY 1, 2
+        ON CONFLICT (tenant, day) DO UPDATE SET rows = excluded.rows WHERE a.rows <> excluded.rows RETURNING 1
+    )
+    SELECT count(*) FROM put;
+$$;
