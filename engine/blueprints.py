@@ -23,7 +23,8 @@ from contracts.blueprint import (
 )
 from contracts.calls import ActionSpec
 from contracts.registry import Registry
-from engine.plan.blueprint import Installed, check, derive, saga_from
+from engine.guards.permissions import ALL_PERMISSIONS
+from engine.plan.blueprint import Installed, check, derive, places_of, saga_from
 from engine.plan.code import Saga
 
 
@@ -76,14 +77,22 @@ def generate(blueprint: Blueprint, what: Installed) -> tuple[Generated, ...]:
     found: list[Generated] = []
     for number, written in enumerate(blueprint.workflows):
         place = f"/workflows/{number}"
-        workflow = derive(written, templates(), field=place) if isinstance(written, Derived) else written
+        if isinstance(written, Derived):
+            workflow, places = derive(written, templates(), field=place), places_of(written, field=place)
+        else:
+            workflow, places = written, {}
         if any((one.workflow.name, one.workflow.version) == (workflow.name, workflow.version) for one in found):
             raise BlueprintInvalid(
                 f"{place}: is the second {workflow.name!r} version {workflow.version}; give it another version",
                 field=place,
             )
-        # Of what is made from a template the places are those of the workflow that comes out.
-        check(workflow, what, field=place)
+        if workflow.permission is not None and workflow.permission not in ALL_PERMISSIONS:
+            raise BlueprintInvalid(
+                f"{place}/permission: nobody holds {workflow.permission!r}; choose one of "
+                f"{', '.join(sorted(ALL_PERMISSIONS))}",
+                field=f"{place}/permission",
+            )
+        check(workflow, what, field=place, places=places)
         found.append(Generated(blueprint.product, workflow, saga_from(workflow)))
     return tuple(found)
 

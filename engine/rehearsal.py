@@ -12,10 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contracts.blueprint import ApproveOperation, SleepOperation, StepOperation, WaitOperation, Workflow
+from contracts.blueprint import (
+    ApproveOperation,
+    BlueprintInvalid,
+    SleepOperation,
+    StepOperation,
+    WaitOperation,
+    Workflow,
+)
 from contracts.calls import ActionCall, ActionSpec
 from engine.plan.blueprint import fill, saga_from, walk
-from engine.plan.code import Saga
+from engine.plan.code import Saga, SagaMistake
 from engine.scripted import NEVER, SimulationMistake, fails
 from engine.simulate import HasActions, Refused, Simulation
 
@@ -116,7 +123,7 @@ def _case(simulate: Callable[..., Simulation], step: str, way: str) -> Case:
 
 
 def rehearse_workflow(workflow: Workflow, actions: Mapping[str, ActionSpec]) -> Rehearsal:
-    """Fails every step of the workflow's own example in turn. Raises `SimulationMistake` when the example does not
+    """Fails every step of the workflow's own example in turn. Raises `BlueprintInvalid` when the example does not
     succeed: its outputs do not give what the operations take.
     """
     example = workflow.example
@@ -139,4 +146,10 @@ def rehearse_workflow(workflow: Workflow, actions: Mapping[str, ActionSpec]) -> 
                     sim.approve(operation.approve)
 
     scripts = {one.action: answers for one in walk(workflow.operations) if isinstance(one, StepOperation)}
-    return rehearse(saga_from(workflow), example.input, actions=scripts, registry=actions, drive=drive)
+    try:
+        return rehearse(saga_from(workflow), example.input, actions=scripts, registry=actions, drive=drive)
+    except (SimulationMistake, SagaMistake, Refused) as mistake:
+        raise BlueprintInvalid(
+            f"the example of {workflow.name!r} is no good run: {mistake}; give the outputs that its steps take",
+            field="example",
+        ) from mistake

@@ -83,6 +83,15 @@ def derive(derived: Derived, templates: Mapping[str, Workflow], *, field: str = 
     return template.model_copy(update=changed | {"example": type(template.example).model_validate(example)})
 
 
+def places_of(derived: Derived, *, field: str = "") -> dict[int, str]:
+    """Where in its file each inserted operation stands, by the operation's identity."""
+    return {
+        id(operation): f"{field}/insert/{number}/operations/{index}"
+        for number, insertion in enumerate(derived.insert)
+        for index, operation in enumerate(insertion.operations)
+    }
+
+
 def _inserted(operations: Sequence[AnyOperation], insertion: Insertion) -> tuple[list[AnyOperation], int]:
     found: list[AnyOperation] = []
     places = 0
@@ -130,33 +139,39 @@ def label_of(operation: AnyOperation) -> str | None:
 # ------------------------------------------------------------------------------------------------------------- check
 
 
-def check(workflow: Workflow, installed: Installed, *, field: str = "") -> None:
+def check(
+    workflow: Workflow, installed: Installed, *, field: str = "", places: Mapping[int, str] | None = None
+) -> None:
     """Everything that can be known before a run: names, actions and their inputs, undo of every step, events and their
-    keys, and that a value stands in its place before it is used. Raises `BlueprintInvalid`.
+    keys, and that a value stands in its place before it is used. Raises `BlueprintInvalid` naming the place, which is
+    under `field` but for the operations in `places`.
     """
-    _Checker(workflow, installed, field).check()
+    _Checker(workflow, installed, field, places or {}).check()
 
 
 class _Checker:
-    def __init__(self, workflow: Workflow, installed: Installed, field: str) -> None:
+    def __init__(self, workflow: Workflow, installed: Installed, field: str, places: Mapping[int, str]) -> None:
         self._workflow = workflow
         self._installed = installed
         self._field = field
+        self._places = places
         self._names: set[str] = set()
         self._maybe_null: set[str] = set()
 
     def check(self) -> None:
         for number, event in enumerate(self._workflow.on):
-            self._event(event, f"/on/{number}")
+            self._event(event, f"{self._field}/on/{number}")
         if self._workflow.on_failure != "park" and self._workflow.parked_state is not None:
-            raise self._wrong("/parked_state", 'is never entered; say "on_failure": "park", or leave it out')
-        known = self._operations(self._workflow.operations, frozenset(), "/operations")
-        self._value(self._workflow.output, known, "/output")
+            raise self._wrong(
+                f"{self._field}/parked_state", 'is never entered; say "on_failure": "park", or leave it out'
+            )
+        known = self._operations(self._workflow.operations, frozenset(), f"{self._field}/operations")
+        self._value(self._workflow.output, known, f"{self._field}/output")
 
     def _operations(self, operations: Sequence[Any], known: frozenset[str], place: str) -> frozenset[str]:
         """What is known when they have ended."""
         for number, operation in enumerate(operations):
-            here = f"{place}/{number}"
+            here = self._places.get(id(operation), f"{place}/{number}")
             name = label_of(operation)
             if name is not None and not isinstance(operation, StateOperation):
                 if name in self._names:
@@ -246,8 +261,7 @@ class _Checker:
                 raise self._wrong(here, f"{parts[1]!r} may be null, since the run goes on without it; give a default")
 
     def _wrong(self, place: str, why: str) -> BlueprintInvalid:
-        where = f"{self._field}{place}"
-        return BlueprintInvalid(f"{where}: {why}", field=where)
+        return BlueprintInvalid(f"{place}: {why}", field=place)
 
 
 def _references(value: Any, place: str) -> Iterator[tuple[str, bool, str]]:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import orjson
 import pytest
 
@@ -351,6 +352,7 @@ BRANCH = f"{OPS}/2/together/1"
         (at(f"{OPS}/1/seconds", -1), f"{OPS}/1/seconds", "greater than 0"),
         (at(f"{BRANCH}/0/event", "soon"), f"{BRANCH}/0/event", "pattern"),
         (at(f"{FLOW}/on", ["crm.SignupRequestdV1"]), f"{FLOW}/on/0", "do you mean crm.SignupRequestedV1"),
+        (at(f"{FLOW}/permission", "do.anything"), f"{FLOW}/permission", "nobody holds 'do.anything'"),
         (at(f"{FLOW}/parked_state", "Stuck"), f"{FLOW}/parked_state", "on_failure"),
         (
             at(f"{OPS}/0/action", "identity.create_usr"),
@@ -400,6 +402,25 @@ def test_what_does_not_describe_a_workflow_is_refused_by_its_place_with_a_remedy
     assert says in str(refused.value)
 
 
+def test_an_example_that_is_no_good_run_is_refused_and_not_rehearsed() -> None:
+    document = at("/workflows/0/example", {"input": {"email": "a@example.org"}})
+    workflow = generate(read_blueprint(document), what())[0].workflow
+    with pytest.raises(BlueprintInvalid, match="the example of 'everything' is no good run"):
+        rehearse_workflow(workflow, Registry(SHIPPED).action_specs())
+
+
+@pytest.mark.parametrize(
+    "path", [*PRODUCTS.glob("*.json"), *(ROOT / "contracts" / "recipes").glob("*.json")], ids=lambda path: path.stem
+)
+def test_what_ships_fits_the_schema_that_editors_check_by(path: Path) -> None:
+    schema = orjson.loads((ROOT / "contracts" / "schema" / "blueprint.json").read_bytes())
+    document = orjson.loads(path.read_bytes())
+    jsonschema.Draft202012Validator(schema).validate(document)
+    document["workflows"][0]["colour"] = "red"
+    assert list(jsonschema.Draft202012Validator(schema).iter_errors(document))
+    assert (path.parent / document["$schema"]).resolve() == ROOT / "contracts" / "schema" / "blueprint.json"
+
+
 def test_an_effect_that_nothing_takes_back_is_refused() -> None:
     document = at(f"{OPS}/0/undo", "x.y")
     document["workflows"][0]["operations"][0]["undo"] = None
@@ -436,7 +457,7 @@ def test_a_file_is_named_when_it_cannot_be_read_or_says_nonsense(tmp_path: Path)
     (tmp_path / "half.json").write_text("{")
     with pytest.raises(BlueprintInvalid, match=r"half\.json: is not JSON"):
         load(tmp_path / "half.json", what())
-    with pytest.raises(BlueprintInvalid, match=r"clinic\.json/workflows/0/operations/4/together/0/2/action"):
+    with pytest.raises(BlueprintInvalid, match=r"clinic\.json/workflows/0/insert/0/operations/0/action"):
         load(PRODUCTS / "clinic.json", what())
 
 
