@@ -46,7 +46,7 @@ from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.logs import logger
 from engine.metrics import Metrics
-from engine.pauses import Brakes, Pauses
+from engine.pauses import EVERYONE, Brakes, Pauses
 from engine.plan.code import Saga
 from engine.sagas import load_sagas
 from engine.settings import Settings, bus_url, database_url
@@ -135,7 +135,7 @@ class Assembly:
             self.clock,
             self.metrics,
             caps=self.caps,
-            paused=self.pauses.holds,
+            paused=self._paused,
             accounts=self.accounts,
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
@@ -181,6 +181,10 @@ class Assembly:
             await self.store.migrate()
         await self.store.start()
 
+    def _paused(self, tenant: str, workflow: str) -> bool:
+        """Whether runs of this workflow begin no new step for the tenant."""
+        return self.pauses.holds(EVERYONE if workflow in self.plans.platforms else tenant)
+
     async def _start_owning(self) -> None:
         settings, limits = self.settings, self.settings.limits
         coordinator = self.coordinator
@@ -204,7 +208,7 @@ class Assembly:
             heartbeat_seconds=settings.lease.heartbeat_seconds,
             dead_seconds=settings.lease.dead_seconds,
             journal_days=settings.retention.journal_days,
-            paused=self.pauses.holds,
+            paused=self._paused,
         )
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon

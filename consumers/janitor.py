@@ -44,7 +44,7 @@ class Janitor:
         heartbeat_seconds: float = 1.0,
         dead_seconds: float = 4.0,
         journal_days: int = 35,
-        paused: Callable[[str], bool] = lambda tenant: False,
+        paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
     ) -> None:
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
@@ -119,7 +119,7 @@ class Janitor:
         self._queued = False
         queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
         self._queued = self._queued or bool(queued)
-        offered = [run for run in queued if not self._paused(run.tenant)]
+        offered = [run for run in queued if not self._paused(run.tenant, run.workflow)]
         for run in offered:
             self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
         return len(offered)

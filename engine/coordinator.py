@@ -75,7 +75,7 @@ class Coordinator:
         metrics: Metrics,
         *,
         caps: Callable[[str, str], Caps] = lambda tenant, workflow: Caps(),
-        paused: Callable[[str], bool] = lambda tenant: False,
+        paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
         accounts: Accounts | None = None,
         batch: int = COMMITS_PER_BATCH,
         appends_at_once: int = 1,
@@ -270,7 +270,7 @@ class Coordinator:
         state = before
         events: list[RunEvent] = []
         answered: list[tuple[Input, Done | None]] = []
-        paused = self._paused(hot.tenant)
+        paused = self._paused(hot.tenant, plan.name)
         for _ in range(1 if hot.one_by_one else MAILBOX_DRAIN):
             if not hot.mailbox:
                 break

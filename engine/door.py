@@ -233,7 +233,8 @@ class Door:
         """Why the run is where it is, and every recorded reason that will move it."""
         state = await self.state(tenant, run_id)
         pauses = await self.brakes.pauses() if state.queued else {}
-        pause = pauses.get(tenant) or pauses.get(EVERYONE)
+        own = None if state.workflow in self.plans.platforms else pauses.get(tenant)
+        pause = own or pauses.get(EVERYONE)
         held = None if pause is None else (pause.by, pause.since, pause.reason)
         return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now(), held=held)
 

@@ -3,7 +3,8 @@ a restart.
 
 A paused tenant's runs record whatever happens to them and begin no new step: a start is queued, a run under way is held
 at its next step (`RunHeld`) and gives its slot back, timers and facts are recorded when they come. What was begun is
-finished, and what is being undone is undone. `EVERYONE` paused holds all tenants. In maintenance a process moves
+finished, and what is being undone is undone. `EVERYONE` paused holds all tenants, and
+the platform's own workflows too, which a tenant's pause does not. In maintenance a process moves
 nothing at all: it takes no delivery, input or timer, and the API takes no orders.
 """
 

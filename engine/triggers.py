@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from contracts.calls import ActionSpec
 from contracts.problems import NotFound
+from engine.guards.permissions import PLATFORM
 from engine.plan import Plan
 from engine.plan.code import Saga
 from engine.plan.replay import CodePlan
@@ -31,6 +32,10 @@ class Plans:
         for saga in self._sagas.values():
             for event in saga.on:
                 self._by_event[event] = (*self._by_event.get(event, ()), self._plans[saga.name, saga.version])
+        self.platforms = frozenset(name for name, saga in self._sagas.items() if saga.permission in PLATFORM)
+        """Workflows that only the platform starts by hand: what it does to a tenant, the tenant's own pause does not
+        hold.
+        """
         self._outcomes = {outcome: spec for spec in actions.values() for outcome in spec.outcomes}
         self._by_hook = {saga.hook: saga for saga in self._sagas.values() if saga.hook is not None}
 

@@ -71,4 +71,13 @@ TENANTS: Final = (
         test=_LIFE,
         select="operator_suspends and embedded",
     ),
+    Mutant(
+        name="pauses-its-suspension",
+        law="A tenant's own pause does not hold what the platform does to it",
+        path="consumers/assembly.py",
+        old="self.pauses.holds(EVERYONE if workflow in self.plans.platforms else tenant)",
+        new="self.pauses.holds(tenant)",
+        test=_LIFE,
+        select="evades and embedded",
+    ),
 )

@@ -227,7 +227,7 @@ class Node:
         self.coordinator.suspect = self._suspected
         self.epoch = 0
 
-    def is_paused(self, tenant: str) -> bool:
+    def is_paused(self, tenant: str, workflow: str) -> bool:
         return tenant in self.paused
 
     async def start(self, name: str) -> None:

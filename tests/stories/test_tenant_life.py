@@ -392,6 +392,20 @@ async def test_an_operator_suspends_reinstates_and_closes_from_both_and_a_tenant
 
 
 @pytest.mark.acceptance("H6")
+async def test_nobody_evades_a_suspension_by_pausing_itself(stack: Stack) -> None:
+    async with House(stack) as house:
+        await _active(house, "acme")
+        own = Api(house.session, house.url, await house.make_token("operator", "acme"))
+        await own.post("/v1/pauses", {"reason": "we know what is coming"})
+        held = await house.start("direct-command", "acme", {"action": "identity.allow_sign_ins", "input": {}})
+        await house.until_status(held, "queued")
+        begun = await house.api.post("/v1/tenants/acme/suspend", {"reason": "a complaint"})
+        assert (await house.until_status(begun["run_id"], "succeeded"))["business_state"] == "Suspended"
+        assert (await tenant_of(house, "acme")).state == "Suspended"
+        assert (await house.run(held) or {})["status"] == "queued"
+
+
+@pytest.mark.acceptance("H6")
 async def test_a_closure_that_fails_leaves_the_tenant_as_it_was(stack: Stack) -> None:
     async with House(stack) as house:
         await _active(house, "acme")
