@@ -63,6 +63,13 @@ class Draft:
             return False
         return self.state.cause is None or step.undo is not None
 
+    def may_still_happen(self, step: Step) -> bool:
+        """Whether a copy of the step's order, still on its way, could succeed after the module has refused another copy
+        for a while: it remembers no such refusal. Only an undo, or the question that closes the order, ends that.
+        """
+        spec = self.plan.action(step.action)
+        return step.kind == "command" and step.undo is not None and (spec is None or spec.ambiguous != "park")
+
     def doubt(self, step: Step, error: Mapping[str, Any], *, retryable: bool) -> None:
         """Intent of a question: did the current attempt of `step` happen?"""
         self.emit(

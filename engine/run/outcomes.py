@@ -68,7 +68,8 @@ def _attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
 
 def _failed(run: Draft, step: Step, lost: StepLost) -> None:
     retry_at = None
-    if run.state.cause is None and lost.retryable and not lost.irrecoverable:
+    again = lost.retryable and not lost.irrecoverable
+    if run.state.cause is None and again:
         retry_at = next_attempt_at(run, step)
     final = retry_at is None
     run.emit(
@@ -79,7 +80,7 @@ def _failed(run: Draft, step: Step, lost: StepLost) -> None:
             attempt=step.attempt,
             error=lost.error,
             final=final,
-            ambiguous=lost.ambiguous,
+            ambiguous=lost.ambiguous or (final and again and run.may_still_happen(step)),
             irrecoverable=lost.irrecoverable,
             retry_at=retry_at,
             marks=run.taint(lost.error, (), "/error"),

@@ -62,7 +62,8 @@ def _settle_siblings(run: Draft) -> None:
     """
     for step in _steps(run.state):
         if step.status in ("backoff", "parked"):
-            run.emit(ev.StepCancelled(at=run.at, step=step.name, visit=step.visit, ambiguous=step.ambiguous))
+            ambiguous = step.ambiguous or (step.status == "backoff" and run.may_still_happen(step))
+            run.emit(ev.StepCancelled(at=run.at, step=step.name, visit=step.visit, ambiguous=ambiguous))
     for incident in list((run.state.incidents or {}).values()):
         if incident.reason != "undo_failed":
             run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="cancel", by="engine"))

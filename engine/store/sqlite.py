@@ -112,7 +112,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         known = self._statements[statement]
         moment = values.get("now")
         now = read.microseconds(moment) if moment is not None else _now()
-        plain = {name: _plain(value) for name, value in values.items()} | {
+        plain = {name: own_value(value) for name, value in values.items()} | {
             "now": now,
             "lease": now + LEASE_MICROSECONDS,
         }
@@ -264,7 +264,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
             if not self._execute(cursor, "move_checkpoint", move):
                 return False
             for change in changes:
-                rows = [tuple(_shown(value) for value in row) for row in change.rows]
+                rows = [tuple(shown_value(value) for value in row) for row in change.rows]
                 for step in self._views[change.statement].steps:
                     cursor.executemany(step.sql, rows)
             return True
@@ -273,7 +273,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
 
     async def fetch(self, statement: str, *, tenant: str | None, **params: Any) -> list[dict[str, Any]]:
         step = self._views[statement].steps[0]
-        values = {name: _shown(value) for name, value in params.items()} | {"tenant": tenant}
+        values = {name: shown_value(value) for name, value in params.items()} | {"tenant": tenant}
         return [dict(row) for row in await self._readers.fetch(step.sql, bind(step, values))]
 
     async def reset(self, view: str) -> None:
@@ -289,18 +289,18 @@ def _now() -> int:
     return read.microseconds(datetime.now(UTC))
 
 
-def _plain(value: Any) -> Any:
+def own_value(value: Any) -> Any:
     """A value as our own tables keep it."""
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
         return read.microseconds(value)
     if isinstance(value, list):
-        return orjson.dumps([_plain(item) for item in value]).decode()
+        return orjson.dumps([own_value(item) for item in value]).decode()
     return value
 
 
-def _shown(value: Any) -> Any:
+def shown_value(value: Any) -> Any:
     """A value as read models keep it: readable, and the same text that PostgreSQL's would be printed as."""
     if isinstance(value, UUID):
         return str(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 
 from contracts import run_events as ev
-from contracts.calls import ActionSpec
+from contracts.calls import ActionSpec, RetryPolicy
 from engine.plan.code import Run, saga
 from engine.run import react as fx
 from tests.pure.run import sagas
@@ -358,3 +359,37 @@ def test_the_deadline_stands_still_while_the_run_is_parked() -> None:
 def test_a_deadline_during_compensation_changes_nothing() -> None:
     story = given(sagas.timed, done("before"), cancelled()).after(seconds=60)
     story.when(due("run/deadline")).then_nothing("the run's deadline has been dealt with")
+
+
+# -------------------------------------------------------- an order that was refused for a while may still happen
+
+
+def test_an_order_that_was_refused_for_a_while_is_closed_before_the_run_ends() -> None:
+    """A copy of it may be under way, and the module remembers no such refusal: only the undo's tombstone stops it."""
+    story = given(charge, done("first"), lost("charge", "busy", retryable=True), actions=charging("tombstone"))
+    story.then(
+        saw(ev.StepFailed, final=True, ambiguous=True),
+        saw(ev.CompensationStarted),
+        saw(ev.UndoScheduled, step="charge", receipt=None),
+    )
+    story.when(undone("charge")).then(saw(ev.UndoSucceeded), saw(ev.UndoScheduled, step="first"))
+
+
+def test_an_order_that_was_refused_for_good_is_remembered_so_and_needs_no_undo() -> None:
+    story = given(charge, done("first"), lost("charge", "no", irrecoverable=True), actions=charging("tombstone"))
+    story.then(
+        saw(ev.StepFailed, final=True, ambiguous=False),
+        saw(ev.CompensationStarted),
+        saw(ev.UndoScheduled, step="first"),
+    )
+
+
+def test_an_order_between_two_attempts_is_closed_when_the_run_is_cancelled() -> None:
+    twice = charging("tombstone")
+    twice["pay.charge"] = replace(twice["pay.charge"], retry=RetryPolicy(attempts=2))
+    story = given(charge, done("first"), lost("charge", "busy", retryable=True), actions=twice)
+    story.when(cancelled()).then(
+        saw(ev.CompensationStarted, cause="cancelled"),
+        saw(ev.StepCancelled, step="charge", ambiguous=True),
+        saw(ev.UndoScheduled, step="charge", receipt=None),
+    )

@@ -1,0 +1,235 @@
+"""What must hold of a world that has come to rest, by the letters of docs/reliability.md.
+
+R one run per event and workflow      H history contiguous, intent before effect     T one end, nobody stuck
+G no ghost                            K one effect per key, one payload per key      C undo in reverse, once each
+M read models equal a rebuild         Q dead letters are poison only                 U nothing is left counted
+A the audit's chain verifies          D no timer is early                            N what was decided was told
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import orjson
+
+from consumers.projector import VIEWS, Projector
+from consumers.rebuild import digest
+from contracts import run_events as ev
+from contracts.run_events import TERMINAL, RunEvent
+from engine.store.keys import Vault
+from engine.store.mapper import Mapper
+from projections.reader import Reader
+from scripts.simulation import workload
+from scripts.simulation.store import Open, SimStore
+
+if TYPE_CHECKING:
+    from scripts.simulation.world import World
+
+THOROUGH: Final = 3
+"""In each world of so many the audit is walked and every read model rebuilt, a third of what a world costs."""
+
+SUSPECT: Final = 5
+"""A module whose process ended so often while it had a message in hand rightly takes the message for poison."""
+
+Effects = Sequence[tuple[str, str]]
+"""(key, do or undo) in the order in which they happened."""
+
+
+async def judge(world: World) -> None:
+    """Raises `Violation` for the first law that does not hold."""
+    store = SimStore(world.database, Open())
+    vault, mapper = Vault(store, world.ring), Mapper()
+    await vault.start()
+    runs: dict[tuple[str, UUID], list[RunEvent]] = {}
+    for tenant, stream in world.database.rows(
+        "SELECT DISTINCT tenant, originator_id FROM log WHERE kind = 'run' ORDER BY originator_id", ()
+    ):
+        stored = await store.load(tenant, UUID(stream))
+        keys = await vault.ready(tenant, [one.body for one in stored])
+        runs[tenant, UUID(stream)] = mapper.decode_all(keys, UUID(stream), stored)
+    world.told.runs = len(runs)
+    effects = [
+        (key, done) for key, done in world.module_database.execute("SELECT key, done FROM effects ORDER BY place")
+    ]
+    triggers = [(event.tenantid, event.id) for event in world.sent if event.type == workload.PLACED]
+    messages = [orjson.loads(message.body) for message in world.bus.published]
+    found = [
+        *one_run_each(triggers, runs, [saga.name for saga in world.sagas]),
+        *histories(runs),
+        *undone(runs),
+        *one_effect_each(effects, runs),
+        *one_payload_each(messages),
+        *told(messages, runs),
+    ]
+    [letters] = world.database.rows("SELECT count(*) FROM dead_letters", ())
+    if letters[0] and world.kills_of["module"] < SUSPECT:
+        found.append(f"Q: {letters[0]} dead letters of good messages")
+    if not found and world.told.seed % THOROUGH == 0:
+        found = [*await audited(Reader(store, vault)), *await rebuilt(world, store, vault, mapper)]
+    if found:
+        raise world.broken(found[0])
+
+
+def one_run_each(
+    triggers: Sequence[tuple[str, str]], runs: Mapping[tuple[str, UUID], Sequence[RunEvent]], workflows: Sequence[str]
+) -> list[str]:
+    started = Counter(
+        (tenant, str(log[0].trigger.get("id")), log[0].workflow)
+        for (tenant, _), log in runs.items()
+        if isinstance(log[0], ev.RunStarted)
+    )
+    expected = Counter((tenant, event, workflow) for tenant, event in triggers for workflow in workflows)
+    found = [f"R: event {key[1]} has started {started[key]} runs of {key[2]}" for key in expected if started[key] != 1]
+    return found + [f"G: a run of {key[2]} was started by {key[1]}, which nobody sent" for key in started - expected]
+
+
+def histories(runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+    found: list[str] = []
+    for (_, run), log in runs.items():
+        if not isinstance(log[0], ev.RunStarted):
+            found.append(f"H: run {run} begins with {log[0].TOPIC}")
+        ends = [event for event in log if isinstance(event, ev.RunEnded)]
+        if len(ends) != 1 or log[-1] is not ends[0] or ends[0].status not in TERMINAL:
+            found.append(f"T: run {run} has {len(ends)} ends; its last event is {log[-1].TOPIC}")
+        found += _one_by_one(run, log)
+    return found
+
+
+def _one_by_one(run: UUID, log: Sequence[RunEvent]) -> list[str]:
+    """Intent before outcome, an outcome once, and no wait over before its time."""
+    found: list[str] = []
+    scheduled: set[tuple[str, int]] = set()
+    succeeded: set[tuple[str, int]] = set()
+    undoing: set[tuple[str, int]] = set()
+    due: dict[tuple[str, int], object] = {}
+    for event in log:
+        match event:
+            case ev.StepScheduled():
+                scheduled.add((event.step, event.visit))
+            case ev.StepSucceeded():
+                step = (event.step, event.visit)
+                if step not in scheduled:
+                    found.append(f"H: step {event.step} of run {run} succeeded before it was asked for")
+                if step in succeeded:
+                    found.append(f"H: step {event.step} of run {run} succeeded twice")
+                succeeded.add(step)
+            case ev.UndoScheduled():
+                undoing.add((event.step, event.visit))
+            case ev.UndoSucceeded():
+                if (event.step, event.visit) not in undoing:
+                    found.append(f"H: step {event.step} of run {run} was undone before that was asked for")
+            case ev.SleepStarted() | ev.WaitStarted():
+                due[event.name, event.visit] = event.due
+            case ev.SleepEnded() | ev.WaitTimedOut():
+                limit = due.get((event.name, event.visit))
+                if limit is None or event.at < limit:  # type: ignore[operator]
+                    found.append(f"D: {event.name} of run {run} was over at {event.at}, due at {limit}")
+    return found
+
+
+def undone(runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+    """A run that unwound has undone each completed step that can be, once, the newest completion first."""
+    found: list[str] = []
+    for (_, run), log in runs.items():
+        start = next((at for at, event in enumerate(log) if isinstance(event, ev.CompensationStarted)), None)
+        if start is None:
+            continue
+        undo_of = {(e.step, e.visit): e.undo for e in log if isinstance(e, ev.StepScheduled)}
+        done = [(e.step, e.visit) for e in log if isinstance(e, ev.StepSucceeded) and undo_of.get((e.step, e.visit))]
+        begun = list(dict.fromkeys((e.step, e.visit) for e in log if isinstance(e, ev.UndoScheduled)))
+        ended = [(e.step, e.visit) for e in log if isinstance(e, ev.UndoSucceeded)]
+        wanted = list(reversed(done))
+        if [step for step in begun if step in done] != wanted:
+            found.append(f"C: run {run} completed {done} and undid {begun}")
+        if sorted(set(ended)) != sorted(ended) or not set(done) <= set(ended):
+            found.append(f"C: run {run} completed {done} and has undone {ended}")
+    return found
+
+
+def one_effect_each(effects: Effects, runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+    """The module's ledger against the log: an effect per key, of a step that was asked for, and neutral when undone."""
+    found = [
+        f"K: key {key} had {times} effects" for key, times in Counter(key for key, _ in effects).items() if times > 1
+    ]
+    did = {key for key, done in effects if done == "do"}
+    undid = {key.removesuffix("/undo") for key, done in effects if done == "undo"}
+    keys: dict[str, tuple[UUID, ev.StepScheduled]] = {}
+    outcome: defaultdict[UUID, set[tuple[str, int]]] = defaultdict(set)
+    unwound: set[UUID] = set()
+    for (_, run), log in runs.items():
+        for event in log:
+            if isinstance(event, ev.StepScheduled) and event.kind == "command":
+                keys[event.key] = (run, event)
+            elif isinstance(event, ev.StepSucceeded):
+                outcome[run].add((event.step, event.visit))
+            elif isinstance(event, ev.CompensationStarted):
+                unwound.add(run)
+    found += [f"G: effect {key} was never asked for" for key in did | undid if key not in keys]
+    for key, (run, step) in keys.items():
+        if (step.step, step.visit) in outcome[run] and key not in did:
+            found.append(f"K: step {step.step} of run {run} succeeded without its effect")
+        if run in unwound and key in did and key not in undid:
+            found.append(f"C: run {run} unwound, and the effect of {step.step} stands")
+        if run not in unwound and key in undid:
+            found.append(f"C: run {run} did not unwind, and the effect of {step.step} is undone")
+    return found
+
+
+def one_payload_each(messages: Sequence[Mapping[str, object]]) -> list[str]:
+    """Every send of a message id says the same, and a command's id is its key's alone."""
+    said: dict[tuple[object, object], object] = {}
+    command: dict[object, object] = {}
+    found: list[str] = []
+    for message in messages:
+        key = (message["source"], message["id"])
+        content = (message["type"], orjson.dumps(message["data"], option=orjson.OPT_SORT_KEYS))
+        if said.setdefault(key, content) != content:
+            found.append(f"K: message {message['id']} was sent with two contents")
+        ordered = message["source"] == "/modules/unwind" and str(message["type"]).startswith(workload.MODULE.name + ".")
+        if ordered and command.setdefault(message.get("subject"), message["id"]) != message["id"]:
+            found.append(f"K: key {message.get('subject')} was sent under two ids")
+    return found
+
+
+def told(messages: Sequence[Mapping[str, object]], runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+    """What a module or a person must hear of was put on the bus: an outbox row can be lost, a notice cannot."""
+    heard = {(message.get("subject"), message["type"]) for message in messages}
+    found: list[str] = []
+    for (_, run), log in runs.items():
+        if any(isinstance(event, ev.CompensationStarted) for event in log):
+            wanted = ["unwind.CompensationStartedV1", "unwind.RunEndedV1"]
+            found += [f"N: {kind} of run {run} was never sent" for kind in wanted if (str(run), kind) not in heard]
+        orders = [event for event in log if isinstance(event, ev.StepScheduled) and event.kind == "command"]
+        found += [
+            f"N: the command of {order.step} of run {run} was never sent"
+            for order in orders
+            if (order.key, workload.RESERVE) not in heard
+        ]
+    return found
+
+
+async def audited(reader: Reader) -> list[str]:
+    from scripts.simulation.world import TENANTS
+
+    found = []
+    for tenant in TENANTS:
+        verdict = await reader.verify_audit(tenant, against_log=True)
+        if verdict.broken is not None:
+            found.append(f"A: the audit of {tenant} does not hold: {verdict.broken}")
+    return found
+
+
+async def rebuilt(world: World, store: SimStore, vault: Vault, mapper: Mapper) -> list[str]:
+    """Every read model dropped and written again from the log has the rows it had."""
+    before = {view.name: await digest(store, view.name) for view in VIEWS}
+    for view in VIEWS:
+        await store.reset(view.name)
+    clock = type("Now", (), {"now": lambda self: world.now(), "database_now": lambda self: None})()
+    from scripts.simulation.world import _metrics
+
+    await Projector(store, vault, mapper, VIEWS, clock, _metrics()).catch_up()
+    after = {view.name: await digest(store, view.name) for view in VIEWS}
+    return [f"M: {name} is not what a rebuild makes of the log" for name in before if before[name] != after[name]]

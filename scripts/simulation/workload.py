@@ -1,0 +1,162 @@
+"""What the engine's own worlds do: a module whose effects can be counted, and sagas that use every kind of step.
+
+An order's event says how its run goes: which steps fail and how often, whether it waits for a payment, sleeps, or is
+given up half-way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from contracts.calls import ActionCall, RetryPolicy
+from contracts.manifest import Command, CommandModel, Event, EventModel, FailureModel, Module, UndoModel
+from contracts.sdk import Call, Refused, Retryable, Service, Tx
+from contracts.sdk.database import Database
+from contracts.sdk.transport import Transport
+from engine.plan.code import Run, saga
+
+
+class OrderPlacedV1(EventModel):
+    """`fates` says of each of its reservations: ok, refused, or how many attempts are busy first."""
+
+    order_id: str
+    fates: list[str]
+    waits: bool = False
+    naps: bool = False
+    together: bool = False
+
+
+class OrderPaidV1(EventModel):
+    order_id: str
+
+
+class SoldOutV1(FailureModel):
+    """No attempt will ever succeed."""
+
+
+class BusyV1(FailureModel):
+    """Another attempt may succeed."""
+
+
+class ReservedV1(EventModel):
+    order_id: str
+    part: int
+
+
+class ReleasedV1(EventModel):
+    order_id: str
+
+
+class ReserveV1(CommandModel):
+    order_id: str
+    part: int
+    fate: str
+
+
+class ReleaseV1(UndoModel[ReserveV1, ReservedV1]):
+    """Gives a reservation back."""
+
+
+_KEYS: Final = {"order": "/order_id"}
+MODULE: Final = Module(
+    name="stock",
+    version="1.0.0",
+    events=tuple(Event(model, keys=_KEYS) for model in (OrderPlacedV1, OrderPaidV1, ReservedV1, ReleasedV1)),
+    commands=(
+        Command(
+            ReserveV1, success=ReservedV1, failures=(BusyV1,), irrecoverable=(SoldOutV1,), undo="ReleaseV1",
+            timeout_seconds=6.0, retry=RetryPolicy(attempts=6, delay_seconds=0.5, jitter=0),
+        ),
+        Command(
+            ReleaseV1, success=ReleasedV1, failures=(BusyV1,), coverage="retriable", timeout_seconds=6.0,
+            retry=RetryPolicy(attempts=40, delay_seconds=0.5, max_delay_seconds=4.0, jitter=0),
+        ),
+    ),
+)  # fmt: skip
+PLACED: Final = "stock.OrderPlacedV1"
+PAID: Final = "stock.OrderPaidV1"
+RESERVE: Final = "stock.ReserveV1"
+
+EFFECTS: Final = """
+CREATE TABLE IF NOT EXISTS effects (
+  place integer PRIMARY KEY,
+  key text NOT NULL,
+  done text NOT NULL,
+  order_id text NOT NULL,
+  part integer NOT NULL
+);
+CREATE TABLE IF NOT EXISTS busy (key text PRIMARY KEY, times integer NOT NULL);
+"""
+
+
+def make_module(transport: Transport, database: Database, busy: dict[str, int]) -> Service:
+    """The module. `busy` outlives its processes: how often each order was refused for a while."""
+    service = Service(
+        MODULE, transport=transport, database=database, schemas=(EFFECTS,), relay_lease_seconds=2.0, drain_seconds=1.0
+    )
+
+    @service.handles(ReserveV1)
+    async def reserve(command: ReserveV1, call: Call, tx: Tx) -> ReservedV1:
+        if command.fate == "refused":
+            raise Refused("sold_out")
+        order = f"{call.tenant}/{command.order_id}/{command.part}"
+        if command.fate.isdigit() and busy.get(order, 0) < int(command.fate):
+            busy[order] = busy.get(order, 0) + 1
+            raise Retryable("busy")
+        await _effect(tx, call.key, "do", command.order_id, command.part)
+        return ReservedV1(order_id=command.order_id, part=command.part)
+
+    @service.handles(ReleaseV1)
+    async def release(command: ReleaseV1, call: Call, tx: Tx) -> ReleasedV1:
+        if command.receipt is not None:
+            await _effect(tx, call.key, "undo", command.input.order_id, command.input.part)
+        return ReleasedV1(order_id=command.input.order_id)
+
+    return service
+
+
+async def _effect(tx: Tx, key: str, done: str, order: str, part: int) -> None:
+    await tx.run("INSERT INTO effects (key, done, order_id, part) VALUES ($1, $2, $3, $4)", key, done, order, part)
+
+
+JOTTED: Final[list[tuple[str, str]]] = []
+"""What local actions did, as (key, what): attempted at least once, always under the same key."""
+
+
+def jot(call: ActionCall) -> dict[str, Any]:
+    JOTTED.append((call.key, "do"))
+    return {"line": call.key}
+
+
+def unjot(call: ActionCall) -> None:
+    JOTTED.append((call.key, "undo"))
+
+
+@saga("order", version=1, on=PLACED)
+async def order(run: Run, placed: Any) -> Any:
+    await run.step("jot", jot, undo=unjot)
+    if placed["naps"]:
+        await run.sleep("nap", 1.5)
+    if placed["waits"]:
+        paid = await run.wait_for("paid", PAID, key=("order", placed["order_id"]), timeout_seconds=8)
+        if paid is None:
+            return "unpaid"
+    parts = [
+        run.step(f"reserve-{part}", "stock.reserve", order_id=placed["order_id"], part=part, fate=fate)
+        for part, fate in enumerate(placed["fates"])
+    ]
+    if placed["together"]:
+        await run.gather(*parts)
+    else:
+        for part in parts:
+            await part
+    await run.step("jot-again", jot, undo=unjot)
+    return "placed"
+
+
+@saga("echo", version=1, on=PLACED)
+async def echo(run: Run, placed: Any) -> Any:
+    return await run.step("jot", jot, undo=None)
+
+
+SAGAS: Final = (order, echo)
