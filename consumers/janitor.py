@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from contracts.problems import Unavailable
@@ -27,7 +27,7 @@ SLICE: Final = 500
 STUCK_SECONDS: Final = 30.0
 FORGETS_EVERY_SECONDS: Final = 600.0
 FRUITLESS_TAKEOVERS: Final = 3
-"""A run taken over so often without an event in between is parked: it may be what kills its owners."""
+"""A run taken over so often without an event in between is parked, if it may be what kills its owners."""
 
 
 class Janitor:
@@ -103,7 +103,7 @@ class Janitor:
             for run in runs:
                 by_tenant[run.tenant].append(run)
                 self._metrics.takeovers.inc()
-                if run.takeovers >= FRUITLESS_TAKEOVERS:
+                if run.takeovers >= FRUITLESS_TAKEOVERS and await self._may_be_to_blame(run):
                     detail = f"{run.takeovers} processes in a row took this run over without an event of it"
                     self._door.submit(
                         run.tenant, run.run_id, PlanStuck(at=self._clock.now(), reason="no_progress", detail=detail)
@@ -113,6 +113,20 @@ class Janitor:
                 self._door.resume(tenant, [run.run_id for run in taken])
             if len(runs) < SLICE:
                 return
+
+    async def _may_be_to_blame(self, run: OpenRun) -> bool:
+        """Whether something of the run could be what ends its owners: an input or a timer that is due makes it be
+        decided, an attempt of their own is under way. One that only waits for others asks nothing of who owns it, so
+        that a process which keeps crashing does not park all that wait.
+        """
+        try:
+            wakes = await self._store.wakes(run.tenant, run.run_id)
+        except Unavailable:
+            return False  # it is looked at again with the next takeover
+        now = self._clock.now()
+        due = any(datetime.fromisoformat(timer["due"]) <= now for timer in wakes["timers"])
+        performed = run.status in ("running", "compensating") and not wakes["awaits"]
+        return due or performed or bool(wakes["inputs"])
 
     async def admit(self) -> int:
         """Offers queued runs a slot, in fair order; the append grants it or says Limited. The paused are not asked."""

@@ -1,4 +1,4 @@
-"""Mutants of pauses, maintenance and erasure; part of the catalog."""
+"""Mutants of pauses, maintenance, erasure and takeovers; part of the catalog."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ from typing import Final
 
 from scripts.mutants.run import Mutant
 
+_OWNERS: Final = "tests/conformance/coordinator/test_owners.py"
 _PAUSES: Final = "tests/conformance/coordinator/test_pauses.py"
 _STOPPING: Final = "tests/stories/test_pauses.py"
 
 _SUBJECTS: Final = "tests/stories/test_subjects.py"
 
 KEEPING: Final = (
+    Mutant(
+        name="waiting-runs-blamed",
+        law="A run that only waits is not parked because its owners died",
+        path="consumers/janitor.py",
+        old='        return due or performed or bool(wakes["inputs"])\n',
+        new="        return True\n",
+        test=_OWNERS,
+        select="only_waits and sqlite",
+    ),
+    Mutant(
+        name="refused-for-a-while-taken-for-good",
+        law="An order that was refused for a while is closed before its run ends",
+        path="engine/run/outcomes.py",
+        old="ambiguous=lost.ambiguous or (final and again and run.may_still_happen(step)),\n",
+        new="ambiguous=lost.ambiguous,\n",
+        test="tests/pure/run/test_going_back.py",
+        select="refused_for_a_while",
+    ),
     Mutant(
         name="erased-keys-kept",
         law="An erasure drops the data subject's keys",

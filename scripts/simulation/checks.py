@@ -19,6 +19,9 @@ from consumers.projector import VIEWS, Projector
 from consumers.rebuild import digest
 from contracts import run_events as ev
 from contracts.run_events import TERMINAL, RunEvent
+from engine.clock import Clock
+from engine.metrics import Metrics
+from engine.store import Store
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from projections.reader import Reader
@@ -68,7 +71,10 @@ async def judge(world: World) -> None:
     if letters[0] and world.kills_of["module"] < SUSPECT:
         found.append(f"Q: {letters[0]} dead letters of good messages")
     if not found and world.told.seed % THOROUGH == 0:
-        found = [*await audited(Reader(store, vault)), *await rebuilt(world, store, vault, mapper)]
+        found = [
+            *await audited(Reader(store, vault), workload.TENANTS),
+            *await rebuilt(store, vault, mapper, world, world.metrics),
+        ]
     if found:
         raise world.broken(found[0])
 
@@ -211,25 +217,21 @@ def told(messages: Sequence[Mapping[str, object]], runs: Mapping[tuple[str, UUID
     return found
 
 
-async def audited(reader: Reader) -> list[str]:
-    from scripts.simulation.world import TENANTS
-
+async def audited(reader: Reader, tenants: Sequence[str]) -> list[str]:
     found = []
-    for tenant in TENANTS:
+    for tenant in tenants:
         verdict = await reader.verify_audit(tenant, against_log=True)
         if verdict.broken is not None:
             found.append(f"A: the audit of {tenant} does not hold: {verdict.broken}")
     return found
 
 
-async def rebuilt(world: World, store: SimStore, vault: Vault, mapper: Mapper) -> list[str]:
-    """Every read model dropped and written again from the log has the rows it had."""
+async def rebuilt(store: Store, vault: Vault, mapper: Mapper, clock: Clock, metrics: Metrics) -> list[str]:
+    """Every read model, once it has read to the end, has the rows it has when it is dropped and written again."""
+    await Projector(store, vault, mapper, VIEWS, clock, metrics).catch_up()
     before = {view.name: await digest(store, view.name) for view in VIEWS}
     for view in VIEWS:
         await store.reset(view.name)
-    clock = type("Now", (), {"now": lambda self: world.now(), "database_now": lambda self: None})()
-    from scripts.simulation.world import _metrics
-
-    await Projector(store, vault, mapper, VIEWS, clock, _metrics()).catch_up()
+    await Projector(store, vault, mapper, VIEWS, clock, metrics).catch_up()
     after = {view.name: await digest(store, view.name) for view in VIEWS}
     return [f"M: {name} is not what a rebuild makes of the log" for name in before if before[name] != after[name]]

@@ -57,6 +57,7 @@ class ReleaseV1(UndoModel[ReserveV1, ReservedV1]):
     """Gives a reservation back."""
 
 
+TENANTS: Final = ("acme", "globex")
 _KEYS: Final = {"order": "/order_id"}
 MODULE: Final = Module(
     name="stock",

@@ -59,7 +59,6 @@ from scripts.simulation.loop import BELONGS_TO, VirtualLoop
 from scripts.simulation.store import SimDatabase, SimStore
 
 BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
-TENANTS: Final = ("acme", "globex")
 DEAD_SECONDS: Final = 2.0
 SHOWS: Final = "engine-0"
 """The process that writes the read models; all others do everything else."""
@@ -380,6 +379,13 @@ class World:
     def now(self) -> datetime:
         return BEGAN + timedelta(seconds=self.loop.time())
 
+    def database_now(self) -> datetime | None:
+        return None
+
+    @property
+    def metrics(self) -> Metrics:
+        return _metrics()
+
     def identifier(self) -> UUID:
         return UUID(int=self.chance.identifier() & ~(0xF << 76) | (7 << 76), version=None)
 
@@ -468,7 +474,7 @@ class World:
         """Orders and payments as a module with a reliable outbox sends them: each at least once."""
         chance = self.chance
         for number in range(self.weather.orders):
-            tenant, order = chance.pick(TENANTS), f"o-{number}"
+            tenant, order = chance.pick(workload.TENANTS), f"o-{number}"
             fates = [chance.pick(("ok", "ok", "ok", "1", "2", "refused")) for _ in range(chance.number(1, 3))]
             placed = {
                 "order_id": order,

@@ -1,5 +1,5 @@
-"""Verbs that measure and prove: `bench`, `acceptance`. They need a checkout or servers of their own and never touch a
-running engine."""
+"""Verbs that measure and prove: `bench`, `chaos`, `acceptance`. They need a checkout or servers of their own and never
+touch a running engine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scripts.border import verb
 def register(app: typer.Typer) -> None:
     verb(app, "acceptance")(acceptance)
     verb(app, "bench")(bench)
+    verb(app, "chaos")(chaos)
 
 
 def acceptance(
@@ -72,3 +73,37 @@ def bench(
             raise
         raise NotFound("the bench needs scripts/provision; run this verb in a checkout of the project") from None
     return measure(figure, quick=quick, peer=peer, postgres_url=postgres_url, rabbitmq_url=rabbitmq_url, write=write)
+
+
+def chaos(
+    smoke: bool = typer.Option(
+        False, "--smoke", help="The short set, as the tests play it; default: the standard set."
+    ),
+    embedded: bool = typer.Option(False, "--embedded", help="Only the embedded stack."),
+    production: bool = typer.Option(False, "--production", help="Only PostgreSQL and RabbitMQ, private ones."),
+    only: list[str] = typer.Option([], "--only", help="Only this fault; may be given several times."),
+    seed: int = typer.Option(1, "--seed", help="Which orders come, and which faults when."),
+    list_faults: bool = typer.Option(False, "--list", help="Say which faults there are, and break nothing."),
+    write: bool = typer.Option(False, "--write", help="Write the tables to docs/reliability.md."),
+) -> Answer:
+    """Break processes and servers while orders come in, and see that every law holds.
+
+    Everything it breaks it has started itself, on this machine alone, and takes down again.
+    """
+    from contracts.problems import NotFound
+
+    try:
+        from scripts.chaos.report import chaos as measure
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not missing.name.startswith("scripts."):
+            raise
+        raise NotFound("chaos needs scripts/provision; run this verb in a checkout of the project") from None
+    stacks = ["embedded"] if embedded and not production else ["production"] if production and not embedded else []
+    return measure(
+        smoke=smoke,
+        stacks=stacks or ["embedded", "production"],
+        only=only,
+        seed=seed,
+        write=write,
+        list_only=list_faults,
+    )

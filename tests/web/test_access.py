@@ -7,10 +7,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+
+from consumers import subjects
 from consumers.web.routes import Route
 from consumers.web.table import ROUTES
 from engine.guards.permissions import ROLES, permissions_of
 from tests.web.conftest import Site
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody writes the read models here: what waits for them gives up at once."""
+    monkeypatch.setattr(subjects, "VIEW_SECONDS", 0.01)
+
 
 GUARDED = [route for route in ROUTES if route.permission is not None]
 

@@ -213,3 +213,37 @@ async def test_a_saga_that_does_not_yield_is_parked_while_others_go_on(node: Nod
     assert [one.reason for one in (state.incidents or {}).values()] == ["saga_stuck"]
     # What happened is in the log all the same.
     assert (state.status, topics(await node.log(stuck))[-2:]) == ("parked", ["step.succeeded", "incident.opened"])
+
+
+async def after_takeovers(house: House, times: int) -> Node:
+    """The node that has taken over last."""
+    other = await takeover(house)
+    for _ in range(times - 1):
+        other = await takeover(house)
+    await other.settled()
+    return other
+
+
+async def test_a_run_that_only_waits_is_not_parked_however_often_its_owners_die(house: House, node: Node) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    last = await after_takeovers(house, 5)
+    assert await last.status(run_id) == "waiting"
+    await last.later(seconds=61)
+    assert await last.status(run_id) == "succeeded"
+
+
+async def test_a_run_whose_owners_die_while_they_work_on_it_is_parked(house: House, node: Node, world: World) -> None:
+    run_id = await node.run("slow", {"gate": "g"})
+    await asyncio.wait_for(world.arrival("g").wait(), 20)
+    for _ in range(3):
+        world.entered.clear()
+        last = await takeover(house)
+        await asyncio.wait_for(world.arrival("g").wait(), 20)
+
+    async def parked() -> bool:
+        incidents = (await last.state(run_id)).incidents or {}
+        return [incident.reason for incident in incidents.values()] == ["no_progress"]
+
+    await eventually(parked)
+    world.gate("g").set()

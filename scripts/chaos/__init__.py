@@ -1,0 +1,1 @@
+"""Faults of real processes and servers, and what must hold after them: `unwind chaos`."""

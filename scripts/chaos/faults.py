@@ -1,0 +1,123 @@
+"""What may happen to a site, by name: a fault breaks something and mends it again, and answers how long the site took
+to serve again once it was mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from contracts.sdk.transport import EVENTS_EXCHANGE, Message
+from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
+
+Place = Literal["process", "server", "input"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`kills` counts it among the kills; `servers`: only where there are servers to break. `bound_seconds` is what the
+    recovery is held against.
+    """
+
+    name: str
+    says: str
+    place: Place
+    cause: Callable[[Site], Awaitable[float]]
+    bound_seconds: float
+    kills: bool = False
+    servers: bool = False
+
+
+async def kill_engine(site: Site) -> float:
+    return await _kill(site, site.random.choice(site.engines))
+
+
+async def kill_module(site: Site) -> float:
+    return await _kill(site, site.modules[0])
+
+
+async def _kill(site: Site, child: Child) -> float:
+    """kill -9, and at once another in its place: until it serves, less what any process takes to start."""
+    await child.kill()
+    began = time.monotonic()
+    took = await child.start()
+    await site.until_ready(START_SECONDS)
+    return time.monotonic() - began - took
+
+
+async def freeze_engine(site: Site) -> float:
+    """SIGSTOP for longer than its lease: others take its runs over, then it wakes up among them."""
+    child = site.random.choice(site.engines)
+    child.signal(signal.SIGSTOP)
+    await asyncio.sleep(3.0)
+    child.signal(signal.SIGCONT)
+    return await site.until_ready(START_SECONDS)
+
+
+async def kill_postgres(site: Site) -> float:
+    """kill -9 of the server and everything below it."""
+    assert site.servers is not None
+    server = site.servers.postgres
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(server.start)
+    return await site.until_ready(SERVER_SECONDS)
+
+
+async def restart_postgres(site: Site) -> float:
+    assert site.servers is not None
+    server = site.servers.postgres
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.start)
+    return await site.until_ready(SERVER_SECONDS)
+
+
+async def kill_rabbitmq(site: Site) -> float:
+    assert site.servers is not None
+    server = site.servers.rabbitmq
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(server.start)
+    return await site.until_ready(SERVER_SECONDS)
+
+
+async def alarm_rabbitmq(site: Site) -> float:
+    """A memory alarm: the broker takes no message until it ends."""
+    assert site.servers is not None
+    tool = site.servers.rabbitmqctl
+    await asyncio.to_thread(tool, "set_vm_memory_high_watermark", "0.00001")
+    await asyncio.sleep(3.0)
+    await asyncio.to_thread(tool, "set_vm_memory_high_watermark", "0.6")
+    return await site.until_ready(SERVER_SECONDS)
+
+
+async def poison(site: Site) -> float:
+    """A message that nobody can read, one that is too large, one too deep, and one of a type that nobody declares."""
+    deep = b'{"a":' * 5_000 + b"1" + b"}" * 5_000
+    bodies = (b"\x00not json", b'{"x":"' + b"y" * 400_000 + b'"}', deep, b'{"specversion":"1.0"}')
+    await site.send_raw([Message(EVENTS_EXCHANGE, "stock.OrderPlacedV1", body, mandatory=False) for body in bodies])
+    site.poisoned += len(bodies)
+    return await site.until_ready(START_SECONDS)
+
+
+FAULTS: Final = (
+    Fault("kill-engine", "kill -9 of an engine process", "process", kill_engine, 5.0, kills=True),
+    Fault("kill-module", "kill -9 of a module's process", "process", kill_module, 5.0, kills=True),
+    Fault("freeze-engine", "SIGSTOP for longer than a lease, then SIGCONT", "process", freeze_engine, 5.0),
+    Fault("kill-postgres", "kill -9 of PostgreSQL", "server", kill_postgres, 15.0, kills=True, servers=True),
+    Fault("restart-postgres", "PostgreSQL stopped and started", "server", restart_postgres, 15.0, servers=True),
+    Fault("kill-rabbitmq", "kill -9 of RabbitMQ", "server", kill_rabbitmq, 15.0, kills=True, servers=True),
+    Fault("alarm-rabbitmq", "a memory alarm of RabbitMQ", "server", alarm_rabbitmq, 15.0, servers=True),
+    Fault("poison", "messages that nobody can read or take", "input", poison, 5.0),
+)
+
+NOT_HERE: Final = (
+    "a lost answer to COMMIT or a lost confirm on the wire (the simulation has both at every await)",
+    "clock skew between real processes (the simulation skews every clock)",
+    "a full disk, three RabbitMQ nodes with one killed, a partition of the network",
+)
+"""What this command does not do, in words; it is said with every report."""

@@ -1,0 +1,100 @@
+"""What must hold of a site once everything has been mended and every run has ended: the laws of docs/simulation.md, by
+the same functions, over the real log and the real module's ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from contracts.run_events import RunEvent
+from engine.clock import SystemClock
+from engine.metrics import Metrics
+from engine.settings import Settings
+from engine.store import Store
+from engine.store.key_ring import KeyRing
+from engine.store.keys import Vault
+from engine.store.mapper import Mapper
+from projections.reader import Reader
+from scripts.chaos.site import Site
+from scripts.opening import opened_store
+from scripts.simulation import checks, workload
+
+BATCH: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`broken` has every law that does not hold, with what broke it."""
+
+    runs: int
+    events: int
+    effects: int
+    broken: tuple[str, ...]
+
+
+async def until_quiet(site: Site, settings: Settings, seconds: float) -> list[str]:
+    """Waits until no run is open and nothing is to be sent; answers what is left at the end. As an operator would, it
+    tries again what is parked: whoever may have been what killed its owners waits for a person.
+    """
+    deadline = time.monotonic() + seconds
+    token = settings.admin_token_path.read_text(encoding="ascii").strip()
+    async with opened_store(settings, wait_seconds=seconds) as store:
+        while True:
+            census = await store.census()
+            left = [f"{count} runs {status}" for status, count in census.runs.items() if count]
+            left += [f"{census.outbox_rows} messages to be sent"] if census.outbox_rows else []
+            if not left or time.monotonic() > deadline:
+                return left
+            for run in await store.open_runs(limit=1_000):
+                if run.status == "parked":
+                    await site.retry(str(run.run_id), token)
+            await asyncio.sleep(0.2)
+
+
+async def judge(site: Site, settings: Settings) -> Verdict:
+    """Every process has ended; nobody else reads or writes."""
+    async with opened_store(settings) as store:
+        vault, mapper, metrics = Vault(store, KeyRing.load(settings.key_path)), Mapper(), Metrics()
+        await vault.start()
+        runs, events = await _runs(store, vault, mapper)
+        effects = _effects(site.effects)
+        triggers = [(event.tenantid, event.id) for event in site.sent if event.type == workload.PLACED]
+        broken = [
+            *checks.one_run_each(triggers, runs, [saga.name for saga in workload.SAGAS]),
+            *checks.histories(runs),
+            *checks.undone(runs),
+            *checks.one_effect_each(effects, runs),
+            *await checks.audited(Reader(store, vault), workload.TENANTS),
+            *await checks.rebuilt(store, vault, mapper, SystemClock(), metrics),
+        ]
+        letters = await store.dead_letters(tenant=None, state="dead", limit=1_000)
+        if len(letters) > site.poisoned:
+            broken.append(f"Q: {len(letters)} dead letters of {site.poisoned} poisonous messages")
+    return Verdict(len(runs), events, len(effects), tuple(broken))
+
+
+async def _runs(store: Store, vault: Vault, mapper: Mapper) -> tuple[dict[tuple[str, UUID], list[RunEvent]], int]:
+    streams: dict[tuple[str, UUID], None] = {}
+    after = events = 0
+    while batch := await store.read(0, after=after, limit=BATCH):
+        after = batch[-1].position
+        events += len(batch)
+        streams |= {(one.tenant, one.stream): None for one in batch if one.kind == "run"}
+    runs = {}
+    for tenant, stream in streams:
+        stored = await store.load(tenant, stream)
+        keys = await vault.ready(tenant, [one.body for one in stored])
+        runs[tenant, stream] = mapper.decode_all(keys, stream, stored)
+    return runs, events
+
+
+def _effects(file: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return list(connection.execute("SELECT key, done FROM effects ORDER BY place"))

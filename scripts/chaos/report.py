@@ -1,0 +1,264 @@
+"""`unwind chaos` as an answer: makes a site, lets faults happen while orders come in, mends everything, judges, and
+shows what was measured as a table, a document, or docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from contracts.problems import NotFound, Unavailable
+from engine.settings import load
+from scripts.answer import Answer, stacked, table
+from scripts.bench.report import machine
+from scripts.chaos.faults import FAULTS, NOT_HERE, Fault
+from scripts.chaos.judge import Verdict, judge, until_quiet
+from scripts.chaos.site import Site
+from scripts.provision import Servers
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+PAUSE_SECONDS: Final = 0.25
+"""Between two orders."""
+
+QUIET_SECONDS: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How often each kind of fault happens; one after the other, in an order of the seed's own."""
+
+    kills: int
+    freezes: int
+    server_kills: int
+    others: int
+
+
+SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, others=1)
+STANDARD: Final = Plan(kills=120, freezes=20, server_kills=15, others=5)
+
+
+@dataclass(slots=True)
+class Measured:
+    """Of one stack. `recoveries` by fault, in seconds."""
+
+    stack: str
+    seconds: float = 0.0
+    kills: int = 0
+    recoveries: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    memory_growth_percent: float = 0.0
+    log_lines_per_minute: float = 0.0
+    verdict: Verdict | None = None
+    left: Sequence[str] = ()
+
+    @property
+    def broken(self) -> list[str]:
+        found = [f"T: {', '.join(self.left)} after everything was mended"] if self.left else []
+        return found + list(self.verdict.broken if self.verdict is not None else ())
+
+
+def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) -> list[Fault]:
+    """The faults of one site, shuffled. Raises `NotFound` for a name that is none."""
+    names = {fault.name: fault for fault in FAULTS}
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise NotFound(f"no fault is called {unknown[0]}; known are {', '.join(names)}", field="only")
+    times = {
+        "kill-engine": plan.kills * 2 // 3,
+        "kill-module": plan.kills - plan.kills * 2 // 3,
+        "freeze-engine": plan.freezes,
+        "kill-postgres": plan.server_kills,
+        "kill-rabbitmq": plan.server_kills,
+        "restart-postgres": plan.others,
+        "alarm-rabbitmq": plan.others,
+        "poison": plan.others,
+    }
+    chosen = [
+        fault
+        for fault in FAULTS
+        if (servers or not fault.servers) and (not only or fault.name in only)
+        for _ in range(times[fault.name])
+    ]
+    random.shuffle(chosen)
+    return chosen
+
+
+async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str]) -> Measured:
+    """One site from its start to its verdict; nothing of it is left behind."""
+    random, measured = Random(seed), Measured(stack)
+    faults = schedule(plan, servers=stack == "production", only=only, random=random)
+    with tempfile.TemporaryDirectory(prefix="unwind-chaos-") as folder:
+        servers = Servers(postgres=True, rabbitmq=True, durable=False, given=False) if stack == "production" else None
+        try:
+            if servers is not None:
+                await asyncio.to_thread(servers.start)
+            site = Site(Path(folder), servers, random)
+            try:
+                await _play(site, faults, measured)
+            finally:
+                await site.stop()
+        finally:
+            if servers is not None:
+                await asyncio.to_thread(servers.close)
+    return measured
+
+
+async def _play(site: Site, faults: Sequence[Fault], measured: Measured) -> None:
+    await site.start()
+    settings = load(
+        data_dir=site.folder,
+        database_url=None if site.servers is None else site.servers.postgres_url,
+        bus_url=None if site.servers is None else site.bus_url,
+        http={"port": 0, "probe_port": 0},
+    )
+    began, lines = time.monotonic(), site.log_lines()
+    site.begin_sending(PAUSE_SECONDS)
+    await asyncio.sleep(2.0)
+    before = max(engine.resident_bytes() for engine in site.engines)
+    for fault in faults:
+        measured.recoveries[fault.name].append(await fault.cause(site))
+        measured.kills += fault.kills
+        await asyncio.sleep(random_pause(site))
+    await site.end_sending()
+    measured.seconds = time.monotonic() - began
+    measured.log_lines_per_minute = (site.log_lines() - lines) / measured.seconds * 60
+    after = max(engine.resident_bytes() for engine in site.engines)
+    measured.memory_growth_percent = (after / before - 1) * 100 if before else 0.0
+    measured.left = await until_quiet(site, settings, QUIET_SECONDS)
+    for child in site.children:
+        await child.end()
+    measured.verdict = await judge(site, settings)
+
+
+def random_pause(site: Site) -> float:
+    return 0.1 + site.random.random() * 0.4
+
+
+def chaos(
+    *, smoke: bool, stacks: Sequence[str], only: Sequence[str], seed: int, write: bool, list_only: bool
+) -> Answer:
+    """Raises `NotFound` for an unknown fault, `Unavailable` where no servers can be had."""
+    if list_only:
+        rows = [(fault.name, fault.place, "servers" if fault.servers else "", fault.says) for fault in FAULTS]
+        listed = [{"fault": name, "place": place, "needs": needs, "says": says} for name, place, needs, says in rows]
+        return Answer(listed, table(("FAULT", "PLACE", "NEEDS", "WHAT"), rows))
+    plan = SMOKE if smoke else STANDARD
+    schedule(plan, servers=True, only=only, random=Random(0))
+    measured = [asyncio.run(_interruptible(break_and_mend(stack, plan, seed, only))) for stack in stacks]
+    document: dict[str, Any] = {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "set": "smoke" if smoke else "standard",
+        "seed": seed,
+        "stacks": [_document(one) for one in measured],
+        "not_here": list(NOT_HERE),
+    }
+    if write:
+        PAGE.write_text(page(document), encoding="utf-8")
+    shown_rows = [
+        (
+            stack["stack"],
+            row["fault"],
+            row["times"],
+            f"{row['p50_seconds']:.2f}",
+            f"{row['worst_seconds']:.2f}",
+            row["bound"],
+        )
+        for stack in document["stacks"]
+        for row in stack["faults"]
+    ]
+    broken = [f"{one.stack}: {what}" for one in measured for what in one.broken]
+    notes = [f"\n{_sentence(stack)}" for stack in document["stacks"]]
+    notes += [f"BROKEN {what}" for what in broken[:50]] or ["Every law held."]
+    notes.append("Not done by this command: " + "; ".join(NOT_HERE) + ".")
+    shown = table(("STACK", "FAULT", "TIMES", "P50 S", "WORST S", "BOUND S"), shown_rows)
+    return Answer(document, stacked(shown, "\n".join(notes)), 1 if broken else 0)
+
+
+async def _interruptible(work: Any) -> Any:
+    """SIGTERM ends it as Ctrl-C does: everything is taken down."""
+    task = asyncio.ensure_future(work)
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Unavailable("chaos was ended before its verdict") from None
+
+
+def _document(one: Measured) -> dict[str, Any]:
+    assert one.verdict is not None
+    return {
+        "stack": one.stack,
+        "seconds": round(one.seconds, 1),
+        "kills": one.kills,
+        "runs": one.verdict.runs,
+        "events": one.verdict.events,
+        "effects": one.verdict.effects,
+        "memory_growth_percent": round(one.memory_growth_percent, 1),
+        "log_lines_per_minute": round(one.log_lines_per_minute, 1),
+        "broken": one.broken,
+        "faults": [
+            {
+                "fault": fault.name,
+                "says": fault.says,
+                "times": len(one.recoveries[fault.name]),
+                "p50_seconds": round(statistics.median(one.recoveries[fault.name]), 2),
+                "worst_seconds": round(max(one.recoveries[fault.name]), 2),
+                "bound": fault.bound_seconds,
+            }
+            for fault in FAULTS
+            if one.recoveries[fault.name]
+        ],
+    }
+
+
+def _sentence(stack: dict[str, Any]) -> str:
+    return (
+        f"{stack['stack']}: {stack['kills']} kills in {stack['seconds']:g} s; {stack['runs']} runs, {stack['events']} "
+        f"events, {stack['effects']} effects; memory {stack['memory_growth_percent']:+g} %, "
+        f"{stack['log_lines_per_minute']:g} log lines a minute"
+    )
+
+
+def page(document: dict[str, Any]) -> str:
+    """docs/reliability.md: one measurement, and how to take it again."""
+    lines = [HEAD.format(**{name: document[name] for name in ("set", "measured_at", "machine", "seed")})]
+    for stack in document["stacks"]:
+        lines += [f"## {stack['stack'].capitalize()}", "", f"{_sentence(stack)}.", ""]
+        lines += ["| fault | times | recovered after, p50 | worst | bound |", "|---|---|---|---|---|"]
+        lines += [
+            "| {says} | {times} | {p50_seconds:g} s | {worst_seconds:g} s | {bound:g} s |".format(**row)
+            for row in stack["faults"]
+        ]
+        held = "Every law held." if not stack["broken"] else "Broken: " + "; ".join(stack["broken"])
+        lines += ["", held, ""]
+    lines += ["## Not done by this command", "", *(f"- {what}" for what in document["not_here"])]
+    return "\n".join(lines) + "\n"
+
+
+HEAD: Final = """\
+# Reliability
+
+What happens to orders when the processes and servers below them are broken: written by `unwind chaos --write`. While
+orders come in, each confirmed by the broker and some of them twice, faults happen one after the other and are mended.
+At the end every order must have had its one run per workflow, every run its one end, every idempotency key its one
+effect and every effect of a run that unwound its undo; the audit's chain must hold against the log, and every read
+model must equal one that is written again from the log (the laws of [simulation.md](simulation.md), judged by the same
+code).
+
+Recovery is counted from the moment that what was broken is there again to the moment that every process serves; of a
+killed process, what any start takes is left out.
+
+The {set} set, seed {seed}, measured {measured_at} on {machine}.
+"""
