@@ -10,59 +10,37 @@ end, and the whole record must keep the laws (`scripts.simulation.checks`). Safe
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import sqlite3
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 from unittest import mock
 from uuid import UUID
 
 import structlog
 
-from consumers.asking import Asking
-from consumers.heartbeat import Heartbeat
-from consumers.inputs import Inputs
-from consumers.intake import Intake
-from consumers.janitor import Janitor
-from consumers.projector import VIEWS, Projector
-from consumers.relay import Relay
-from consumers.timer import TimerLoop
-from consumers.unreadable import Unreadable
-from consumers.worker import Worker
+from consumers.projector import VIEWS
 from contracts.envelope import Envelope
-from contracts.notices import UNWIND
-from contracts.problems import Problem, Unavailable
-from contracts.registry import Registry
-from contracts.sdk.database import DatabaseUnavailable, Row, Tx
-from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published
+from contracts.sdk.transport import EVENTS_EXCHANGE, Message
 from engine.bus.topology import engine_topology, module_topology, queues
-from engine.coordinator import Coordinator
 from engine.metrics import Metrics
-from engine.recording import Caps
 from engine.run.inputs import RetryAsked
 from engine.store import Appended, Commit, Outcome
 from engine.store.key_ring import KeyRing
-from engine.store.keys import Vault
-from engine.store.mapper import Mapper
-from engine.triggers import Plans
 from scripts.simulation import workload
-from scripts.simulation.bus import SimBus, SimTransport
+from scripts.simulation.bus import SimBus, SimTransport, Straight
 from scripts.simulation.chance import Chance, Fault
-from scripts.simulation.loop import BELONGS_TO, VirtualLoop
-from scripts.simulation.store import SimDatabase, SimStore
+from scripts.simulation.loop import VirtualLoop
+from scripts.simulation.processes import Engine, ModuleProcess, Process, metrics, registry
+from scripts.simulation.store import SimDatabase
 
 BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
-DEAD_SECONDS: Final = 2.0
-SHOWS: Final = "engine-0"
-"""The process that writes the read models; all others do everything else."""
-
 _MOD: Final = (1 << 61) - 1
 
 
@@ -106,253 +84,6 @@ class Told:
     violation: str | None = None
 
 
-class Clock:
-    """A process's own clock: the world's time, a little wrong. Leases go by the database's."""
-
-    def __init__(self, world: World, skew: float) -> None:
-        self._world, self._skew = world, timedelta(seconds=skew)
-
-    def now(self) -> datetime:
-        return self._world.now() + self._skew
-
-    def database_now(self) -> datetime | None:
-        return None
-
-
-class Process:
-    """A simulated process: its ports, its tasks, and whether it lives."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world, self.name = world, name
-        self.tasks: dict[asyncio.Task[Any], None] = {}
-        self.dead = False
-        self.frozen_until = 0.0
-        self.transport: SimTransport | None = None
-        self.context = contextvars.copy_context()
-        self.context.run(BELONGS_TO.set, self)
-
-    # ------------------------------------------------------------------------------------------------ gate and line
-
-    def now(self) -> datetime:
-        return self.world.now()
-
-    async def before(self, port: str) -> None:
-        await self._cross(port + ":before", yields=True)
-        if self.world.chance.happens("refused", port, self.world.weather.refuse, self.world.loop.time()):
-            raise Unavailable(f"{port} was refused")
-
-    async def after(self, port: str) -> None:
-        if self.world.chance.happens("answer lost", port, self.world.weather.lose, self.world.loop.time()):
-            raise Unavailable(f"the answer of {port} got lost")
-        await self._cross(port + ":after", yields=False)
-
-    async def _cross(self, place: str, *, yields: bool) -> None:
-        world, chance = self.world, self.world.chance
-        self._alive()
-        if chance.calm:
-            if yields:
-                await asyncio.sleep(0)
-                self._alive()
-            world.crossed(self, place)
-            return
-        if chance.happens("frozen", place, world.weather.freeze, world.loop.time()):
-            self.frozen_until = world.loop.time() + chance.between(0.5, 2 * DEAD_SECONDS)
-        while self.frozen_until > world.loop.time() and not chance.calm:
-            await asyncio.sleep(min(0.5, self.frozen_until - world.loop.time()))
-            self._alive()
-        slow = chance.below(world.weather.slow)
-        if slow or yields:
-            await asyncio.sleep(chance.between(0.001, 0.4) if slow else 0)
-            self._alive()
-        world.crossed(self, place)
-        if chance.happens("killed", place, world.weather.kill, world.loop.time()):
-            world.kill(self, place)
-            self._alive()
-        if chance.happens("connection lost", place, world.weather.kill / 8, world.loop.time()) and self.transport:
-            self.transport.break_off()
-
-    def _alive(self) -> None:
-        if self.dead:
-            raise asyncio.CancelledError
-
-    def fate(self) -> tuple[int, Published]:
-        chance, weather, at = self.world.chance, self.world.weather, self.world.loop.time()
-        copies, heard = 1, Published.CONFIRMED
-        if chance.happens("message lost", self.name, weather.lost_message, at):
-            return 0, Published.UNKNOWN
-        if chance.happens("message doubled", self.name, weather.duplicate, at):
-            copies = 2
-        if chance.happens("confirm lost", self.name, weather.lost_confirm, at):
-            heard = Published.UNKNOWN
-        return copies, heard
-
-    def place(self, waiting: int) -> int:
-        chance, world = self.world.chance, self.world
-        if waiting and chance.happens("message overtaken", self.name, world.weather.reorder, world.loop.time()):
-            return chance.number(0, waiting - 1)
-        return waiting
-
-    def call_soon(self, work: Callable[..., object], *values: object) -> None:
-        self.world.loop.call_soon(self._run, work, *values, context=self.context)
-
-    def _run(self, work: Callable[..., object], *values: object) -> None:
-        if not self.dead:
-            work(*values)
-
-    # ------------------------------------------------------------------------------------------------ life
-
-    def begin(self) -> None:
-        living = self.world.loop.create_task(self._live(), name=self.name, context=self.context)
-        self.tasks[living] = None
-
-    async def _live(self) -> None:
-        try:
-            await self.boot()
-        except Problem:
-            self.world.kill(self, None)  # a process that cannot start ends, and is begun again
-
-    async def boot(self) -> None:
-        raise NotImplementedError
-
-    def open_transport(self) -> SimTransport:
-        if self.transport is not None:
-            self.transport.end()
-        self.transport = SimTransport(self.world.bus, self, self.call_soon)
-        return self.transport
-
-
-class Engine(Process):
-    """All roles of the engine in one process, wired as `consumers.assembly` wires them."""
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self.clock = Clock(world, world.chance.between(-world.weather.skew_seconds, world.weather.skew_seconds))
-        self.epoch = 0
-        self.store: SimStore | None = None
-        self.coordinator: Coordinator | None = None
-
-    async def boot(self) -> None:
-        world, clock, metrics, registry = self.world, self.clock, _metrics(), _registry()
-        store = self.store = SimStore(world.database, self)
-        store.appended = world.appended
-        vault, mapper = Vault(store, world.ring), Mapper()
-        await vault.start()
-        transport = self.open_transport()
-        await transport.start()
-        await transport.declare(engine_topology(registry))
-        self.epoch = await store.register(self.name, ("all",))
-        plans = Plans(world.sagas, {**registry.action_specs()})
-        coordinator = self.coordinator = Coordinator(
-            store, vault, mapper, plans, clock, metrics, caps=lambda tenant, workflow: Caps(workflow=world.cap)
-        )
-
-        async def register_anew() -> None:
-            coordinator.fenced()
-            self.epoch = await store.register(self.name, ("all",))
-            coordinator.epoch = relay.epoch = self.epoch
-
-        heartbeat = Heartbeat(store, clock, epoch=lambda: self.epoch, seconds=0.5, lost=register_anew)
-        worker = Worker(coordinator, clock, metrics, Asking(None, registry))
-        inputs = Inputs(store, vault, registry, plans, coordinator, clock, metrics)
-        timers = TimerLoop(store, coordinator, clock, poll_seconds=1.0)
-        janitor = Janitor(store, coordinator, plans, clock, metrics, heartbeat_seconds=1.0, dead_seconds=DEAD_SECONDS)
-        relay = Relay(store, vault, transport, self.epoch, clock, metrics)
-        coordinator.perform = worker.perform
-        coordinator.matched = inputs.take_soon
-        coordinator.freed_slot, coordinator.run_queued = janitor.slot_freed, janitor.run_queued
-        coordinator.suspect = heartbeat.suspected
-        coordinator.wrote_outbox = relay.wake
-        await coordinator.start(self.epoch)
-        intakes = [
-            Intake(transport, queue, store, vault, registry, plans, coordinator, clock, metrics, prefetch=20)
-            for queue, _ in queues.taken
-        ]
-
-        def pump() -> None:
-            for intake in intakes:
-                intake.pump()
-
-        coordinator.runs.on_room = pump
-        unreadable = Unreadable(transport, queues.dead, store, vault, clock, metrics)
-        parts: list[Any] = [heartbeat, janitor, inputs, timers, *intakes, unreadable, relay]
-        if self.name == SHOWS:
-            parts.append(Projector(store, vault, mapper, VIEWS, clock, metrics))
-        for part in parts:
-            await part.start()
-
-
-class ModuleProcess(Process):
-    """The module, as its developer runs it, on a database of its own."""
-
-    async def boot(self) -> None:
-        service = workload.make_module(self.open_transport(), ModuleDatabase(self.world, self), self.world.busy)
-        await service.start()
-
-
-class ModuleDatabase:
-    """`contracts.sdk.database.Database` in memory; a transaction is whole or did not happen."""
-
-    def __init__(self, world: World, process: Process) -> None:
-        self._connection, self._process = world.module_database, process
-        self._lock = world.module_lock
-
-    @property
-    def dialect(self) -> Literal["sqlite"]:
-        return "sqlite"
-
-    async def open(self, schemas: Sequence[str]) -> None:
-        await self._cross(self._process.before, "module.open")
-        for schema in schemas:
-            self._connection.executescript(schema)
-
-    async def close(self) -> None:
-        """It outlives its process."""
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Tx]:
-        async with self._lock:
-            await self._cross(self._process.before, "module.transaction")
-            self._connection.execute("BEGIN")
-            try:
-                yield ModuleTx(self._connection)
-                await self._cross(self._process.before, "module.commit")
-                self._connection.execute("COMMIT")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-        await self._cross(self._process.after, "module.commit")
-
-    async def _cross(self, gate: Callable[[str], Awaitable[None]], port: str) -> None:
-        try:
-            await gate(port)
-        except Unavailable as problem:
-            raise DatabaseUnavailable(problem.detail) from None
-
-
-class ModuleTx:
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    async def rows(self, sql: str, *values: Any) -> list[Row]:
-        cursor = self._connection.execute(sql, _named(values))
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-    async def row(self, sql: str, *values: Any) -> Row | None:
-        found = await self.rows(sql, *values)
-        return found[0] if found else None
-
-    async def run(self, sql: str, *values: Any) -> int:
-        return self._connection.execute(sql, _named(values)).rowcount
-
-
-def _named(values: Sequence[Any]) -> dict[str, Any]:
-    return {
-        str(place): value.isoformat() if isinstance(value, datetime) else value
-        for place, value in enumerate(values, start=1)
-    }
-
-
 class World:
     """Everything of one seed. `told` is what it has come to."""
 
@@ -384,7 +115,7 @@ class World:
 
     @property
     def metrics(self) -> Metrics:
-        return _metrics()
+        return metrics()
 
     def identifier(self) -> UUID:
         return UUID(int=self.chance.identifier() & ~(0xF << 76) | (7 << 76), version=None)
@@ -462,8 +193,8 @@ class World:
 
     def _declare(self) -> None:
         """What a deployment declares before anything runs: a command for a module that never was is a dead letter."""
-        nobody = SimTransport(self.bus, Process(self, "deployment"))
-        for topology in (engine_topology(_registry()), module_topology(workload.MODULE)):
+        nobody = SimTransport(self.bus, Straight())
+        for topology in (engine_topology(registry()), module_topology(workload.MODULE)):
             self.bus.declare(topology, nobody)
 
     def check(self) -> None:
@@ -556,16 +287,6 @@ class World:
         if any(process.dead for process in self.processes):
             left.append("a process that is down")
         return left
-
-
-@cache
-def _registry() -> Registry:
-    return Registry((workload.MODULE, UNWIND))
-
-
-@cache
-def _metrics() -> Metrics:
-    return Metrics()
 
 
 @cache
