@@ -36,6 +36,7 @@ from contracts.notices import UNWIND
 from contracts.problems import Unavailable
 from contracts.registry import Registry, discover
 from contracts.sdk.queries import Asker
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import Transport, open_transport
 from engine.accounts import Accounts
 from engine.blueprints import with_blueprints
@@ -55,6 +56,7 @@ from engine.store.key_ring import KeyRing
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
+from engine.tracing import RunTracing, open_tracing
 from engine.triggers import Plans
 
 OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
@@ -94,7 +96,9 @@ class Assembly:
         self.accounts = Accounts()
         self.log = logger("assembly")
         self.registry = Registry((*SHIPPED, UNWIND, *discover(), *modules))
-        actions = _actions(self.registry, settings, self.metrics, local_actions)
+        self.tracing = open_tracing(settings, settings.process_name)
+        self.run_tracing = None if self.tracing is None else RunTracing(self.tracing, self.clock)
+        actions = _actions(self.registry, settings, self.metrics, local_actions, self.tracing)
         written = sagas if sagas is not None else load_sagas(settings.sagas)
         self.plans = Plans(with_blueprints(written, settings.blueprints, self.registry, actions), actions)
         self.store: Store = open_store(
@@ -137,6 +141,7 @@ class Assembly:
             caps=self.caps,
             paused=self._paused,
             accounts=self.accounts,
+            tracing=self.run_tracing,
             batch=settings.limits.batch_commits,
             appends_at_once=self._appends_at_once,
             hot_runs=settings.limits.hot_runs,
@@ -196,8 +201,11 @@ class Assembly:
             self.metrics,
             Asking(asker, self.registry),
             actions_in_flight=limits.actions_in_flight,
+            tracing=self.run_tracing,
         )
-        inputs = Inputs(self.store, self.vault, self.registry, self.plans, coordinator, self.clock, self.metrics)
+        inputs = Inputs(
+            self.store, self.vault, self.registry, self.plans, coordinator, self.clock, self.metrics, self.run_tracing
+        )
         timers = TimerLoop(self.store, coordinator, self.clock)
         janitor = Janitor(
             self.store,
@@ -236,6 +244,7 @@ class Assembly:
                     self.metrics,
                     prefetch=limits.prefetch,
                     runs_in_decision=limits.runs_in_decision if may_wait else None,
+                    tracing=self.run_tracing,
                 )
                 for queue, may_wait in queues.taken
             ]
@@ -258,6 +267,7 @@ class Assembly:
             self.metrics,
             batch=self.settings.limits.outbox_batch,
             deadline_seconds=self.settings.timeouts.publish_seconds,
+            tracing=self.tracing,
         )
         self.relay = relay
         self.coordinator.wrote_outbox = relay.wake
@@ -408,6 +418,8 @@ class Assembly:
                 pass  # others will find this process silent and take its runs over
         await self.transport.stop()
         await self.store.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
         if self._watchdog is not None:
             await self._watchdog.stop()
 
@@ -426,10 +438,12 @@ def _pump(intakes: Sequence[Intake]) -> None:
         intake.pump()
 
 
-def _actions(registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any]) -> Mapping[str, Any]:
+def _actions(
+    registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any], tracing: Tracing | None
+) -> Mapping[str, Any]:
     from engine.actions.registry import ActionRegistry
 
-    return ActionRegistry.assemble(registry, settings, metrics, local)
+    return ActionRegistry.assemble(registry, settings, metrics, local, tracing)
 
 
 async def patiently(work: Callable[[], Awaitable[None]], seconds: float) -> None:

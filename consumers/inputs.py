@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import open_input
+from engine.tracing import RunTracing
 from engine.triggers import Plans
 
 POLL_SECONDS: Final = 0.5
@@ -52,7 +54,9 @@ class Inputs:
         coordinator: Coordinator,
         clock: Clock,
         metrics: Metrics,
+        tracing: RunTracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._store, self._vault, self._registry, self._plans = store, vault, registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._taken: set[int] = set()
@@ -132,7 +136,14 @@ class Inputs:
             return
         given = notes.decode(body, settles=(row.id,)) if row.kind == "note" else self._read(row, body)
         assert row.run_id is not None
+        if self._tracing is not None and row.kind != "note":
+            self._trace(self._tracing, row, row.run_id, wire.parse(body), given.at)
         self._door.submit(row.tenant, row.run_id, given, lambda result: self._answered(row, result))
+
+    def _trace(
+        self, tracing: RunTracing, row: InputRow, run_id: UUID, envelope: wire.Envelope, began: datetime
+    ) -> None:
+        tracing.given(envelope, run_id, (row.name or "", row.visit) if row.kind == "fact" else None, began)
 
     def _read(self, row: InputRow, body: bytes) -> Input:
         """The envelope of a fact or a reply, checked again by the contracts this process knows."""
@@ -178,6 +189,9 @@ class Inputs:
                 initiator=envelope.source,
                 key=event_start_key(plan.name, envelope),
             )
+        traceparent = envelope.traceparent
+        if self._tracing is not None and envelope.type != notes.START_TYPE:
+            traceparent = self._tracing.arrival(envelope).traceparent
         keys = await self._vault.keys_for(row.tenant)
         subject = (
             await self._vault.subject_keys(row.tenant, started.subject) if started.subject and started.marks else None
@@ -194,7 +208,7 @@ class Inputs:
             marks=started.marks,
             subject=started.subject if subject is not None else None,
             causation_id=envelope.id,
-            traceparent=envelope.traceparent,
+            traceparent=traceparent,
         )
         start = Start(key=started.key, workflow=plan.name, workflow_version=plan.version)
         self._door.begin(plan, given, start, keys, subject, done=lambda result: self._answered(row, result))

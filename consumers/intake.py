@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
+from datetime import datetime
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -30,6 +31,7 @@ from engine.run.inputs import Begin
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import arrival_ident, seal_blob
+from engine.tracing import RunTracing
 from engine.triggers import Plans
 
 PAUSE_SECONDS: Final = 0.5
@@ -71,7 +73,9 @@ class Intake:
         *,
         prefetch: int = 500,
         runs_in_decision: int | None = RUNS_IN_DECISION,
+        tracing: RunTracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._transport, self._queue, self._store, self._vault = transport, queue, store, vault
         self._registry, self._plans, self._door, self._clock, self._metrics = (
             registry,
@@ -166,6 +170,7 @@ class Intake:
             keys=_hashes(keys, envelope, checked),
             causation_id=envelope.causationid,
         )
+        traceparent = envelope.traceparent if self._tracing is None else self._tracing.arrival(envelope).traceparent
         targets = self._plans.started_by(envelope.type)
         if len(targets) == 1:
             plan = targets[0]
@@ -180,7 +185,7 @@ class Intake:
                 marks=checked.marks,
                 subject=checked.subject if subject is not None else None,
                 causation_id=envelope.id,
-                traceparent=envelope.traceparent,
+                traceparent=traceparent,
             )
             start = Start(key=event_start_key(plan.name, envelope), workflow=plan.name, workflow_version=plan.version)
             self._door.begin(
@@ -190,7 +195,7 @@ class Intake:
                 keys,
                 subject,
                 arrival=arrival,
-                done=lambda result: self._answered(delivery, envelope, result),
+                done=lambda result: self._answered(delivery, envelope, result, now),
             )
             return
         inputs = tuple(
@@ -199,10 +204,12 @@ class Intake:
         )
         self._door.record(
             Commit(tenant=envelope.tenantid, stream=None, arrival=arrival, inputs=inputs),
-            lambda result: self._answered(delivery, envelope, result),
+            lambda result: self._answered(delivery, envelope, result, now),
         )
 
-    def _answered(self, delivery: Delivery, envelope: Envelope, result: Result) -> None:
+    def _answered(self, delivery: Delivery, envelope: Envelope, result: Result, began: datetime) -> None:
+        if self._tracing is not None:
+            self._tracing.taken(envelope, self._queue, result, began)
         match result:
             case Appended():
                 self._metrics.deliveries.of(self._queue, "accepted").inc()

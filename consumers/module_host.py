@@ -22,12 +22,14 @@ from consumers.watchdog import Watchdog
 from contracts.problems import Unavailable
 from contracts.sdk import Service, open_transport
 from contracts.sdk.pacing import Pace
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import Transport
 from engine.logs import configure, logger
 from engine.loop import run
 from engine.metrics import Metrics
 from engine.settings import Settings, load
 from engine.settings import bus_url as configured_bus_url
+from engine.tracing import open_tracing
 
 if TYPE_CHECKING:
     from consumers.web import Server
@@ -60,6 +62,7 @@ class ModuleHost:
         self._bus_url = bus_url
         self._names = tuple(names)
         self._transport: Transport | None = None
+        self._tracings: list[Tracing] = []
         self._processes: list[_Process] = []
 
     @property
@@ -84,6 +87,10 @@ class ModuleHost:
         await self._start_transport(self._transport)
         settings = module_settings(self._settings, mail_port=mail_port)
         self.services = [make_module(name, self._transport, settings) for name in self._names]
+        for service in self.services:
+            tracing = _trace(service, self._settings)
+            if tracing is not None:
+                self._tracings.append(tracing)
         if self._metrics is not None:
             for service in self.services:
                 _count(service, self._metrics)
@@ -103,6 +110,8 @@ class ModuleHost:
         await asyncio.gather(*(service.stop() for service in self.services))
         drain = self._settings.timeouts.drain_seconds + STOP_SECONDS
         await asyncio.gather(*(process.stop(drain) for process in self._processes))
+        tracings, self._tracings = self._tracings, []
+        await asyncio.gather(*(tracing.stop() for tracing in tracings))
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.stop()
@@ -152,6 +161,7 @@ async def run_module(name: str, settings: Settings, *, bus_url: str | None = Non
     service = make_module(name, transport, module_settings(settings, mail_port=mail_port))
     metrics = Metrics()
     _count(service, metrics)
+    tracing = _trace(service, settings)
     probes = await _serve_probes(service, metrics, settings) if settings.http.probe_port else None
     lag = Watchdog(None, metrics)
     await lag.start()
@@ -163,10 +173,19 @@ async def run_module(name: str, settings: Settings, *, bus_url: str | None = Non
         announcing.cancel()
         counting.cancel()
         await lag.stop()
+        if tracing is not None:
+            await tracing.stop()
         if probes is not None:
             await probes.stop()
         if sink is not None:
             await sink.stop()
+
+
+def _trace(service: Service, settings: Settings) -> Tracing | None:
+    tracing = open_tracing(settings, f"module-{service.module.name}")
+    if tracing is not None:
+        service.trace(tracing)
+    return tracing
 
 
 def _count(service: Service, metrics: Metrics) -> None:
@@ -295,10 +314,19 @@ def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, 
         "UNWIND_LOG__FORMAT": settings.log.format,
         "UNWIND_LOG__LEVEL": settings.log.level,
         "UNWIND_HTTP__PORT": str(settings.http.port),
+        **_environment_of_tracing(settings),
         **({} if settings.http.public_url is None else {"UNWIND_HTTP__PUBLIC_URL": settings.http.public_url}),
         "UNWIND_HTTP__PROBE_PORT": "0",
         **({} if url is None else {"UNWIND_MODULES_DATABASE_URL": url.get_secret_value()}),
     }
+
+
+def _environment_of_tracing(settings: Settings) -> dict[str, str]:
+    given = settings.tracing
+    if given.endpoint is None:
+        return {}
+    headers = {} if given.headers is None else {"UNWIND_TRACING__HEADERS": given.headers.get_secret_value()}
+    return {"UNWIND_TRACING__ENDPOINT": given.endpoint, "UNWIND_TRACING__SAMPLE": str(given.sample), **headers}
 
 
 def _end_with_parent() -> None:

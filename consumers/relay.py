@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from contracts.problems import Unavailable
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
 from engine.clock import Clock
 from engine.endless import Endless
@@ -38,9 +39,11 @@ class Relay:
         *,
         batch: int = 500,
         deadline_seconds: float = 5.0,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store, self._vault, self._transport, self.epoch = store, vault, transport, epoch
         self._clock, self._metrics, self._batch, self._deadline = clock, metrics, batch, deadline_seconds
+        self._tracing = tracing
         self._wake = asyncio.Event()
         self._work = Endless()
 
@@ -80,7 +83,11 @@ class Relay:
                     mandatory=row.exchange != EVENTS_EXCHANGE,
                 )
             )
+        began = self._clock.now()
         answers = await self._transport.publish(messages, deadline_seconds=self._deadline)
+        if self._tracing is not None:
+            for message, answer in zip(messages, answers, strict=True):
+                self._tracing.published(message, answer, began, self._clock.now())
         sent, again = list(gone), []
         for row, answer in zip(kept, answers, strict=True):
             self._metrics.published.of(row.exchange, answer.value).inc()

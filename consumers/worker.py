@@ -11,6 +11,7 @@ import inspect
 import traceback
 from collections import defaultdict
 from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -25,6 +26,7 @@ from engine.plan import Plan
 from engine.run.inputs import FateLearned, StepDone, StepLost
 from engine.run.react import Perform
 from engine.run.state import RunState, Step
+from engine.tracing import RunTracing
 
 ACTIONS_IN_FLIGHT: Final = 100
 """Attempts of one action under way at once, per process."""
@@ -44,11 +46,13 @@ class Worker:
         asking: Asking | None = None,
         *,
         actions_in_flight: int = ACTIONS_IN_FLIGHT,
+        tracing: RunTracing | None = None,
     ) -> None:
         self._asking = asking or Asking()
         self._door = coordinator
         self._clock = clock
         self._metrics = metrics
+        self._tracing = tracing
         self._tasks: set[asyncio.Task[None]] = set()
         self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(actions_in_flight))
 
@@ -62,14 +66,14 @@ class Worker:
         name = (step.undo or "") if attempt.undo else step.action
         spec = plan.action(name)
         if attempt.ask:
-            self._begin(self._ask(state, attempt, spec, call_for(state, step, attempt, name)))
+            self._begin(self._ask(state, attempt, spec, self._call(state, step, attempt, name)))
             return
         if spec is None or spec.perform is None:
             self._lost(
                 state, attempt, "action_missing", f"no installed connector brings the action {name!r}", retryable=False
             )
             return
-        call = call_for(state, step, attempt, name)
+        call = self._call(state, step, attempt, name)
         try:
             result = spec.perform(call)
         except Exception as error:
@@ -79,6 +83,13 @@ class Worker:
             self._begin(self._await(state, attempt, spec, result, _limit(step, spec, attempt)))
         else:
             self._succeeded(state, attempt, result)
+
+    def _call(self, state: RunState, step: Step, attempt: Perform, name: str) -> ActionCall:
+        call = call_for(state, step, attempt, name)
+        if self._tracing is None:
+            return call
+        span = self._tracing.attempt(state, attempt.step, attempt.visit, attempt.attempt, undo=attempt.undo)
+        return replace(call, traceparent=span.traceparent)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -42,6 +42,7 @@ from engine.setbacks import Setbacks
 from engine.store import Appended, Arrival, Commit, Duplicate, Fenced, InputRow, Limited, Stale, Start, Store
 from engine.store.keys import Erased, SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import Mapper
+from engine.tracing import RunTracing
 from engine.triggers import Plans
 
 MAILBOX_DRAIN: Final = 100
@@ -77,6 +78,7 @@ class Coordinator:
         caps: Callable[[str, str], Caps] = lambda tenant, workflow: Caps(),
         paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
         accounts: Accounts | None = None,
+        tracing: RunTracing | None = None,
         batch: int = COMMITS_PER_BATCH,
         appends_at_once: int = 1,
         hot_runs: int = HOT_RUNS,
@@ -96,6 +98,7 @@ class Coordinator:
         self._caps = caps
         self._paused = paused
         self._accounts = accounts or Accounts()
+        self._tracing = tracing
         self._appends_at_once = appends_at_once
         self._snapshot_every = snapshot_every
         self._turn_due: asyncio.Handle | None = None
@@ -309,6 +312,7 @@ class Coordinator:
             start=start,
             arrival=hot.arrival,
             bare=hot.bare,
+            tracing=self._tracing,
         )
         if snapshots.is_due(before, state, self._snapshot_every) and not isinstance(hot.subject, Erased):
             commit = replace(commit, snapshot=snapshots.seal(hot.keys, hot.subject, state))
@@ -367,6 +371,9 @@ class Coordinator:
         hot.hold = hot.one_by_one = False
         commit = prepared.commit
         tally.events(prepared.events, hot.state)
+        if self._tracing is not None:
+            inputs = [given for given, _ in prepared.answered]
+            self._tracing.committed(before, prepared.events, hot.state, inputs)
         self._accounts.appended(hot.tenant, len(prepared.events), len(commit.outbox), len(prepared.perform))
         if commit.outbox:
             self.wrote_outbox()

@@ -37,6 +37,7 @@ from engine.store import (
 )
 from engine.store.keys import Erased, SubjectKeys, TenantKeys
 from engine.store.mapper import Mapper, seal_blob
+from engine.tracing import RunTracing
 
 COMMAND_IDS = UUID("6f3c0a52-54c1-4f0e-9d5b-1f6a0b7a3c11")
 """Namespace of command ids: a command's id follows from its idempotency key, so that every send of it is the same
@@ -111,9 +112,11 @@ def record(
     start: Start | None = None,
     arrival: Arrival | None = None,
     bare: bool = False,
+    tracing: RunTracing | None = None,
 ) -> tuple[Commit, list[fx.Perform]]:
     """The commit of one run's decisions, from `before` to `state`, and the local attempts to make after it. `caps` is
-    asked only when the run takes a slot; `bare` says what `Closed` does, of the commits before this one.
+    asked only when the run takes a slot; `bare` says what `Closed` does, of the commits before this one. With `tracing`
+    messages carry the span that they follow from, else the context that began the run.
     """
     stream, version = state.run_id, before.version
     rows: Rows | None = None
@@ -127,7 +130,7 @@ def record(
                 continue
             if rows is None:
                 rows = Rows()
-            _add(rows, effect, state, plan, keys, subject, event, ordinal)
+            _add(rows, effect, state, plan, keys, subject, event, ordinal, tracing)
     return (
         Commit(
             tenant=state.tenant,
@@ -180,10 +183,11 @@ def _add(
     subject: SubjectKeys | Erased | None,
     event: RunEvent,
     ordinal: int,
+    tracing: RunTracing | None,
 ) -> None:
     match effect:
         case fx.Send():
-            _send(rows, effect, state, plan, keys, subject, event.at, ordinal)
+            _send(rows, effect, state, plan, keys, subject, event.at, ordinal, tracing)
         case fx.SetTimer(key, due):
             rows.timers[key] = Timer(key=key, due=due)
         case fx.ClearTimer(key):
@@ -205,7 +209,7 @@ def _add(
         case fx.Settled(key):
             rows.awaits_dropped.append(command_id(key))
         case fx.Notify(notice, fields):
-            rows.outbox.append(_notice(notice, fields, state, keys, event.at, ordinal))
+            rows.outbox.append(_notice(notice, fields, state, keys, event.at, ordinal, tracing))
 
 
 def _send(
@@ -217,6 +221,7 @@ def _send(
     subject: SubjectKeys | Erased | None,
     at: datetime,
     ordinal: int,
+    tracing: RunTracing | None,
 ) -> None:
     """A command is one message however often it is sent: id and body follow from what was recorded."""
     step = state.step(effect.step, effect.visit)
@@ -232,6 +237,9 @@ def _send(
         receipt = step.output if step.status == "succeeded" else None
         data = {"input": step.input, "receipt": receipt, "cause": state.cause}
     identity = command_id(key)
+    traceparent = state.traceparent
+    if tracing is not None:
+        traceparent = tracing.attempt(state, effect.step, effect.visit, effect.attempt, undo=effect.undo).traceparent
     envelope = Envelope(
         id=identity,
         source=UNWIND.source,
@@ -242,7 +250,7 @@ def _send(
         subject=key,
         correlationid=state.correlation_id,
         causationid=str(uuid5(state.run_id, str(ordinal))),
-        traceparent=state.traceparent,
+        traceparent=traceparent,
     )
     message_id = f"{identity}/{effect.attempt}"
     body = seal_blob(keys, "outbox", message_id, envelope.to_json(), subject)
@@ -261,7 +269,13 @@ def _send(
 
 
 def _notice(
-    notice: str, fields: Mapping[str, Any], state: RunState, keys: TenantKeys, at: datetime, ordinal: int
+    notice: str,
+    fields: Mapping[str, Any],
+    state: RunState,
+    keys: TenantKeys,
+    at: datetime,
+    ordinal: int,
+    tracing: RunTracing | None,
 ) -> OutboxMessage:
     """One of the engine's own facts; its id follows from the place in the log, so a rebuilt outbox says the same."""
     identity = str(uuid5(state.run_id, f"{ordinal}/{notice}"))
@@ -281,7 +295,7 @@ def _notice(
         subject=str(state.run_id),
         correlationid=state.correlation_id,
         causationid=str(uuid5(state.run_id, str(ordinal))),
-        traceparent=state.traceparent,
+        traceparent=state.traceparent if tracing is None else tracing.here(state).traceparent,
     )
     body = seal_blob(keys, "outbox", identity, envelope.to_json())
     return OutboxMessage(message_id=identity, exchange=EVENTS_EXCHANGE, routing_key=envelope.type, body=body)

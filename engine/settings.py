@@ -190,6 +190,31 @@ class LogSettings(_Group):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written")
 
 
+class TracingSettings(_Group):
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+        description="OTLP/HTTP address that spans are sent to, such as http://127.0.0.1:4318/v1/traces; unset: no "
+        "tracing. Needs the extra unwind-saga[tracing]",
+    )
+    headers: SecretStr | None = Field(
+        None, description="Headers that the collector asks for, as name=value, comma-separated"
+    )
+    sample: float = Field(1.0, ge=0, le=1, description="Share of new traces that are sent")
+
+    @field_validator("endpoint", "headers", mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("headers")
+    @classmethod
+    def _are_pairs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all("=" in part for part in value.get_secret_value().split(",")):
+            raise ValueError("must be name=value, several with commas")
+        return value
+
+
 class Settings(BaseSettings):
     """All settings. Build it with `load()`, which reports every mistake with its environment name."""
 
@@ -247,6 +272,7 @@ class Settings(BaseSettings):
     smtp: SmtpSettings = SmtpSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def key_path(self) -> Path:

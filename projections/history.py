@@ -8,13 +8,13 @@ are stored as HMACs only: equal values meet, nothing can be read back.
 
 from __future__ import annotations
 
-import re
 from collections.abc import MutableMapping
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
+from contracts.traceparent import read
 from engine.store import Change
 from projections import Batch, clean, instant
 from projections.facts import RunFacts
@@ -28,7 +28,6 @@ BLOCK: Final = 64
 _MESSAGE: Final = 500
 
 # Later versions of the header may say more at its end, never less.
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
 
 class History:
@@ -83,8 +82,8 @@ def trace_id(traceparent: str | None) -> str | None:
     >>> trace_id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     '0af7651916cd43dd8448eb211c80319c'
     """
-    found = _TRACEPARENT.match(traceparent or "")
-    return found.group(1) if found else None
+    found = read(traceparent)
+    return None if found is None else f"{found.trace_id:032x}"
 
 
 def _progress(run: RunFacts) -> tuple[Any, ...]:

@@ -71,6 +71,7 @@ def deps_of(process: Process) -> Deps:
         signup_secrets=() if secret is None else (secret.get_secret_value(),),
         max_body_bytes=process.settings.http.max_body_bytes,
         pauses=process.pauses,
+        tracing=process.run_tracing,
     )
 
 

@@ -4,19 +4,19 @@ door and answers 202: it is recorded, and the run's owner acts on it.
 
 from __future__ import annotations
 
-import re
-
 import uuid_utils
 
 from consumers.web import asked
 from consumers.web.dispatch import RequestInvalid
 from consumers.web.routes import Answer, Call
 from consumers.web.runs import tenant_of_run
+from consumers.web.spans import SPAN
 from contracts.envelope import Envelope, format_time, from_document, is_tenant
 from contracts.modules.billing import COLLECT
 from contracts.modules.tenancy import CLOSURE, ONBOARDING, REINSTATEMENT, SUSPENSION
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.tenant_events import PLATFORM
+from contracts.traceparent import read
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 DIRECT_COMMAND = "direct-command"
@@ -25,7 +25,6 @@ _PLATFORMS = ("tenancy.", COLLECT)
 
 _PLATFORMS_FACTS = ("tenancy.", "unwind.")
 """What only the platform may say: modules bar and admit tenants by it."""
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def publish_event(call: Call) -> Answer:
@@ -46,11 +45,14 @@ async def publish_event(call: Call) -> Answer:
         "source": given.source or f"/modules/{given.type.partition('.')[0]}",
         "time": given.time or format_time(call.deps.clock.now()),
     }
-    trace = given.traceparent or traceparent(call)
+    # As the caller gave it: a repeat of the event must be the same bytes.
+    trace = given.traceparent or _heard(call)
     if trace is not None:
         document["traceparent"] = trace
     envelope: Envelope = from_document(document)
     await call.deps.door.publish(envelope)
+    if call.deps.tracing is not None:
+        call.request[SPAN].links.append(call.deps.tracing.arrival(envelope))
     return Answer(
         status=202,
         content={
@@ -250,11 +252,15 @@ async def _accepted(call: Call) -> Answer:
 
 
 def traceparent(call: Call) -> str | None:
-    """The trace that the request is part of: whatever the run sends goes on in it. A header that is none is ignored, as
-    the W3C's recommendation says.
-    """
+    """The trace that the request is part of: whatever the run sends goes on in it."""
+    span = call.request.get(SPAN)
+    return _heard(call) if span is None else span.context.traceparent
+
+
+def _heard(call: Call) -> str | None:
+    """A header that is none is ignored, as the W3C's recommendation says."""
     given = call.request.headers.get("traceparent", "")
-    return given if _TRACEPARENT.fullmatch(given) else None
+    return given[:55] if read(given) is not None else None
 
 
 def idempotency_key(call: Call) -> str | None:

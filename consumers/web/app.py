@@ -21,7 +21,7 @@ from contracts.schema import render as render_document
 
 def create_app(deps: Deps) -> web.Application:
     """The API. Started and stopped by whoever serves it (`consumers.web.serve`, or a test client)."""
-    app = web.Application(middlewares=[middleware(deps.metrics)], client_max_size=deps.max_body_bytes)
+    app = web.Application(middlewares=[middleware(deps.metrics, deps.tracing)], client_max_size=deps.max_body_bytes)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _handler(route, deps))
         for alias, path in ALIASES.items():

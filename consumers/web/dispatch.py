@@ -16,12 +16,14 @@ import uuid_utils
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from consumers.web import spans
 from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, Answer, Call, Deps, Route
 from contracts.envelope import check_depth
 from contracts.problems import EnvelopeInvalid, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
 from engine.guards.permissions import Principal, verify_authorization
 from engine.logs import logger
 from engine.metrics import Metrics
+from engine.tracing import RunTracing
 
 PROBLEM_TYPE: Final = "application/problem+json"
 REQUEST_ID: Final = "X-Request-Id"
@@ -115,13 +117,15 @@ def problem_response(problem: Problem) -> web.Response:
     return web.Response(body=document, status=problem.status, content_type=PROBLEM_TYPE, headers=headers)
 
 
-def middleware(metrics: Metrics) -> Any:
+def middleware(metrics: Metrics, tracing: RunTracing | None = None) -> Any:
     """The outermost layer: request id, caching and sniffing headers, one metric, and no error without an answer."""
 
     @web.middleware
     async def around(request: web.Request, handler: Any) -> web.StreamResponse:
         began = time.perf_counter()
         request_id = _request_id(request)
+        if tracing is not None:
+            spans.begin(tracing.tracing, request, tracing.now())
         try:
             response: web.StreamResponse = await handler(request)
         except asyncio.CancelledError:
@@ -148,6 +152,8 @@ def middleware(metrics: Metrics) -> Any:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
         route = _route_of(request)
+        if tracing is not None:
+            spans.end(tracing.tracing, request, route, response.status, tracing.now())
         metrics.http_requests.of(request.method, route, f"{response.status // 100}xx").inc()
         metrics.http_request_duration.of(route).observe(time.perf_counter() - began)
         return response

@@ -26,6 +26,7 @@ from engine.pauses import Pauses
 from engine.settings import Settings
 from engine.store import Store
 from engine.store.keys import Vault
+from engine.tracing import RunTracing
 from engine.triggers import Plans
 from projections.reader import Reader
 
@@ -49,6 +50,7 @@ class Process(Protocol):
     metrics: Metrics
     pauses: Pauses
     transport: Transport
+    run_tracing: RunTracing | None
 
     async def checks(self) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -71,6 +73,7 @@ class Deps:
     signup_secrets: Sequence[str] = ()
     max_body_bytes: int = 262_144
     pauses: Pauses | None = None
+    tracing: RunTracing | None = None
 
 
 class Empty(BaseModel):

@@ -11,6 +11,7 @@ from contracts.sdk.module import Service
 from contracts.sdk.postgres import PostgresDatabase
 from contracts.sdk.queries import Asker, QueryRefused, QueryTimedOut, Question
 from contracts.sdk.sqlite import SqliteDatabase
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import Transport, open_transport
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Retryable",
     "Service",
     "SqliteDatabase",
+    "Tracing",
     "Transport",
     "Tx",
     "Unanswered",

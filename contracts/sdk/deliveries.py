@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from contracts.envelope import Envelope, parse
@@ -25,8 +26,10 @@ from contracts.sdk.outbox import Relay, Stored
 from contracts.sdk.pacing import Pace
 from contracts.sdk.queries import QueryDesk, QueryHandler
 from contracts.sdk.tally import Tally
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import Consumer, Delivery
 from contracts.shapes import Shape
+from contracts.traceparent import read
 
 log = logging.getLogger("unwind.module")
 
@@ -100,6 +103,7 @@ class Deliveries:
         self._tally = tally
         self._prefetch = prefetch
         self._max_attempts = max_attempts
+        self.tracing: Tracing | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Lock()
         self._busy = asyncio.Semaphore(prefetch)
@@ -139,6 +143,28 @@ class Deliveries:
 
     async def _handle(self, delivery: Delivery) -> None:
         envelope = parse(delivery.body, delivery.headers)
+        if self.tracing is None:
+            await self._obey(envelope, delivery)
+            return
+        began, parent = datetime.now(UTC), read(envelope.traceparent)
+        context, failed = self.tracing.fresh(parent), True
+        try:
+            # What is answered and said goes on from here.
+            await self._obey(replace(envelope, traceparent=context.traceparent), delivery)
+            failed = False
+        finally:
+            self.tracing.record(
+                f"handle {envelope.type}",
+                context,
+                began=began,
+                ended=datetime.now(UTC),
+                parent=parent,
+                kind="consumer",
+                failed=failed,
+                tenant=envelope.tenantid,
+            )
+
+    async def _obey(self, envelope: Envelope, delivery: Delivery) -> None:
         asked = self._handlers.queries.get(envelope.type)
         if asked is not None:
             async with self._busy:

@@ -34,6 +34,7 @@ from contracts.sdk.pacing import Pace
 from contracts.sdk.queries import QueryDesk, QueryHandler
 from contracts.sdk.tally import Tally
 from contracts.sdk.topology import module_queue, module_topology, query_queue
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import Consumer, Transport
 from contracts.shapes import Shape
 
@@ -119,6 +120,13 @@ class Service:
             return handler
 
         return register
+
+    def trace(self, tracing: Tracing) -> None:
+        """Sends spans of what it takes and says to `tracing`, in the traces that messages carry. Call it before
+        `start`; whoever made `tracing` stops it.
+        """
+        self._deliveries.tracing = tracing
+        self.relay.tracing = tracing
 
     def rehearse(self, before: Before, answering: Answering) -> None:
         """Lets failures be scripted: `before` runs ahead of each fresh command and may raise, `answering` may change

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from contracts.sdk.database import Database, DatabaseUnavailable, Row, Tx
 from contracts.sdk.statements import statements
 from contracts.sdk.tally import Tally
+from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import Message, Published, Transport
 
 log = logging.getLogger("unwind.module")
@@ -101,6 +102,7 @@ class Relay:
     def __init__(
         self, outbox: Outbox, transport: Transport, tally: Tally, *, name: str, poll_seconds: float = 1.0
     ) -> None:
+        self.tracing: Tracing | None = None
         self._tally = tally
         self._outbox = outbox
         self._transport = transport
@@ -158,9 +160,14 @@ class Relay:
         """False when the bus took not all of what it could have taken: time to slow down."""
         if not batch:
             return True
-        fates = await self._transport.publish(
-            [Message(stored.message.exchange, stored.message.routing_key, stored.message.body) for stored in batch]
-        )
+        messages = [
+            Message(stored.message.exchange, stored.message.routing_key, stored.message.body) for stored in batch
+        ]
+        began = _now()
+        fates = await self._transport.publish(messages)
+        if self.tracing is not None:
+            for message, fate in zip(messages, fates, strict=True):
+                self.tracing.published(message, fate, began, _now())
         sent: list[Stored] = []
         again: list[Stored] = []
         unrouted: list[Stored] = []

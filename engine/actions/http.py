@@ -9,12 +9,15 @@ nothing itself (the run does): it only says whether trying again can help and wh
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from contracts.calls import ActionCall, ActionFailed, ActionSpec, RetryPolicy
+from contracts.sdk.tracing import Tracing
+from contracts.traceparent import read
 from engine.guards.egress import Egress, EgressFailed, EgressRefused, EgressTimeout, Response, SafeUrl
 
 NAME: Final = "http.request"
@@ -45,15 +48,19 @@ class HttpInput(BaseModel):
 class HttpRequest:
     """Performs `http.request` over one egress client."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, tracing: Tracing | None = None) -> None:
         self._egress = egress
+        self._tracing = tracing
 
     async def __call__(self, call: ActionCall) -> dict[str, Any]:
         given = _parse(call)
         headers = {name: value for name, value in given.headers.items() if name.lower() != KEY_HEADER.lower()}
         headers[KEY_HEADER] = call.key
-        if call.traceparent:
-            headers.setdefault("traceparent", call.traceparent)
+        parent = read(call.traceparent)
+        span = None if self._tracing is None else self._tracing.fresh(parent)
+        traceparent = call.traceparent if span is None else span.traceparent
+        if traceparent:
+            headers.setdefault("traceparent", traceparent)
         body = b""
         if given.text is not None:
             body = given.text.encode()
@@ -65,24 +72,42 @@ class HttpRequest:
                 raise ActionFailed("input_invalid", f"json: {error}", retryable=False) from None
             _default(headers, "Content-Type", "application/json")
         changes = given.method not in _SAFE
+        began, status = datetime.now(UTC), 0
         try:
             url = SafeUrl.parse(given.url)
             response = await self._egress.request(
                 given.method, url, headers=headers, body=body, seconds=given.timeout_seconds
             )
+            status = response.status
         except EgressRefused as refused:
             raise ActionFailed(refused.code, refused.detail, retryable=False) from None
         except (EgressTimeout, EgressFailed) as failed:
             raise ActionFailed(failed.code, failed.detail, ambiguous=failed.sent and changes) from None
+        finally:
+            if self._tracing is not None and span is not None:
+                # Not where it went: hosts and paths are the tenant's words.
+                self._tracing.record(
+                    given.method,
+                    span,
+                    began=began,
+                    ended=datetime.now(UTC),
+                    parent=parent,
+                    kind="client",
+                    failed=not 0 < status < 400,
+                    tenant=call.tenant,
+                    run_id=str(call.run_id),
+                    method=given.method,
+                    status=status,
+                )
         return _judge(given, url, response, changes)
 
 
-def http_request(egress: Egress) -> ActionSpec:
+def http_request(egress: Egress, tracing: Tracing | None = None) -> ActionSpec:
     """The action for the registry. An attempt of unknown fate parks: only the other side knows what became of it."""
     return ActionSpec(
         name=NAME,
         kind="local",
-        perform=HttpRequest(egress),
+        perform=HttpRequest(egress, tracing),
         timeout_seconds=30.0,
         retry=RetryPolicy(attempts=5),
         ambiguous="park",

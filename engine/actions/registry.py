@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 from contracts.calls import ActionSpec, Find, Perform, RetryPolicy
 from contracts.problems import Problem
 from contracts.registry import Registry
+from contracts.sdk.tracing import Tracing
 from engine.actions.http import http_request
 from engine.guards.egress import Egress
 from engine.metrics import Metrics
@@ -60,11 +61,16 @@ class ActionRegistry(Mapping[str, ActionSpec]):
 
     @classmethod
     def assemble(
-        cls, contracts: Registry, settings: Settings, metrics: Metrics | None = None, local: Iterable[ActionSpec] = ()
+        cls,
+        contracts: Registry,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        local: Iterable[ActionSpec] = (),
+        tracing: Tracing | None = None,
     ) -> ActionRegistry:
         """The actions of a process: commands of the installed modules, the shipped connectors, and `local` ones."""
         egress = Egress.from_settings(settings.egress, metrics=metrics)
-        return cls(local=local, connectors=[http_request(egress)], commands=contracts.action_specs())
+        return cls(local=local, connectors=[http_request(egress, tracing)], commands=contracts.action_specs())
 
     def __getitem__(self, name: str) -> ActionSpec:
         return self._specs[name]

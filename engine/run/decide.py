@@ -100,17 +100,18 @@ def _hear(run: Draft, given: Input) -> str | None:
 # a wait has ended
 
 
-_TIMER = re.compile(
+TIMER = re.compile(
     r"(?:(?P<kind>retry|deadline|undo-retry|undo-deadline)|(?P<wait>sleep|wait|approval))"
     r"/(?P<name>.+?)/(?P<visit>\d+)(?(kind)/(?P<attempt>\d+))",
     re.DOTALL,
 )
+"""The key of a timer: of an attempt at a step, or of a wait."""
 
 
 def _timer_due(run: Draft, key: str) -> str | None:
     if key == "run/deadline":
         return _run_timed_out(run)
-    timer = _TIMER.fullmatch(key)
+    timer = TIMER.fullmatch(key)
     if timer is None:
         return f"no timer is called {key!r}"
     kind, name, visit = timer["kind"] or timer["wait"], timer["name"], int(timer["visit"])

@@ -14,7 +14,7 @@ from scripts.notices import notice
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FILES = {"runtime": ("fast",), "develop": ("fast", "test", "dev"), "bench": ("fast", "bench")}
+FILES = {"runtime": ("fast", "tracing"), "develop": ("fast", "tracing", "test", "dev"), "bench": ("fast", "bench")}
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)(?: ; [^\\]+)? \\$")
 
 

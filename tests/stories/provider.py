@@ -20,6 +20,8 @@ class Provider:
         """Requests by idempotency key."""
         self.effects: Counter[str] = Counter()
         """What was really done, by key: at most one each."""
+        self.traces: list[str | None] = []
+        """The `traceparent` of every request."""
         self._released = asyncio.Event()
         self._server: TestServer | None = None
 
@@ -52,6 +54,7 @@ class Provider:
     async def _answer(self, request: web.Request) -> web.Response:
         key = request.headers["Idempotency-Key"]
         self.calls[key] += 1
+        self.traces.append(request.headers.get("traceparent"))
         place, _, times = request.path.strip("/").partition("/")
         if place == "refuse":
             return web.json_response({"error": "never"}, status=400)
