@@ -197,7 +197,8 @@ class Work(Protocol):
         """Deletes sent rows; returns the others to be claimed again at `retry_at`."""
 
     async def due_timers(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[DueTimer]:
-        """Due timers and run deadlines (key `run/deadline`), leased shortly; the commit that answers one clears it."""
+        """Due timers and run deadlines (key `run/deadline`), at most `limit` of each, leased shortly; the commit that
+        answers one clears it."""
 
     async def wakes(self, tenant: str, run_id: UUID) -> dict[str, list[dict[str, Any]]]:
         """Every recorded reason to wake of one run: timers, subscriptions, awaits, inputs, outbox messages."""

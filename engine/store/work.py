@@ -102,7 +102,7 @@ class WorkVerbs(Caller):
 
     async def due_timers(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[DueTimer]:
         found = await self.call("due_timers", epoch=epoch, limit=limit, now=now)
-        return sorted(map(read.due_timer, found), key=lambda timer: (timer.due, timer.run_id, timer.key))[:limit]
+        return sorted(map(read.due_timer, found), key=lambda timer: (timer.due, timer.run_id, timer.key))
 
     async def wakes(self, tenant: str, run_id: UUID) -> dict[str, list[dict[str, Any]]]:
         reasons: dict[str, list[dict[str, Any]]] = {

@@ -3,6 +3,7 @@ it finds is checked by `test_every_state.py` and drawn into docs/states.md (`pyt
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from tests.pure.run.telling import (
     do,
     done,
     due,
+    learned,
     lost,
     matched,
     retried,
@@ -90,6 +92,8 @@ def inputs() -> Iterator[tuple[str, Heard]]:
             yield "a step takes too long", due(f"deadline/{step}/1/{attempt}")
             yield "an undo is due again", due(f"undo-retry/{step}/1/{attempt}")
             yield "an undo takes too long", due(f"undo-deadline/{step}/1/{attempt}")
+            for happened in (True, False, None):
+                yield "a step's fate is learned", learned(step, attempt, happened)
     yield "a fact arrives", matched("fact")
     yield "a wait is over", due("wait/fact/1")
     yield "a wait is over", due("approval/check/1")
@@ -224,8 +228,43 @@ def diagram() -> str:
             "|---|---|---|",
             *rows,
             "",
+            "## What is refused",
+            "",
+            "Every other input either changes no status or is ignored, with one of these reasons: an operator's order",
+            "is answered with it, an event's is in the journal. Names and numbers are examples.",
+            "",
+            "| reason | said to | where |",
+            "|---|---|---|",
+            *refused(),
+            "",
         ]
     )
+
+
+def refused() -> list[str]:
+    """Each reason for which an input changes nothing, with the inputs and the statuses that meet it."""
+    met: defaultdict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for definition in SAGAS:
+        for one in search(definition).found:
+            if one.decision.ignored is not None:
+                words, statuses = met[_general(one.decision.ignored)]
+                words.add(one.word)
+                statuses.add(one.before.status if one.before.version else "[*]")
+    everything = {word for word, _ in inputs()}
+    return [
+        f"| {reason} | {'everything' if words >= everything - BEGINNINGS else ', '.join(sorted(words))} "
+        f"| {', '.join(sorted(statuses))} |"
+        for reason, (words, statuses) in sorted(met.items())
+    ]
+
+
+BEGINNINGS = {"the run begins", "the run begins without a slot"}
+
+
+def _general(reason: str) -> str:
+    """Steps of one name stand for all, and so do attempts."""
+    reason = re.sub(r"attempt \d+", "attempt 1", reason.replace("'soft'", "'paid'").replace("'check'", "'fact'"))
+    return re.sub(r"the run has ended \(\w+\)", "the run has ended", reason)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ def due(key: str) -> Heard:
     return lambda at: given_.TimerDue(at=at, key=key)
 
 
+def learned(step: str, attempt: int, happened: bool | None, *, visit: int = 1) -> Heard:
+    return lambda at: given_.FateLearned(
+        at=at, step=step, visit=visit, attempt=attempt, happened=happened, closing=False, detail="asked"
+    )
+
+
 def matched(name: str, data: Any = None, *, visit: int = 1, id: str = "e-1", **more: Any) -> Heard:
     return lambda at: given_.FactMatched(at=at, name=name, visit=visit, event_id=id, data=data or {}, **more)
 

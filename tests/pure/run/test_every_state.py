@@ -3,6 +3,7 @@ stay closed, a reason to wake, one undo at a time. Also a longer saga under rand
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,9 @@ from contracts.run_events import TERMINAL
 from engine.plan.code import Saga
 from engine.plan.replay import CodePlan
 from engine.run.decide import Decision, decide
-from engine.run.evolve import fold
+from engine.run.evolve import evolve, fold
+from engine.run.inputs import Input
+from engine.run.react import react
 from engine.run.state import RunState
 from tests.pure.run import sagas
 from tests.pure.run.searching import DIAGRAM, SAGAS, diagram, inputs, search
@@ -91,6 +94,24 @@ def test_every_input_in_every_state_has_an_answer_that_keeps_the_laws(definition
     assert found.states > 300
     for one in found.found:
         check(one.before, one.decision)
+
+
+def test_every_kind_of_input_is_among_them() -> None:
+    assert {type(heard(START)) for _, heard in inputs()} == set(Input.__subclasses__())
+
+
+@ALL_SAGAS
+def test_every_event_in_every_state_is_folded_and_answered(definition: Saga) -> None:
+    """No event is a surprise to `evolve` or to `react`, and what is asked for twice is asked for alike."""
+    answered = Counter[type[ev.RunEvent]]()
+    for one in search(definition).found:
+        state = one.before
+        for event in one.decision.events:
+            state = evolve(state, event)
+            effects = react(event, state)
+            assert effects == react(event, state)
+            answered[type(event)] += bool(effects)
+    assert sum(count > 0 for count in answered.values()) > 12
 
 
 @ALL_SAGAS
