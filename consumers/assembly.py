@@ -129,8 +129,8 @@ class Assembly:
         self.epoch = await self.store.register(settings.process_name, self.roles, now=self.clock.database_now())
         self.mapper = Mapper()
         self.caps = CapsCache(self.store)
-        log = TenantLog(self.store, self.vault, self.mapper, self.clock, epoch=lambda: self.epoch)
-        self.pauses = Pauses(Brakes(self.store, log, self.clock), self.metrics)
+        self.tenants = TenantLog(self.store, self.vault, self.mapper, self.clock, epoch=lambda: self.epoch)
+        self.pauses = Pauses(Brakes(self.store, self.tenants, self.clock), self.metrics)
         self.coordinator = Coordinator(
             self.store,
             self.vault,
@@ -217,6 +217,7 @@ class Assembly:
             dead_seconds=settings.lease.dead_seconds,
             journal_days=settings.retention.journal_days,
             paused=self._paused,
+            log=self.tenants,
         )
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon

@@ -9,23 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from contracts.problems import Unavailable
+from contracts.tenant_events import RunsRepaired
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.endless import Endless
-from engine.metrics import Metrics
+from engine.metrics import OTHER, Metrics
 from engine.run.inputs import Admitted, PlanStuck
 from engine.store import OpenRun, Store
+from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 
 SLICE: Final = 500
 STUCK_SECONDS: Final = 30.0
 FORGETS_EVERY_SECONDS: Final = 600.0
+AGAIN_SECONDS: Final = 60.0
+"""What could not be repaired, such as a run whose log cannot be read, is tried again so often."""
+NAMED: Final = 100
+TENANTS: Final = 100
+"""So many tenants with stuck runs are counted by name."""
 FRUITLESS_TAKEOVERS: Final = 3
 """A run taken over so often without an event in between is parked, if it may be what kills its owners."""
 
@@ -45,11 +53,15 @@ class Janitor:
         dead_seconds: float = 4.0,
         journal_days: int = 35,
         paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
+        log: TenantLog | None = None,
     ) -> None:
+        """`log` is told of repairs."""
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
         self._journal = timedelta(days=journal_days)
         self._paused = paused
+        self._log = log
+        self._tried: dict[UUID, float] = {}
         self._work = Endless()
         self._freed = asyncio.Event()
         self._queued = True
@@ -139,22 +151,54 @@ class Janitor:
         return len(offered)
 
     async def repair(self) -> None:
-        """Gives runs without a recorded reason to wake back to the door: loading one again performs and awaits what
-        its log asks for.
+        """Gives this process's runs without a recorded reason to wake back to the door: loading one again performs and
+        awaits what its log asks for. Those of another process that lives are its own to judge: what it performs has no
+        row. Those that nobody owns are counted, and claimed by whoever knows their version.
         """
         try:
-            stuck = await self._store.runs_without_wake(
+            found = await self._store.runs_without_wake(
                 older_than_seconds=STUCK_SECONDS, limit=SLICE, now=self._clock.database_now()
             )
+            living = {process.epoch for process in await self._store.processes() if not process.dead} if found else ()
         except Unavailable:
             self._metrics.stuck_runs.forget()  # nobody knows, which is not none
+            self._metrics.tenant_stuck_runs.forget()
             raise
-        self._metrics.stuck_runs.set(len(stuck))
-        self._metrics.runs_hot.set(len(self._door.runs.by_id))
+        ours = self._door.epoch
+        stuck = [run for run in found if self._rests(run.run_id) and (run.owner == ours or run.owner not in living)]
+        self._count(stuck)
+        tried, now = self._tried, time.monotonic()
+        self._tried = {run.run_id: tried[run.run_id] for run in stuck if run.run_id in tried}
+        by_tenant: defaultdict[str, list[UUID]] = defaultdict(list)
         for run in stuck:
-            if not self._door.owns(run.run_id):
-                self._door.resume(run.tenant, [run.run_id])
-                self._metrics.stuck_runs_repaired.inc()
+            if run.owner == ours and now - tried.get(run.run_id, -AGAIN_SECONDS) >= AGAIN_SECONDS:
+                by_tenant[run.tenant].append(run.run_id)
+        for tenant, runs in by_tenant.items():
+            new = [str(run_id) for run_id in runs if run_id not in tried]
+            if new and self._log is not None:
+                event = RunsRepaired(at=self._clock.now(), runs=len(new), run_ids=tuple(new[:NAMED]))
+                await self._log.record(tenant, event)
+            for run_id in runs:
+                self._tried[run_id] = now
+                if self._rests(run_id):
+                    self._door.reload(tenant, run_id)
+                    self._metrics.stuck_runs_repaired.inc()
+
+    def _rests(self, run_id: UUID) -> bool:
+        """Whether this process has nothing in hand of the run."""
+        hot = self._door.runs.by_id.get(run_id)
+        return hot is None or not (hot.busy or hot.ready or hot.mailbox or hot.performing)
+
+    def _count(self, stuck: Sequence[OpenRun]) -> None:
+        metrics = self._metrics
+        metrics.runs_hot.set(len(self._door.runs.by_id))
+        metrics.stuck_runs.set(len(stuck))
+        metrics.tenant_stuck_runs.forget()
+        tenants = Counter(run.tenant for run in stuck).most_common()
+        for tenant, runs in tenants[:TENANTS]:
+            metrics.tenant_stuck_runs.of(tenant).set(runs)
+        if tenants[TENANTS:]:
+            metrics.tenant_stuck_runs.of(OTHER).set(sum(runs for _, runs in tenants[TENANTS:]))
 
     async def forget_arrivals(self) -> None:
         """Forgets what arrived before the journal begins, the oldest first. What is pending keeps its arrival, and

@@ -91,6 +91,18 @@ class SubjectExported(RunEvent):
     reason: str
 
 
+@value(kw_only=True)
+class RunsRepaired(RunEvent):
+    """The janitor found runs of the tenant without a recorded reason to wake and loaded them again, so that what their
+    log asks for is performed and awaited. `run_ids` names the first hundred.
+    """
+
+    TOPIC: ClassVar[str] = "runs.repaired"
+
+    runs: int
+    run_ids: tuple[str, ...]
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     TenantPaused,
@@ -99,6 +111,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     MaintenanceEnded,
     SubjectErased,
     SubjectExported,
+    RunsRepaired,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

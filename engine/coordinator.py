@@ -234,6 +234,13 @@ class Coordinator:
                 hot = self.runs.by_id[run_id] = Hot(tenant, run_id, claimed=True)
                 self.runs.make_ready(hot)
 
+    def reload(self, tenant: str, run_id: UUID) -> None:
+        """The same for a run that this process owns and has nothing in hand of, whatever it remembers of it."""
+        hot = self.runs.by_id.get(run_id)
+        if hot is not None:
+            self.runs.forget(hot)
+        self.resume(tenant, [run_id])
+
     # ------------------------------------------------------------------------------------------------------------
     # -- decide
 

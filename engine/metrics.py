@@ -85,6 +85,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _gauge("projection_lag", "events", "Events that a view has still to read", "view", "lane"),
     _counter("projected", "Events that a view has read", "view"),
     _gauge("stuck_runs", "", "Open runs without a recorded reason to wake"),
+    _gauge("tenant_stuck_runs", "", "The same by tenant, of tenants that have any", "tenant"),
     _counter("stuck_runs_repaired", "Runs that the janitor gave a reason to wake again"),
     _gauge("incidents_open", "", "Runs that wait for an operator, by their oldest incident", "reason"),
     _counter("incidents", "Incidents opened", "reason"),
@@ -209,6 +210,7 @@ class Metrics:
     projection_lag: Family
     projected: Family
     stuck_runs: Family
+    tenant_stuck_runs: Family
     stuck_runs_repaired: Family
     incidents_open: Family
     incidents: Family

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -13,9 +14,13 @@ from contracts.problems import Problem
 from contracts.version import __version__
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from engine.settings import Settings
+    from engine.store import Store
 
 STUCK_SECONDS: Final = 60.0
+RUNS_LOOKED_AT: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +128,8 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
                 yield Finding("keys", "wrong", problem.detail)
             else:
                 yield Finding("keys", "ok", "the key file belongs to this database")
-        stuck = await store.runs_without_wake(older_than_seconds=STUCK_SECONDS, limit=100)
-        detail = f"{len(stuck)} open runs have no reason to wake; an engine with the janitor's role repairs them"
-        yield (
-            Finding("runs", "wrong", detail) if stuck else Finding("runs", "ok", "every open run has a reason to wake")
-        )
+        async for finding in _runs(settings, store):
+            yield finding
         letters = await store.dead_letters(tenant=None, limit=100)
         if letters:
             yield Finding("dead letters", "note", f"{len(letters)} wait for an operator; `unwind deadletters list`")
@@ -135,6 +137,45 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("database", "wrong", problem.detail)
     finally:
         await store.stop()
+
+
+async def _runs(settings: Settings, store: Store) -> AsyncIterator[Finding]:
+    """What no process will move: runs of a version that nobody knows, and runs without a reason to wake."""
+    from scripts.opening import installed_plans
+
+    try:
+        known = set(installed_plans(settings).known)
+    except Problem:
+        return  # the sagas' own finding says what is wrong with them
+    living = {process.epoch for process in await store.processes() if not process.dead}
+    orphans: Counter[tuple[str, int]] = Counter()
+    named: dict[tuple[str, int], UUID] = {}
+    looked_at, after = 0, None
+    while looked_at < RUNS_LOOKED_AT and (page := await store.open_runs(limit=1_000, after=after)):
+        looked_at, after = looked_at + len(page), page[-1].run_id
+        for run in page:
+            version = (run.workflow, run.workflow_version)
+            if run.owner not in living and version not in known:
+                orphans[version] += 1
+                named.setdefault(version, run.run_id)
+    for (workflow, number), count in sorted(orphans.items()):
+        yield Finding(
+            "runs",
+            "wrong",
+            f"{count} open runs of {workflow} version {number}, such as {named[workflow, number]}, stand still: no "
+            "process knows that version. Install it beside the newer one (UNWIND_SAGAS) until they have ended",
+        )
+    found = await store.runs_without_wake(older_than_seconds=STUCK_SECONDS, limit=1_000)
+    # What a living process performs has no row; its own janitor judges it.
+    stuck = [run for run in found if run.owner not in living and (run.workflow, run.workflow_version) in known]
+    if stuck:
+        detail = (
+            f"{len(stuck)} open runs, such as {stuck[0].run_id}, belong to no living process; one that owns runs takes "
+            "them over"
+        )
+        yield Finding("runs", "wrong", detail)
+    elif not orphans:
+        yield Finding("runs", "ok", "every open run has a reason to wake, and a program that knows its version")
 
 
 async def _bus(settings: Settings) -> Finding:

@@ -1,5 +1,5 @@
-"""Opens the store itself, for the few verbs that must work where no engine runs and no API could be asked:
-migrations, keys, the first token."""
+"""Opens the store itself, for the few verbs that must work where no engine runs and no API could be asked: migrations,
+keys, the first token, the doctor; and what those need to know of the installation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from scripts.residence import resident
 
 if TYPE_CHECKING:
+    from contracts.registry import Registry
     from engine.settings import Settings
     from engine.store import Store
+    from engine.triggers import Plans
 
 
 @asynccontextmanager
@@ -46,3 +48,18 @@ def must_be_alone(settings: Settings, what: str) -> None:
     holder = resident(settings.data_dir)
     if holder is not None:
         raise Conflict(f"{what} needs the engine to stand still; stop process {holder.pid} first", field="data_dir")
+
+
+def installed_plans(settings: Settings, registry: Registry | None = None) -> Plans:
+    """Every workflow version that a process of these settings can run. Raises what is wrong with its sagas."""
+    from contracts.modules import SHIPPED
+    from contracts.notices import UNWIND
+    from contracts.registry import Registry, discover
+    from engine.actions.registry import ActionRegistry
+    from engine.blueprints import with_blueprints
+    from engine.sagas import load_sagas
+    from engine.triggers import Plans
+
+    registry = registry or Registry((*SHIPPED, UNWIND, *discover()))
+    actions = ActionRegistry.assemble(registry, settings)
+    return Plans(with_blueprints(load_sagas(settings.sagas), settings.blueprints, registry, actions), actions)

@@ -172,15 +172,9 @@ def _processes(outlook: Outlook, missing: Missing, processes: list[Process], set
 
 
 async def _runs(outlook: Outlook, store: Store, settings: Settings, registry: Registry) -> None:
-    from engine.actions.registry import ActionRegistry
-    from engine.blueprints import with_blueprints
-    from engine.metrics import Metrics
-    from engine.sagas import load_sagas
-    from engine.triggers import Plans
+    from scripts.opening import installed_plans
 
-    actions = ActionRegistry.assemble(registry, settings, Metrics(), ())
-    sagas = with_blueprints(load_sagas(settings.sagas), settings.blueprints, registry, actions)
-    plans = Plans(sagas, actions)
+    plans = installed_plans(settings, registry)
     found: Counter[tuple[str, int]] = Counter()
     after = None
     while page := await store.open_runs(limit=_SLICE, after=after):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -52,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if left_out:
         files = sorted({r.nodeid.split("::")[0] for r in left_out})
         terminalreporter.section("SUITES NOT RUN", red=True, bold=True)
-        terminalreporter.write_line(f"{len(left_out)} tests had no PostgreSQL or RabbitMQ: {', '.join(files)}")
+        terminalreporter.write_line(f"{len(left_out)} tests had no PostgreSQL, RabbitMQ, promtool: {', '.join(files)}")
 
 
 def _without(server: str, remedy: str) -> NoReturn:
@@ -144,6 +145,12 @@ def _remove_virtual_host(broker: GivenRabbitmq, name: str) -> None:
         management_request(broker.management_url, "DELETE", f"/api/vhosts/{name}")
     else:
         broker.rabbitmqctl("delete_vhost", name)
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' own checker of rules and pages."""
+    return _own("promtool", sources.promtool)
 
 
 @pytest.fixture(scope="session")

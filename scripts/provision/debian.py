@@ -1,4 +1,4 @@
-"""PostgreSQL and RabbitMQ out of Debian's packages without installing anything: apt with a state of its own
+"""PostgreSQL, RabbitMQ and promtool out of Debian's packages without installing anything: apt with a state of its own
 resolves and downloads, dpkg -x unpacks into the cache. Needs neither root nor services, and touches no state of the
 machine. Called by sources.py."""
 
@@ -35,12 +35,12 @@ Acquire::Languages "none";
 """
 # Maintainer-script helpers, the JIT compiler, service plumbing: dependencies of an installation, not of the programs.
 _UNUSED = re.compile(
-    r"^(adduser|cron|cron-daemon.*|debconf|init-system-helpers|libfile-.*-perl|libjson-.*|libllvm.*|libnumber-.*-perl|"
+    r"^(adduser|cron|cron-daemon.*|debconf|fonts-.*|init-system-helpers|libfile-.*-perl|libjs-.*|libjson-.*|libllvm.*|libnumber-.*-perl|"
     r"libpopt0|libtext-.*-perl|libwrap0|libz3-.*|locales|logrotate|lsb-base|openssl|perl.*|libperl.*|"
     r"postgresql(-client)?-common|postgresql|procps|python3.*|libpython3.*|sensible-utils|socat|ssl-cert|"
     r"sysvinit-utils|ucf|usrmerge|usr-is-merged)$"
 )
-_WANTED = re.compile(r"^(erlang|rabbitmq|postgresql|libpq5)")
+_WANTED = re.compile(r"^(erlang|rabbitmq|postgresql|libpq5|prometheus)")
 
 
 class PackagesUnavailable(RuntimeError):
@@ -140,6 +140,14 @@ def rabbitmq_programs() -> RabbitmqPrograms:
     wrappers = root / "unwind-bin"
     _write_erl(wrappers, root / "usr/lib/erlang", erts[-1] / "bin")
     return RabbitmqPrograms(sbin[-1], wrappers, erts[-1] / "bin", _library_path(root), "Debian package")
+
+
+def promtool() -> Path:
+    """The program that checks rules and pages of Prometheus, unpacked."""
+    found = unpack("prometheus") / "usr/bin/promtool"
+    if not found.is_file():
+        raise PackagesUnavailable(f"no promtool at {found}; remove the folder to download anew")
+    return found
 
 
 def _write_erl(folder: Path, erlang: Path, binaries: Path) -> None:

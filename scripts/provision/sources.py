@@ -44,6 +44,16 @@ def rabbitmq_programs() -> RabbitmqPrograms:
     return _first("RabbitMQ", rabbitmq.installed_programs, debian.rabbitmq_programs)
 
 
+def promtool() -> Path:
+    """Prometheus' own checker, or NoServers."""
+    return _first("promtool", _installed_promtool, debian.promtool)
+
+
+def _installed_promtool() -> Path | None:
+    found = shutil.which("promtool")
+    return None if found is None else Path(found)
+
+
 def docker_answers() -> bool:
     """Is there a Docker daemon for us?"""
     if shutil.which("docker") is None:

@@ -35,6 +35,7 @@ from engine.metrics import Metrics
 from engine.recording import Caps
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
+from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 from scripts.simulation import workload
 from scripts.simulation.bus import SimTransport
@@ -209,7 +210,10 @@ class Engine(Process):
         worker = Worker(coordinator, clock, counted, Asking(None, known))
         inputs = Inputs(store, vault, known, plans, coordinator, clock, counted)
         timers = TimerLoop(store, coordinator, clock, poll_seconds=1.0)
-        janitor = Janitor(store, coordinator, plans, clock, counted, heartbeat_seconds=1.0, dead_seconds=DEAD_SECONDS)
+        tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
+        janitor = Janitor(
+            store, coordinator, plans, clock, counted, heartbeat_seconds=1.0, dead_seconds=DEAD_SECONDS, log=tenants
+        )
         relay = Relay(store, vault, transport, self.epoch, clock, counted)
         coordinator.perform = worker.perform
         coordinator.matched = inputs.take_soon

@@ -34,6 +34,7 @@ from engine.store import Commit, Outcome, Start, Store, open_store
 from engine.store.key_ring import KeyRing, create_key_ring
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
+from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 
 PATIENCE_SECONDS = 20.0
@@ -219,7 +220,14 @@ class Node:
         self.inputs = Inputs(typed, vault, self.registry, self.plans, self.coordinator, clock, self.metrics)
         self.timers = TimerLoop(typed, self.coordinator, clock)
         self.janitor = Janitor(
-            typed, self.coordinator, self.plans, clock, self.metrics, dead_seconds=4.0, paused=self.is_paused
+            typed,
+            self.coordinator,
+            self.plans,
+            clock,
+            self.metrics,
+            dead_seconds=4.0,
+            paused=self.is_paused,
+            log=TenantLog(typed, vault, self.mapper, clock, epoch=lambda: self.epoch),
         )
         self.coordinator.perform = self.worker.perform
         self.coordinator.matched = self.inputs.take_soon

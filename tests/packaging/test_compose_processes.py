@@ -33,7 +33,7 @@ class House:
             (re.compile(r"^amqp://.*"), rabbitmq_url),
             (re.compile(r"^/var/lib/unwind"), str(folder)),
             (re.compile(r"^0\.0\.0\.0$"), "127.0.0.1"),
-            (re.compile(r"^\$\{\w+:-([^{}]+)\}$"), r"\1"),
+            (re.compile(r"^\$\{\w+:-([^{}]*)\}$"), r"\1"),
         )
         self._folder = folder
         self.ports = {name: free_port() for name in OURS}

@@ -22,8 +22,10 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encod
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 # Health checks of other people's images: the tools that those images are known to hold.
-FOREIGN_TOOLS = {"postgres": {"pg_isready"}, "rabbitmq": {"rabbitmq-diagnostics"}}
-EXACT = re.compile(r"^[a-z0-9./-]+:\d+\.\d+(\.\d+)?(-[a-z0-9.]+)*$")
+FOREIGN_TOOLS = {
+    "postgres": {"pg_isready"}, "rabbitmq": {"rabbitmq-diagnostics"}, "prometheus": {"promtool"}, "grafana": {"wget"},
+}  # fmt: skip
+EXACT = re.compile(r"^[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)*$")
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
@@ -79,9 +81,9 @@ def test_every_process_shows_its_metrics_to_the_network(name: str) -> None:
     assert environment(OURS[name])["UNWIND_HTTP__HOST"] == "0.0.0.0"
 
 
-def test_the_operations_page_scrapes_every_process() -> None:
-    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^ +- ([a-z-]+:\d+)$", page, re.MULTILINE))
+def test_prometheus_scrapes_every_process() -> None:
+    config = (ROOT / "scripts/monitoring/prometheus.yaml").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^ +- ([a-z-]+:\d+)$", config, re.MULTILINE))
     assert targets == {f"{name}:{8080 if name == 'web' else 8081}" for name in OURS if name != "setup"}
 
 
@@ -151,6 +153,14 @@ def test_every_volume_and_config_is_declared(name: str) -> None:
     service = SERVICES[name]
     assert {mount.split(":")[0] for mount in service.get("volumes", [])} <= set(COMPOSE["volumes"])
     assert {config["source"] for config in service.get("configs", [])} <= set(COMPOSE.get("configs", {}))
+    files = [config["file"] for config in COMPOSE["configs"].values() if "file" in config]
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+def test_monitoring_is_left_out_unless_it_is_asked_for() -> None:
+    profiled = {name for name, service in SERVICES.items() if service.get("profiles")}
+    assert profiled == {"prometheus", "grafana"}
+    assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in profiled)
 
 
 def test_published_ports_stay_on_this_machine() -> None:

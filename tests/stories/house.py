@@ -12,7 +12,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,6 +205,26 @@ class House:
         code, said, complaint = await self.cli_raw(*words)
         assert code == 0, complaint
         return orjson.loads(said)
+
+    @asynccontextmanager
+    async def command(self, *words: str, **environment: str) -> AsyncIterator[None]:
+        """`unwind <words>` as a process that goes on until the block ends; told to end then, it must end well."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "scripts", *words, cwd=ROOT, env={**_environment(self.settings), **environment}
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert await process.wait() == 0
+
+    async def page(self, url: str) -> bytes:
+        """What the address answers; nothing while nobody listens there."""
+        try:
+            async with self.session.get(url) as answer:
+                return await answer.read()
+        except aiohttp.ClientConnectionError:
+            return b""
 
     async def cli_raw(self, *words: str, release: Path = ROOT, **changed: str) -> tuple[int, str, str]:
         reached = {"UNWIND_API_URL": self.url, "UNWIND_TOKEN": self.token}

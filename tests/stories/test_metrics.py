@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from consumers.modules import NAMES
 from engine.plan.code import Run, saga
 from engine.settings import ROLES
+from scripts.provision.places import free_port
+from tests.servers.checking import check_page
 from tests.stories.house import House, MovableClock, Stack, until
 
 Page = dict[str, float]
@@ -17,6 +22,9 @@ SENT_BY_ANOTHER = tuple(role for role in ROLES if role != "relay")
 DAY_SECONDS = 86_400.0
 
 _SAMPLE = re.compile(r'^unwind_(\w+)(?:\{\w+="(\w+)"\})? (\S+)$', re.MULTILINE)
+
+OUTBOX = b"\nunwind_outbox_rows 0.0\n"
+WAITING = b'\nunwind_runs_open{status="waiting"} 1.0\n'
 
 NOTHING: Page = {
     "runs_open/running": 0,
@@ -54,6 +62,27 @@ async def _until_said(house: House, wanted: Page) -> Page:
         lambda: _page(house, house.url),
         lambda page: {name: page.get(name) for name in wanted} == wanted,
     )
+
+
+@pytest.mark.acceptance("L7")
+async def test_the_pages_of_engines_and_modules_are_as_prometheus_wants_them(
+    stack: Stack, promtool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.census.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("consumers.census.PAUSE_PER_COUNT", 1)
+    modules = [name for name in NAMES if name != "audit"]
+    async with House(stack, modules=modules) as house:
+        await house.until_state(await house.sign_up("acme"), "AwaitingConfirmation")
+        port = free_port()
+        async with house.command("serve-module", "audit", UNWIND_HTTP__PROBE_PORT=str(port)):
+            module = await until(lambda: house.page(f"http://127.0.0.1:{port}/metrics"), lambda page: OUTBOX in page)
+        engine = await until(lambda: house.page(f"{house.url}/metrics"), lambda page: WAITING in page)
+        for page in (engine, module):
+            check_page(promtool, page)
+        assert b'\nunwind_step_duration_seconds_bucket{action="identity.create_user",le="' in engine
+        assert b"\nunwind_stuck_runs 0.0\n" in engine
+        assert all(name in engine for name in (OUTBOX, b"unwind_outbox_age_seconds ", b"unwind_projection_lag_events{"))
+        assert b"unwind_dead_letters_kept 0.0" in engine
 
 
 async def test_gauges_show_what_waits_and_are_zero_again_when_it_is_done(
@@ -94,6 +123,9 @@ async def test_gauges_show_what_waits_and_are_zero_again_when_it_is_done(
 
         # The process that knew the saga is gone: its run sleeps on past the time to wake.
         await house.restart(sagas=(stumbler,))
+        _, said, _ = await house.cli_raw("doctor", UNWIND_LEASE__DEAD_SECONDS="60")
+        [wrong] = [one["detail"] for one in orjson.loads(said) if one["state"] == "wrong"]
+        assert wrong.startswith(f"1 open runs of sleeper version 1, such as {asleep}, stand still")
         clock.forward(days=3)
         page = await _until_said(house, {"timers_late": 1, "runs_open/waiting": 1, "incidents_open/saga_raised": 1})
         assert 600 <= page["timers_lateness_seconds"] - 2 * DAY_SECONDS < 700

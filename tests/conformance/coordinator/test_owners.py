@@ -9,6 +9,7 @@ import pytest
 
 from contracts import run_events as ev
 from contracts.envelope import Envelope
+from contracts.tenant_events import RunsRepaired, tenant_stream
 from engine.answers import Ignored, NotOurs
 from engine.interrupt import Interrupter
 from engine.recording import command_id
@@ -157,6 +158,67 @@ async def test_arrivals_are_forgotten_when_the_journal_no_longer_reaches_back_to
     await node.janitor.forget_arrivals()
     kept = [await node.store.arrival("acme", "/modules/billing", event_id) is not None for event_id in ("old", "new")]
     assert kept == [False, True]
+
+
+async def test_a_long_local_attempt_is_nobodys_to_repair(house: House, node: Node, world: World) -> None:
+    await node.run("slow", {"gate": "long"})
+    await asyncio.wait_for(world.arrival("long").wait(), 20)
+    other = await house.node("other")
+    house.clock.forward(seconds=120)
+    for one in (node, other):
+        await one.janitor.repair()
+        assert one.metrics.stuck_runs.of()._value.get() == 0
+        assert "unwind_tenant_stuck_runs{" not in one.metrics.render()[0].decode()
+    assert len([key for name, key in world.done if name == "gated"]) == 1
+    world.gate("long").set()
+    await node.settled()
+
+
+async def test_a_run_that_lost_its_reason_to_wake_is_counted_repaired_and_told_of_once(
+    house: House, node: Node, world: World
+) -> None:
+    run_id = await node.run("slow", {"gate": "lost"})
+    await asyncio.wait_for(world.arrival("lost").wait(), 20)
+    world.arrival("lost").clear()
+    await node.worker.stop()  # the attempt is gone, and nobody has heard of it
+    node.coordinator.runs.by_id[run_id].performing = 0
+    house.clock.forward(seconds=120)
+    other = await house.node("other")
+    await other.janitor.repair()
+    assert other.metrics.stuck_runs.of()._value.get() == 0
+    await node.janitor.repair()
+    assert 'unwind_tenant_stuck_runs{tenant="acme"} 1.0' in node.metrics.render()[0].decode()
+    await asyncio.wait_for(world.arrival("lost").wait(), 20)
+    assert [key for name, key in world.done if name == "gated"] == [f"{run_id}/hold/1"] * 2
+    await node.janitor.repair()
+    assert "unwind_tenant_stuck_runs{" not in node.metrics.render()[0].decode()
+    keys = await node.vault.keys_for("acme")
+    stream = tenant_stream("acme")
+    told = node.mapper.decode_all(keys, stream, await node.store.load("acme", stream))
+    assert told == [RunsRepaired(at=house.clock.now(), runs=1, run_ids=(str(run_id),))]
+    world.gate("lost").set()
+    await node.settled()
+    assert await node.status(run_id) == "succeeded"
+
+
+async def test_a_run_that_cannot_be_read_is_counted_as_stuck_and_told_of_once(
+    house: House, node: Node, world: World
+) -> None:
+    run_id = await node.run("slow", {"gate": "unread"})
+    await asyncio.wait_for(world.arrival("unread").wait(), 20)
+    house.clock.forward(seconds=10)
+    other = await house.node("other")
+    other.store.broken = {run_id}
+    await other.janitor.take_over()
+    await other.settled()
+    house.clock.forward(seconds=60)
+    for _ in range(3):
+        await other.janitor.repair()
+        await other.settled()
+        assert other.metrics.stuck_runs.of()._value.get() == 1
+    assert other.metrics.stuck_runs_repaired.of()._value.get() == 1
+    assert len(await other.store.load("acme", tenant_stream("acme"))) == 1
+    world.gate("unread").set()
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
