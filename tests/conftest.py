@@ -19,7 +19,7 @@ from scripts.provision.given import GivenRabbitmq
 from scripts.provision.places import Instance
 from scripts.provision.rabbitmq import management_request
 
-pytest_plugins = ["tests.acceptance_plugin"]
+pytest_plugins = ["tests.acceptance_plugin", "unwind_saga.pytest_plugin", "pytester"]
 
 Programs = TypeVar("Programs")
 

@@ -66,8 +66,9 @@ async def judge(site: Site, settings: Settings) -> Verdict:
         runs, events = await _runs(store, vault, mapper)
         effects = _effects(site.effects)
         triggers = [(event.tenantid, event.id) for event in site.sent if event.type == workload.PLACED]
+        wanted = {(*trigger, saga.name) for trigger in triggers for saga in workload.SAGAS}
         broken = [
-            *checks.one_run_each(triggers, runs, [saga.name for saga in workload.SAGAS]),
+            *checks.one_run_each(wanted, runs),
             *checks.histories(runs),
             *checks.undone(runs),
             *checks.one_effect_each(effects, runs),

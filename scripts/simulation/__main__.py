@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.simulation.report import cores, play, shrink
+from scripts.simulation.report import cores, play_seeds, shrink
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         print(*faults, sep="\n")
         print(f"seed {told.seed}: {told.violation or 'every law held'}")
         return 0 if told.violation is None else 1
-    report = play(range(given.first, given.first + given.seeds), jobs=given.jobs)
+    report = play_seeds(range(given.first, given.first + given.seeds), jobs=given.jobs)
     print(*report.lines(), sep="\n")
     return 0 if not report.failed else 1
 

@@ -13,40 +13,53 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+Key = tuple[str, str, int]
+"""(what, where, the how-manieth time that it could have happened there): a fault by what it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Fault `number` of the world, as it was drawn: what happened, where, and at which virtual second."""
+    """Fault `number` of the world: what happened, where, at which virtual second."""
 
     number: int
     name: str
     where: str
+    time: int
     at: float
+
+    @property
+    def key(self) -> Key:
+        return (self.name, self.where, self.time)
 
     def __str__(self) -> str:
         return f"{self.number}: {self.name} at {self.where}, second {self.at:.3f}"
 
 
 class Chance:
-    """`without` names faults by number that are drawn and then do not happen. `calm` ends all faults: it heals."""
+    """With `only`, these faults happen and no others, whatever is drawn. `calm` ends all faults: it heals. Faults are
+    drawn apart from all else, so that a world with the same faults is the same world.
+    """
 
-    def __init__(self, seed: int, *, without: Collection[int] = ()) -> None:
+    def __init__(self, seed: int | str, *, only: Collection[Key] | None = None) -> None:
         self.seed = seed
         self.faults: list[Fault] = []
         self.counts: Counter[tuple[str, str]] = Counter()
         self.calm = False
-        self._without = frozenset(without)
+        self._only = None if only is None else frozenset(only)
         self._random = random.Random(seed)
-        self._number = 0
+        self._drawn = random.Random(f"{seed} faults").random
+        self._times: dict[tuple[str, str], int] = {}
 
     def happens(self, fault: str, where: str, probability: float, at: float) -> bool:
         """Whether this fault happens here and now."""
-        if self.calm or self._random.random() >= probability:
+        if self.calm:
             return False
-        self._number += 1
-        if self._number in self._without:
+        place = (fault, where)
+        time = self._times[place] = self._times.get(place, 0) + 1
+        if (self._drawn() >= probability) if self._only is None else ((fault, where, time) not in self._only):
             return False
-        self.faults.append(Fault(self._number, fault, where, at))
-        self.counts[fault, where] += 1
+        self.faults.append(Fault(len(self.faults) + 1, fault, where, time, at))
+        self.counts[place] += 1
         return True
 
     def below(self, probability: float) -> bool:

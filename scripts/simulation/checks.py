@@ -9,8 +9,8 @@ A the audit's chain verifies          D no timer is early                       
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import orjson
@@ -18,6 +18,7 @@ import orjson
 from consumers.projector import VIEWS, Projector
 from consumers.rebuild import digest
 from contracts import run_events as ev
+from contracts.notices import UNWIND
 from contracts.run_events import TERMINAL, RunEvent
 from engine.clock import Clock
 from engine.metrics import Metrics
@@ -25,7 +26,7 @@ from engine.store import Store
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from projections.reader import Reader
-from scripts.simulation import workload
+from scripts.simulation.play import EndedRun, Runs, ended_runs
 from scripts.simulation.store import Open, SimStore
 
 if TYPE_CHECKING:
@@ -41,11 +42,52 @@ Effects = Sequence[tuple[str, str]]
 """(key, do or undo) in the order in which they happened."""
 
 
+class Rest:
+    """A world at rest, as the check of a play sees it."""
+
+    def __init__(self, world: World, runs: Runs) -> None:
+        self.seed, self._world = world.told.seed, world
+        self.runs: Sequence[EndedRun] = ended_runs(runs)
+
+    def rows(self, module: str, sql: str, *values: Any) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._world.databases[module].rows(sql, *values)]
+
+
 async def judge(world: World) -> None:
     """Raises `Violation` for the first law that does not hold."""
     store = SimStore(world.database, Open())
     vault, mapper = Vault(store, world.ring), Mapper()
     await vault.start()
+    runs = await _read(world, store, vault, mapper)
+    world.told.runs = len(runs)
+    messages = [orjson.loads(message.body) for message in world.bus.published]
+    rest, play = Rest(world, runs), world.play
+    found = [
+        *one_run_each(expected(messages, play.started_by), runs),
+        *histories(runs),
+        *undone(runs),
+        *(play.laws(runs, rest) if play.laws is not None else ()),
+        *one_payload_each(messages),
+        *told(messages, runs),
+    ]
+    [letters] = world.database.rows("SELECT count(*) FROM dead_letters", ())
+    if letters[0] and max((world.kills_of[module.name] for module in play.modules), default=0) < SUSPECT:
+        found.append(f"Q: {letters[0]} dead letters of good messages")
+    if not found and play.check is not None:
+        try:
+            play.check(rest)
+        except AssertionError as wrong:
+            found.append(f"check: {wrong or 'an assertion without words'}")
+    if not found and world.told.seed % THOROUGH == 0:
+        found = [
+            *await audited(Reader(store, vault), sorted({tenant for tenant, _ in runs})),
+            *await rebuilt(store, vault, mapper, world, world.metrics),
+        ]
+    if found:
+        raise world.broken(found[0])
+
+
+async def _read(world: World, store: Store, vault: Vault, mapper: Mapper) -> dict[tuple[str, UUID], list[RunEvent]]:
     runs: dict[tuple[str, UUID], list[RunEvent]] = {}
     for tenant, stream in world.database.rows(
         "SELECT DISTINCT tenant, originator_id FROM log WHERE kind = 'run' ORDER BY originator_id", ()
@@ -53,46 +95,46 @@ async def judge(world: World) -> None:
         stored = await store.load(tenant, UUID(stream))
         keys = await vault.ready(tenant, [one.body for one in stored])
         runs[tenant, UUID(stream)] = mapper.decode_all(keys, UUID(stream), stored)
-    world.told.runs = len(runs)
-    effects = [
-        (key, done) for key, done in world.module_database.execute("SELECT key, done FROM effects ORDER BY place")
-    ]
-    triggers = [(event.tenantid, event.id) for event in world.sent if event.type == workload.PLACED]
-    messages = [orjson.loads(message.body) for message in world.bus.published]
-    found = [
-        *one_run_each(triggers, runs, [saga.name for saga in world.sagas]),
-        *histories(runs),
-        *undone(runs),
-        *one_effect_each(effects, runs),
-        *one_payload_each(messages),
-        *told(messages, runs),
-    ]
-    [letters] = world.database.rows("SELECT count(*) FROM dead_letters", ())
-    if letters[0] and world.kills_of["module"] < SUSPECT:
-        found.append(f"Q: {letters[0]} dead letters of good messages")
-    if not found and world.told.seed % THOROUGH == 0:
-        found = [
-            *await audited(Reader(store, vault), workload.TENANTS),
-            *await rebuilt(store, vault, mapper, world, world.metrics),
-        ]
-    if found:
-        raise world.broken(found[0])
+    return runs
 
 
-def one_run_each(
-    triggers: Sequence[tuple[str, str]], runs: Mapping[tuple[str, UUID], Sequence[RunEvent]], workflows: Sequence[str]
-) -> list[str]:
+async def parked(world: World) -> list[str]:
+    """Why runs are parked that an operator has tried again in vain."""
+    store = SimStore(world.database, Open())
+    vault = Vault(store, world.ring)
+    await vault.start()
+    found = []
+    for (_, run), log in (await _read(world, store, vault, Mapper())).items():
+        incident = next((event for event in reversed(log) if isinstance(event, ev.IncidentOpened)), None)
+        if incident is not None and not isinstance(log[-1], ev.RunEnded):
+            found.append(f"run {run}, parked ({incident.reason}): {incident.detail}")
+    return found
+
+
+def expected(
+    messages: Sequence[Mapping[str, Any]], started_by: Mapping[str, Sequence[str]]
+) -> set[tuple[str, str, str]]:
+    """(tenant, event, workflow) of every run that the messages on the bus must have started."""
+    return {
+        (message["tenantid"], message["id"], workflow)
+        for message in messages
+        for workflow in started_by.get(message["type"], ())
+    }
+
+
+def one_run_each(expected: Collection[tuple[str, str, str]], runs: Runs) -> list[str]:
+    """`expected` has (tenant, event, workflow)."""
     started = Counter(
         (tenant, str(log[0].trigger.get("id")), log[0].workflow)
         for (tenant, _), log in runs.items()
         if isinstance(log[0], ev.RunStarted)
     )
-    expected = Counter((tenant, event, workflow) for tenant, event in triggers for workflow in workflows)
     found = [f"R: event {key[1]} has started {started[key]} runs of {key[2]}" for key in expected if started[key] != 1]
-    return found + [f"G: a run of {key[2]} was started by {key[1]}, which nobody sent" for key in started - expected]
+    ghosts = [key for key in started if key not in expected]
+    return sorted(found) + [f"G: a run of {key[2]} was started by {key[1]}, which nobody sent" for key in ghosts]
 
 
-def histories(runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+def histories(runs: Runs) -> list[str]:
     found: list[str] = []
     for (_, run), log in runs.items():
         if not isinstance(log[0], ev.RunStarted):
@@ -136,7 +178,7 @@ def _one_by_one(run: UUID, log: Sequence[RunEvent]) -> list[str]:
     return found
 
 
-def undone(runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+def undone(runs: Runs) -> list[str]:
     """A run that unwound has undone each completed step that can be, once, the newest completion first."""
     found: list[str] = []
     for (_, run), log in runs.items():
@@ -155,7 +197,7 @@ def undone(runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
     return found
 
 
-def one_effect_each(effects: Effects, runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+def one_effect_each(effects: Effects, runs: Runs) -> list[str]:
     """The module's ledger against the log: an effect per key, of a step that was asked for, and neutral when undone."""
     found = [
         f"K: key {key} had {times} effects" for key, times in Counter(key for key, _ in effects).items() if times > 1
@@ -194,15 +236,16 @@ def one_payload_each(messages: Sequence[Mapping[str, object]]) -> list[str]:
         content = (message["type"], orjson.dumps(message["data"], option=orjson.OPT_SORT_KEYS))
         if said.setdefault(key, content) != content:
             found.append(f"K: message {message['id']} was sent with two contents")
-        ordered = message["source"] == "/modules/unwind" and str(message["type"]).startswith(workload.MODULE.name + ".")
+        ordered = message["source"] == UNWIND.source and not str(message["type"]).startswith(UNWIND.name + ".")
         if ordered and command.setdefault(message.get("subject"), message["id"]) != message["id"]:
             found.append(f"K: key {message.get('subject')} was sent under two ids")
     return found
 
 
-def told(messages: Sequence[Mapping[str, object]], runs: Mapping[tuple[str, UUID], Sequence[RunEvent]]) -> list[str]:
+def told(messages: Sequence[Mapping[str, object]], runs: Runs) -> list[str]:
     """What a module or a person must hear of was put on the bus: an outbox row can be lost, a notice cannot."""
     heard = {(message.get("subject"), message["type"]) for message in messages}
+    ordered = {message.get("subject") for message in messages if message["source"] == UNWIND.source}
     found: list[str] = []
     for (_, run), log in runs.items():
         if any(isinstance(event, ev.CompensationStarted) for event in log):
@@ -212,7 +255,7 @@ def told(messages: Sequence[Mapping[str, object]], runs: Mapping[tuple[str, UUID
         found += [
             f"N: the command of {order.step} of run {run} was never sent"
             for order in orders
-            if (order.key, workload.RESERVE) not in heard
+            if order.key not in ordered
         ]
     return found
 

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from consumers.asking import Asking
 from consumers.heartbeat import Heartbeat
@@ -24,10 +22,7 @@ from consumers.relay import Relay
 from consumers.timer import TimerLoop
 from consumers.unreadable import Unreadable
 from consumers.worker import Worker
-from contracts.notices import UNWIND
 from contracts.problems import Problem, Unavailable
-from contracts.registry import Registry
-from contracts.sdk.database import DatabaseUnavailable, Row, Tx
 from contracts.sdk.transport import Published
 from engine.bus.topology import engine_topology, queues
 from engine.coordinator import Coordinator
@@ -37,8 +32,8 @@ from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
 from engine.triggers import Plans
-from scripts.simulation import workload
 from scripts.simulation.bus import SimTransport
+from scripts.simulation.database import ModuleDatabase
 from scripts.simulation.loop import BELONGS_TO
 from scripts.simulation.store import SimStore
 
@@ -48,11 +43,6 @@ if TYPE_CHECKING:
 DEAD_SECONDS: Final = 2.0
 SHOWS: Final = "engine-0"
 """The process that writes the read models; all others do everything else."""
-
-
-@cache
-def registry() -> Registry:
-    return Registry((workload.MODULE, UNWIND))
 
 
 @cache
@@ -187,7 +177,7 @@ class Engine(Process):
         self.coordinator: Coordinator | None = None
 
     async def boot(self) -> None:
-        world, clock, counted, known = self.world, self.clock, metrics(), registry()
+        world, clock, counted, known = self.world, self.clock, metrics(), self.world.play.registry
         store = self.store = SimStore(world.database, self)
         store.appended = world.appended
         vault, mapper = Vault(store, world.ring), Mapper()
@@ -196,7 +186,7 @@ class Engine(Process):
         await transport.start()
         await transport.declare(engine_topology(known))
         self.epoch = await store.register(self.name, ("all",))
-        plans = Plans(world.sagas, {**known.action_specs()})
+        plans = Plans(world.play.sagas, {**known.action_specs()})
         coordinator = self.coordinator = Coordinator(
             store, vault, mapper, plans, clock, counted, caps=lambda tenant, workflow: Caps(workflow=world.cap)
         )
@@ -240,72 +230,9 @@ class Engine(Process):
 
 
 class ModuleProcess(Process):
-    """The module, as its developer runs it, on a database of its own."""
+    """The module of that name, as its developer runs it, on a database of its own."""
 
     async def boot(self) -> None:
-        service = workload.make_module(self.open_transport(), ModuleDatabase(self.world, self), self.world.busy)
+        kept = self.world.databases[self.name]
+        service = self.world.play.makers[self.name](self.open_transport(), ModuleDatabase(kept, self))
         await service.start()
-
-
-class ModuleDatabase:
-    """`contracts.sdk.database.Database` in memory; a transaction is whole or did not happen."""
-
-    def __init__(self, world: World, process: Process) -> None:
-        self._connection, self._process = world.module_database, process
-        self._lock = world.module_lock
-
-    @property
-    def dialect(self) -> Literal["sqlite"]:
-        return "sqlite"
-
-    async def open(self, schemas: Sequence[str]) -> None:
-        await self._cross(self._process.before, "module.open")
-        for schema in schemas:
-            self._connection.executescript(schema)
-
-    async def close(self) -> None:
-        """It outlives its process."""
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Tx]:
-        async with self._lock:
-            await self._cross(self._process.before, "module.transaction")
-            self._connection.execute("BEGIN")
-            try:
-                yield ModuleTx(self._connection)
-                await self._cross(self._process.before, "module.commit")
-                self._connection.execute("COMMIT")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-        await self._cross(self._process.after, "module.commit")
-
-    async def _cross(self, gate: Callable[[str], Awaitable[None]], port: str) -> None:
-        try:
-            await gate(port)
-        except Unavailable as problem:
-            raise DatabaseUnavailable(problem.detail) from None
-
-
-class ModuleTx:
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    async def rows(self, sql: str, *values: Any) -> list[Row]:
-        cursor = self._connection.execute(sql, _named(values))
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-    async def row(self, sql: str, *values: Any) -> Row | None:
-        found = await self.rows(sql, *values)
-        return found[0] if found else None
-
-    async def run(self, sql: str, *values: Any) -> int:
-        return self._connection.execute(sql, _named(values)).rowcount
-
-
-def _named(values: Sequence[Any]) -> dict[str, Any]:
-    return {
-        str(place): value.isoformat() if isinstance(value, datetime) else value
-        for place, value in enumerate(values, start=1)
-    }

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from typing import Any, Final
 
 from scripts.simulation.chance import Fault
+from scripts.simulation.play import Play
 from scripts.simulation.world import Told, Weather, quiet, run_seed
 
 REPEATED: Final = 100
@@ -21,6 +22,7 @@ REPEATED: Final = 100
 
 CHUNK: Final = 10
 SHRINKS: Final = 200
+SHRINK_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Report:
         ]
 
 
-def play(seeds: Sequence[int], weather: Weather | None = None, *, jobs: int = 1) -> Report:
+def play_seeds(seeds: Sequence[int], weather: Weather | None = None, *, jobs: int = 1) -> Report:
     """All of them, on `jobs` processes. `seconds` is of all cores together."""
     chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
     report = Report()
@@ -108,19 +110,31 @@ def _chunk(given: tuple[Sequence[int], Weather | None]) -> tuple[list[Told], flo
 
 
 def shrink(
-    seed: int, weather: Weather | None = None, *, planted: Callable[[], Any] | None = None
+    seed: int, weather: Weather | None = None, play: Play | None = None, *, planted: Callable[[], Any] | None = None
 ) -> tuple[Told, Sequence[Fault]]:
-    """The failing seed with as few of its faults as still break a law: each is left out in turn."""
+    """The failing seed with as few of its faults as still break a law: halves of them are left out, then quarters, then
+    each in turn. Ends after `SHRINKS` worlds or `SHRINK_SECONDS`.
+    """
+    began, tried = time.monotonic(), 0
     with quiet():
-        best = run_seed(seed, weather, planted=planted)
+        best = run_seed(seed, weather, play, planted=planted)
         if best.violation is None:
             return best, best.faults
-        without: set[int] = set()
-        for fault in best.faults[::-1][:SHRINKS]:
-            told = run_seed(seed, weather, without=without | {fault.number}, planted=planted)
-            if told.violation is not None:
-                without.add(fault.number)
-                best = told
+        left = [fault.key for fault in best.faults]
+        size = len(left)
+        while size:
+            start, smaller = 0, False
+            while start < len(left):
+                if tried >= SHRINKS or time.monotonic() - began > SHRINK_SECONDS:
+                    return best, best.faults
+                tried += 1
+                fewer = left[:start] + left[start + size :]
+                told = run_seed(seed, weather, play, only=fewer, planted=planted)
+                if told.violation is not None:
+                    best, left, smaller = told, fewer, True
+                else:
+                    start += size
+            size = size if smaller and size == 1 else size // 2
     return best, best.faults
 
 

@@ -6,6 +6,7 @@ given up half-way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from contracts.calls import ActionCall, RetryPolicy
@@ -14,6 +15,9 @@ from contracts.sdk import Call, Refused, Retryable, Service, Tx
 from contracts.sdk.database import Database
 from contracts.sdk.transport import Transport
 from engine.plan.code import Run, saga
+from scripts.simulation.chance import Chance
+from scripts.simulation.checks import one_effect_each
+from scripts.simulation.play import Ended, Play, Runs, Sent
 
 
 class OrderPlacedV1(EventModel):
@@ -58,6 +62,7 @@ class ReleaseV1(UndoModel[ReserveV1, ReservedV1]):
 
 
 TENANTS: Final = ("acme", "globex")
+ORDERS: Final = 3
 _KEYS: Final = {"order": "/order_id"}
 MODULE: Final = Module(
     name="stock",
@@ -120,6 +125,25 @@ async def _effect(tx: Tx, key: str, done: str, order: str, part: int) -> None:
     await tx.run("INSERT INTO effects (key, done, order_id, part) VALUES ($1, $2, $3, $4)", key, done, order, part)
 
 
+def place_orders(chance: Chance) -> Iterator[Sent]:
+    """Three orders, some of them with a payment, which may come before anybody waits for it."""
+    for number in range(ORDERS):
+        tenant, order_id = chance.pick(TENANTS), f"o-{number}"
+        placed = OrderPlacedV1(
+            order_id=order_id,
+            fates=[chance.pick(("ok", "ok", "ok", "1", "2", "refused")) for _ in range(chance.number(1, 3))],
+            waits=chance.below(0.4),
+            naps=chance.below(0.3),
+            together=chance.below(0.4),
+        )
+        events: list[EventModel] = [placed]
+        if placed.waits and chance.below(0.7):
+            events.append(OrderPaidV1(order_id=order_id))
+            if chance.below(0.3):
+                events.reverse()
+        yield from (Sent(event, tenant, order_id) for event in events)
+
+
 JOTTED: Final[list[tuple[str, str]]] = []
 """What local actions did, as (key, what): attempted at least once, always under the same key."""
 
@@ -161,3 +185,28 @@ async def echo(run: Run, placed: Any) -> Any:
 
 
 SAGAS: Final = (order, echo)
+
+
+def laws(runs: Runs, ended: Ended) -> list[str]:
+    """One effect per key in the module's ledger, and none left of a run that unwound."""
+    rows = ended.rows(MODULE.name, "SELECT key, done FROM effects ORDER BY place")
+    effects = [(row["key"], row["done"]) for row in rows]
+    return one_effect_each(effects, runs)
+
+
+BUSY: Final[dict[str, int]] = {}
+"""How often each order was refused for a while, which outlives the module's processes."""
+
+
+def _forget() -> None:
+    JOTTED.clear()
+    BUSY.clear()
+
+
+PLAY: Final = Play(
+    sagas=SAGAS,
+    services=(lambda transport, database: make_module(transport, database, BUSY),),
+    events=place_orders,
+    begin=_forget,
+    laws=laws,
+)

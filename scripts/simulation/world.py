@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,15 +29,19 @@ from contracts.envelope import Envelope
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
 from engine.bus.topology import engine_topology, module_topology, queues
 from engine.metrics import Metrics
-from engine.run.inputs import RetryAsked
+from engine.run.inputs import Decided, Input, RetryAsked
+from engine.run.react import APPROVAL
 from engine.store import Appended, Commit, Outcome
 from engine.store.key_ring import KeyRing
-from scripts.simulation import workload
 from scripts.simulation.bus import SimBus, SimTransport, Straight
-from scripts.simulation.chance import Chance, Fault
+from scripts.simulation.chance import Chance, Fault, Key
+from scripts.simulation.checks import judge, parked
+from scripts.simulation.database import Kept
 from scripts.simulation.loop import VirtualLoop
-from scripts.simulation.processes import Engine, ModuleProcess, Process, metrics, registry
+from scripts.simulation.play import Play, Sent
+from scripts.simulation.processes import Engine, ModuleProcess, Process, metrics
 from scripts.simulation.store import SimDatabase
+from scripts.simulation.workload import PLAY
 
 BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _MOD: Final = (1 << 61) - 1
@@ -53,7 +56,6 @@ class Weather:
     """How a world is: sizes, and how likely each fault is at a crossing of a port."""
 
     engines: int = 2
-    orders: int = 3
     fault_seconds: float = 5.0
     heal_seconds: float = 180.0
     kill: float = 0.035
@@ -87,19 +89,17 @@ class Told:
 class World:
     """Everything of one seed. `told` is what it has come to."""
 
-    def __init__(self, seed: int, weather: Weather, *, without: Collection[int] = ()) -> None:
+    def __init__(self, seed: int, weather: Weather, play: Play, *, only: Collection[Key] | None = None) -> None:
         self.weather = weather
-        self.chance = Chance(seed, without=without)
+        self.chance, self.story = Chance(seed, only=only), Chance(f"{seed} story")
         self.loop = VirtualLoop(self.chance)
         self.told = Told(seed)
         self.database = SimDatabase()
         self.bus = SimBus()
         self.ring = _ring()
-        self.sagas = workload.SAGAS
-        self.cap = self.chance.pick((None, 2, 3, 10))
-        self.busy: dict[str, int] = {}
-        self.module_database = sqlite3.connect(":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES)
-        self.module_lock = asyncio.Lock()
+        self.play = play
+        self.cap = self.story.pick((None, 2, 3, 10))
+        self.databases = {module.name: Kept() for module in play.modules}
         self.processes: list[Process] = []
         self.sent: list[Envelope] = []
         self.kills_of: Counter[str] = Counter()
@@ -177,24 +177,24 @@ class World:
     # ------------------------------------------------------------------------------------------------ the story
 
     async def live(self) -> None:
-        from scripts.simulation.checks import judge
-
         self._declare()
         for number in range(self.weather.engines):
             self._begin(Engine(self, f"engine-{number}"))
-        self._begin(ModuleProcess(self, "module"))
-        sending = self.loop.create_task(self._send())
+        for module in self.play.modules:
+            self._begin(ModuleProcess(self, module.name))
+        sending, people = self.loop.create_task(self._send()), self.loop.create_task(self._people())
         await asyncio.sleep(self.weather.fault_seconds)
         await sending
         self.chance.calm = True
         await self._until_calm()
+        people.cancel()
         self.check()
         await judge(self)
 
     def _declare(self) -> None:
         """What a deployment declares before anything runs: a command for a module that never was is a dead letter."""
         nobody = SimTransport(self.bus, Straight())
-        for topology in (engine_topology(registry()), module_topology(workload.MODULE)):
+        for topology in (engine_topology(self.play.registry), *map(module_topology, self.play.modules)):
             self.bus.declare(topology, nobody)
 
     def check(self) -> None:
@@ -202,38 +202,25 @@ class World:
             raise Violation(self.told.violation)
 
     async def _send(self) -> None:
-        """Orders and payments as a module with a reliable outbox sends them: each at least once."""
+        """Events as modules with a reliable outbox send them: each at least once."""
         chance = self.chance
-        for number in range(self.weather.orders):
-            tenant, order = chance.pick(workload.TENANTS), f"o-{number}"
-            fates = [chance.pick(("ok", "ok", "ok", "1", "2", "refused")) for _ in range(chance.number(1, 3))]
-            placed = {
-                "order_id": order,
-                "fates": fates,
-                "waits": chance.below(0.4),
-                "naps": chance.below(0.3),
-                "together": chance.below(0.4),
-            }
-            events = [self._event(workload.PLACED, tenant, placed)]
-            if placed["waits"] and chance.below(0.7):
-                events.append(self._event(workload.PAID, tenant, {"order_id": order}))
-                if chance.below(0.3):
-                    events.reverse()  # the payment comes before anybody waits for it
-            for event in events:
-                self.sent.append(event)
-                for _ in range(2 if chance.below(0.3) else 1):
-                    self._publish(event)
-                await asyncio.sleep(chance.between(0, 0.9))
+        for sent in self.play.events(self.story):
+            event = self._event(sent)
+            self.sent.append(event)
+            for _ in range(2 if chance.below(0.3) else 1):
+                self._publish(event)
+            await asyncio.sleep(chance.between(0, 0.9))
 
-    def _event(self, kind: str, tenant: str, data: dict[str, Any]) -> Envelope:
+    def _event(self, sent: Sent) -> Envelope:
+        module, number = self.play.module_of(sent.fact), str(self.identifier())
         return Envelope(
-            id=str(self.identifier()),
-            source=workload.MODULE.source,
-            type=kind,
-            tenantid=tenant,
+            id=number,
+            source=module.source,
+            type=module.type_of(sent.fact),
+            tenantid=sent.tenant,
             time=self.now(),
-            data=data,
-            correlationid=data["order_id"],
+            data=sent.fact.model_dump(mode="json"),
+            correlationid=sent.correlation or number,
         )
 
     def _publish(self, event: Envelope) -> None:
@@ -251,6 +238,7 @@ class World:
                 return
             self._operate()
             if self.loop.time() > deadline:
+                left += await parked(self)
                 raise self.broken(
                     f"T: after {self.weather.heal_seconds:g} calm seconds there is still {', '.join(left)}"
                 )
@@ -258,12 +246,23 @@ class World:
 
     def _operate(self) -> None:
         """An operator sees to what is parked: tries it again."""
-        engine = next((one for one in self.processes if isinstance(one, Engine) and not one.dead), None)
-        if engine is None or engine.coordinator is None:
-            return
         for tenant, run in self.database.rows("SELECT tenant, run_id FROM open_runs WHERE status = 'parked'", ()):
-            asked = RetryAsked(at=self.now(), by="operator")
-            engine.context.run(engine.coordinator.submit, tenant, UUID(run), asked)
+            self._submit(tenant, run, RetryAsked(at=self.now(), by="operator"))
+
+    async def _people(self) -> None:
+        """Who is asked for an approval gives it or not, some time later."""
+        asked = "SELECT tenant, run_id, name FROM subscriptions WHERE type = ?"
+        while True:
+            await asyncio.sleep(self.chance.between(0.2, 1.5))
+            for tenant, run, name in self.database.rows(asked, (APPROVAL,)):
+                if self.chance.below(0.6):
+                    yes = self.chance.below(0.7)
+                    self._submit(tenant, run, Decided(at=self.now(), name=name, approved=yes, by="somebody"))
+
+    def _submit(self, tenant: str, run: str, given: Input) -> None:
+        engine = next((one for one in self.processes if isinstance(one, Engine) and not one.dead), None)
+        if engine is not None and engine.coordinator is not None:
+            engine.context.run(engine.coordinator.submit, tenant, UUID(run), given)
 
     def _left(self) -> list[str]:
         tables = ("open_runs", "outbox", "inputs", "timers", "subscriptions", "awaits")
@@ -329,13 +328,17 @@ def _identified(world: World) -> Iterator[None]:
 def run_seed(
     seed: int,
     weather: Weather | None = None,
+    play: Play | None = None,
     *,
-    without: Collection[int] = (),
+    only: Collection[Key] | None = None,
     planted: Callable[[], Any] | None = None,
 ) -> Told:
-    """Plays the seed's world. `planted` opens a context in which something is wrong on purpose."""
-    world = World(seed, weather or Weather(), without=without)
-    workload.JOTTED.clear()
+    """Plays the seed's world; without a play the engine's own. With `only`, these of its faults happen
+    and no others. `planted` opens a context in which something is wrong on purpose.
+    """
+    play = play or PLAY
+    play.begin()
+    world = World(seed, weather or Weather(), play, only=only)
     loop = world.loop
     loop.set_exception_handler(_unhandled)
     asyncio.set_event_loop(loop)
@@ -371,4 +374,5 @@ def _end(world: World) -> None:
     world.loop.close()
     asyncio.set_event_loop(None)
     world.database.close()
-    world.module_database.close()
+    for kept in world.databases.values():
+        kept.close()

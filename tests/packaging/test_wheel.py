@@ -198,6 +198,20 @@ def test_a_package_of_the_same_name_that_is_already_imported_is_named(installed:
     assert str(tmp_path) in said
 
 
+def test_pytest_finds_the_plug_in_and_plays_worlds_of_a_users_saga(installed: Installed, tmp_path: Path) -> None:
+    """With our pytest behind the environment's own packages; the wheel does not bring one."""
+    for name in ("parcels.py", "test_parcels.py"):
+        source = (ROOT / "docs" / "examples" / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(source.replace("docs.examples.", ""), encoding="utf-8")
+    ours = Path(pytest.__file__).resolve().parents[1]
+    program = (
+        f"import sys; sys.path.append({str(ours)!r}); import pytest; "
+        "sys.exit(pytest.main(['-q', '-s', '--unwind-seeds', '2']))"
+    )
+    said = run(installed.python, "-c", program, cwd=tmp_path)
+    assert "2 worlds, 6 runs" in said
+
+
 def test_the_engine_starts_shows_its_demo_and_ends(installed: Installed, tmp_path: Path) -> None:
     said = run(
         installed.unwind, "up", "--once", "--demo", "--json", "--port", "0", cwd=installed.user,
