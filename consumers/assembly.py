@@ -204,7 +204,15 @@ class Assembly:
             tracing=self.run_tracing,
         )
         inputs = Inputs(
-            self.store, self.vault, self.registry, self.plans, coordinator, self.clock, self.metrics, self.run_tracing
+            self.store,
+            self.vault,
+            self.mapper,
+            self.registry,
+            self.plans,
+            coordinator,
+            self.clock,
+            self.metrics,
+            self.run_tracing,
         )
         timers = TimerLoop(self.store, coordinator, self.clock)
         janitor = Janitor(

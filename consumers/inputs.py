@@ -20,7 +20,7 @@ import uuid_utils
 from contracts import envelope as wire
 from contracts.problems import NotFound, Problem, Unavailable
 from contracts.registry import Registry
-from engine import notes
+from engine import notes, reruns
 from engine.answers import Ignored, NotOurs, Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
@@ -29,7 +29,7 @@ from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store
 from engine.store.keys import Erased, Vault
-from engine.store.mapper import open_input
+from engine.store.mapper import Mapper, open_input
 from engine.tracing import RunTracing
 from engine.triggers import Plans
 
@@ -49,6 +49,7 @@ class Inputs:
         self,
         store: Store,
         vault: Vault,
+        mapper: Mapper,
         registry: Registry,
         plans: Plans,
         coordinator: Coordinator,
@@ -57,7 +58,8 @@ class Inputs:
         tracing: RunTracing | None = None,
     ) -> None:
         self._tracing = tracing
-        self._store, self._vault, self._registry, self._plans = store, vault, registry, plans
+        self._store, self._vault, self._mapper = store, vault, mapper
+        self._registry, self._plans = registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._taken: set[int] = set()
         self._wake = asyncio.Event()
@@ -179,6 +181,8 @@ class Inputs:
         plan = self._plans.latest(row.workflow or "")
         saga = self._plans.saga(plan.name)
         started = notes.start_of(envelope, saga)
+        if started is not None and started.trigger["kind"] == reruns.KIND:
+            started = await reruns.told(self._store, self._vault, self._mapper, row.tenant, started)
         if started is None:
             checked = self._registry.check_event(envelope)
             started = notes.Started(
@@ -209,6 +213,8 @@ class Inputs:
             subject=started.subject if subject is not None else None,
             causation_id=envelope.id,
             traceparent=traceparent,
+            scope=started.scope,
+            inherited=started.inherited,
         )
         start = Start(key=started.key, workflow=plan.name, workflow_version=plan.version)
         self._door.begin(plan, given, start, keys, subject, done=lambda result: self._answered(row, result))

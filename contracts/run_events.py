@@ -87,6 +87,65 @@ class RunStarted(RunEvent):
 
 
 @value(kw_only=True)
+class ResultInherited(RunEvent):
+    """What a rerun knows of one operation of the run before it (`trigger.id`). `fate` of what was done: it `stands`,
+    and is used again; nobody knows (`unknown`), or it is done `again`, under the same key; it was undone or never
+    happened (`closed`), or an operator wants a second effect (`repeat`), so that the step gets a new key.
+    """
+
+    TOPIC: ClassVar[str] = "result.inherited"
+
+    name: str
+    visit: int
+    kind: Literal["step", "sleep", "fact", "approval", "value"]
+    what: str
+    """The step's action, the fact's type or the approval's role."""
+    digest: str
+    """The hash of the step's input, or the key of the fact."""
+    fate: Literal["stands", "unknown", "again", "closed", "repeat"]
+    key: str = ""
+    """The step's idempotency key."""
+    undoable: bool = True
+    """False when an operator supplied the step's output: it has no undo."""
+    value: Json = None
+
+
+@value(kw_only=True)
+class StepReused(RunEvent):
+    """A step of a rerun whose effect stands: nothing is performed. Its output is the receipt of the run before, which
+    this run's undo receives.
+    """
+
+    TOPIC: ClassVar[str] = "step.reused"
+
+    step: str
+    visit: int
+    key: str
+    action: str
+    kind: Literal["local", "command"]
+    input: Json
+    input_hash: str
+    output: Json
+    undo: str | None = None
+    on_failure: Literal["compensate", "continue", "park"] = "compensate"
+    timeout_seconds: float = 30.0
+
+
+@value(kw_only=True)
+class ResultReused(RunEvent):
+    """A sleep, wait or approval that the run before a rerun has been through."""
+
+    TOPIC: ClassVar[str] = "result.reused"
+
+    name: str
+    visit: int
+    kind: Literal["sleep", "fact", "approval"]
+    what: str
+    digest: str
+    value: Json = None
+
+
+@value(kw_only=True)
 class RunHeld(RunEvent):
     """Something woke the run and was recorded, but no slot was free to go on: it is queued for admission."""
 

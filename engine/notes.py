@@ -20,6 +20,7 @@ from contracts.pointers import expand_marks, resolve, segments
 from contracts.problems import PayloadInvalid
 from engine.plan.code import Saga
 from engine.run.inputs import AbandonAsked, CancelAsked, Decided, Input, RetryAsked, SkipAsked, TerminateAsked
+from engine.run.state import Inherited
 
 START_TYPE: Final = "unwind.StartRequestedV1"
 
@@ -44,6 +45,9 @@ class Started:
     subject: str | None
     initiator: str
     key: str
+    scope: str | None = None
+    inherited: tuple[Inherited, ...] = ()
+    """A rerun's (`engine.reruns`)."""
 
 
 def encode(given: Input) -> bytes:

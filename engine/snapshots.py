@@ -25,7 +25,7 @@ from contracts.codec import instant
 from contracts.problems import Problem, Unavailable
 from engine.logs import logger
 from engine.run.evolve import fold
-from engine.run.state import Completion, Incident, RunState, Step, Wait
+from engine.run.state import Completion, Incident, Inherited, RunState, Step, Wait
 from engine.store import Store, Stored
 from engine.store.data_keys import Erased, KeysNotLoaded, SubjectKeys, TenantKeys
 from engine.store.keys import Vault
@@ -39,7 +39,7 @@ SNAPSHOT_EVERY: Final = 200
 FOLD: Final = 1
 """Raise it when the same events fold to another state although its shape has stayed the same."""
 
-_PARTS: Final = (RunState, Step, Wait, Completion, Incident)
+_PARTS: Final = (RunState, Step, Wait, Completion, Incident, Inherited)
 
 
 def _format() -> str:
@@ -135,6 +135,9 @@ def freeze(state: RunState) -> bytes:
         "recorded": [[*key, *what] for key, what in (state.recorded or {}).items()],
         "completions": [_COMPLETION.document(one) for one in state.completions or ()],
         "incidents": [_INCIDENT.document(one) for one in (state.incidents or {}).values()],
+        "inherited": None
+        if state.inherited is None
+        else [_INHERITED.document(one) for one in state.inherited.values()],
         "personal": sorted(state.personal),
     }
     return orjson.dumps({"format": FORMAT, "state": document}, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
@@ -150,6 +153,7 @@ def thaw(plain: bytes) -> RunState | None:
         steps = [_STEP.build(one) for one in document["steps"]]
         waits = [_wait(one) for one in document["waits"]]
         incidents = [_INCIDENT.build(one) for one in document["incidents"]]
+        inherited = None if document["inherited"] is None else map(_INHERITED.build, document["inherited"])
         document |= {
             "run_id": UUID(document["run_id"]),
             "allowed": None if document["allowed"] is None else timedelta(microseconds=document["allowed"]),
@@ -160,6 +164,7 @@ def thaw(plain: bytes) -> RunState | None:
             },
             "completions": [_COMPLETION.build(one) for one in document["completions"]],
             "incidents": {incident.id: incident for incident in incidents},
+            "inherited": None if inherited is None else {(one.name, one.visit): one for one in inherited},
             "personal": frozenset(document["personal"]),
         }
         return _RUN.build(document)
@@ -207,3 +212,4 @@ _STEP: Final = _Part(Step)
 _WAIT: Final = _Part(Wait)
 _COMPLETION: Final = _Part(Completion)
 _INCIDENT: Final = _Part(Incident)
+_INHERITED: Final = _Part(Inherited)

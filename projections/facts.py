@@ -96,6 +96,10 @@ def _step_scheduled(run: RunFacts, event: _Event) -> None:
     run.attempts += 1
 
 
+def _step_reused(run: RunFacts, event: _Event) -> None:
+    run.steps += 1
+
+
 def _step_attempted(run: RunFacts, event: _Event) -> None:
     run.open_steps.add((event["step"], event["visit"]))
     run.attempts += 1
@@ -192,6 +196,7 @@ _TAKE: Mapping[str, Callable[[RunFacts, _Event], None]] = {
     "run.held": _run_held,
     "run.admitted": _run_admitted,
     "step.scheduled": _step_scheduled,
+    "step.reused": _step_reused,
     "step.attempted": _step_attempted,
     "step.succeeded": _step_succeeded,
     "step.failed": _step_failed,

@@ -22,6 +22,8 @@ def steps(timeline: Iterable[Mapping[str, Any]]) -> list[Step]:
         topic, event = entry["topic"], entry["event"]
         if topic == "step.scheduled":
             found[event["step"], event["visit"]] = _scheduled(event)
+        elif topic == "step.reused":
+            found[event["step"], event["visit"]] = _reused(event)
         elif topic.startswith(("step.", "undo.")) or (topic == "incident.opened" and event.get("step")):
             step = found.get((event["step"], event["visit"]))
             if step is not None:
@@ -45,9 +47,16 @@ def _scheduled(event: Mapping[str, Any]) -> Step:
         "ended_at": None,
         "duration_seconds": None,
         "ambiguous": False,
+        "reused": False,
         "attempts": [_attempt(1, event)],
         "undo": _undo(event["undo"]) if event.get("undo") else None,
     }
+
+
+def _reused(event: Mapping[str, Any]) -> Step:
+    """A rerun's step whose effect the run before it has had: it succeeded without an attempt of its own."""
+    step = _scheduled(event) | {"output": event.get("output"), "reused": True, "attempts": []}
+    return step | {"status": "succeeded", "ended_at": event["at"], "duration_seconds": 0.0}
 
 
 def _attempt(number: int, event: Mapping[str, Any]) -> Step:

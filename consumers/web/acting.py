@@ -17,6 +17,7 @@ from contracts.modules.tenancy import CLOSURE, ONBOARDING, REINSTATEMENT, SUSPEN
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.tenant_events import PLATFORM
 from contracts.traceparent import read
+from engine import reruns
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 DIRECT_COMMAND = "direct-command"
@@ -219,6 +220,32 @@ async def retry_run(call: Call) -> Answer:
     tenant = await _may_move(call)
     await call.deps.door.retry(tenant, call.run_id, by=call.principal.name, step=given.step)
     return await _accepted(call)
+
+
+async def rerun_run(call: Call) -> Answer:
+    """202 with the new run, 200 with the first one when this was asked before."""
+    given: asked.RerunRun = call.body
+    tenant = await _may_move(call)
+    begun = await reruns.ask(
+        call.deps.door,
+        tenant,
+        call.run_id,
+        by=call.principal.name,
+        from_step=given.from_step,
+        repeat_effects=given.repeat_effects,
+        reason=given.reason,
+        traceparent=traceparent(call),
+    )
+    return Answer(
+        status=200 if begun.duplicate else 202,
+        headers={"Location": f"/v1/runs/{begun.run_id}"},
+        content={
+            "run_id": str(begun.run_id),
+            "reruns": str(call.run_id),
+            "duplicate": begun.duplicate,
+            "as_of": await call.deps.reader.head(),
+        },
+    )
 
 
 async def skip_step(call: Call) -> Answer:

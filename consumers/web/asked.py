@@ -191,6 +191,16 @@ class RetryRun(Asked):
     step: Text | None = Field(None, description="Only this parked step; otherwise everything that is parked")
 
 
+class RerunRun(Asked):
+    from_step: Text | None = Field(
+        None, description="Do this step and all that was asked for after it again, under the keys they had"
+    )
+    repeat_effects: list[Text] = Field(
+        default_factory=list, max_length=100, description="Steps that get new keys, and so a second effect"
+    )
+    reason: Remark = ""
+
+
 class SkipStep(Asked):
     step: Text
     output: Json = Field(None, description="What the run goes on with; must fit the action's declared outcome")

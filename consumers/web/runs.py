@@ -15,6 +15,7 @@ from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
 from contracts.problems import NotFound
 from contracts.run_events import RunEvent
+from engine import reruns
 from engine.store.keys import Erased
 from engine.store.mapper import arrival_ident, open_blob, redacted
 from projections.causation import tree
@@ -46,6 +47,9 @@ async def get_run(call: Call) -> Answer:
     found = await call.deps.reader.run(call.tenant, call.run_id)
     if found is None:
         raise no_run()
+    if found["ended_at"] is not None:
+        again = await call.deps.store.started(found["tenant"], f"{reruns.KIND}/{call.run_id}")
+        found["rerun"] = None if again is None else str(again)
     return Answer(content=found)
 
 

@@ -74,6 +74,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=asked.RetryRun, query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
+        method="POST", path="/v1/runs/{run_id}/rerun", handler=acting.rerun_run, tag="runs", permission="runs.rerun",
+        summary="Run an ended run once more, as a run of its own that does not repeat effects that stand",
+        body=asked.RerunRun, query=asked.Query, answer=told.Rerun, status=202,
+    ),
+    Route(
         method="POST", path="/v1/runs/{run_id}/skip", handler=acting.skip_step, tag="runs", permission="runs.skip",
         summary="Go on as if a parked step had answered this output",
         body=asked.SkipStep, query=asked.Query, answer=told.Accepted, status=202,

@@ -60,6 +60,15 @@ class Accepted(Told):
     as_of: str
 
 
+class Rerun(Told):
+    """`run_id` is the new run, `reruns` the one before it. `duplicate`: it was asked for before."""
+
+    run_id: str
+    reruns: str
+    duplicate: bool
+    as_of: str
+
+
 class Run(Told):
     run_id: str
     tenant: str
@@ -92,6 +101,7 @@ class RunDetail(Run):
     output: Json = None
     error: Json = None
     left: list[str] = Field(description="Steps whose effects were not undone")
+    rerun: str | None = Field(None, description="The run that ran this one once more")
     as_of: str
 
 
@@ -144,6 +154,7 @@ class Step(Told):
     ended_at: Instant | None
     duration_seconds: float | None
     ambiguous: bool
+    reused: bool = Field(description="Not performed: the run before this rerun has had the effect")
     attempts: list[Attempt]
     undo: Undo | None
 

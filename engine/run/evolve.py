@@ -11,7 +11,7 @@ from typing import Any
 from contracts import run_events as ev
 from contracts.pointers import resolve, segments
 from contracts.run_events import RunEvent
-from engine.run.state import Completion, Incident, RunState, Step, Wait
+from engine.run.state import Completion, Incident, Inherited, RunState, Step, Wait
 
 SHORTEST_TAINT = 4
 """Personal texts shorter than this are masked only where a schema marks them: `DE` would taint everything."""
@@ -78,6 +78,55 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.allowed = None if event.deadline is None else event.deadline - event.at
     state.queued = event.queued
     state.steps, state.waits, state.recorded, state.completions, state.incidents = {}, {}, {}, [], {}
+
+
+def _result_inherited(state: RunState, event: ev.ResultInherited) -> None:
+    if state.inherited is None:
+        state.inherited = {}
+    state.inherited[event.name, event.visit] = Inherited(
+        event.name,
+        event.visit,
+        event.kind,
+        event.what,
+        event.digest,
+        event.fate,
+        event.key,
+        event.undoable,
+        event.value,
+        event.marks,
+    )
+
+
+def _step_reused(state: RunState, event: ev.StepReused) -> None:
+    assert state.steps is not None
+    assert state.recorded is not None
+    state.steps[event.step, event.visit] = Step(
+        name=event.step,
+        visit=event.visit,
+        key=event.key,
+        action=event.action,
+        kind=event.kind,
+        input=event.input,
+        input_hash=event.input_hash,
+        undo=event.undo,
+        on_failure=event.on_failure,
+        retry=None,
+        timeout_seconds=event.timeout_seconds,
+        marks=tuple(mark for mark in event.marks if mark.startswith("/input")),
+        status="succeeded",
+        attempt=0,
+        output=event.output,
+        output_marks=tuple(mark for mark in event.marks if mark.startswith("/output")),
+        completed=state.version + 1,
+    )
+    state.recorded[event.step, event.visit] = ("step", event.action, event.input_hash)
+    _complete(state, event.step, event.visit, True, event.output)
+
+
+def _result_reused(state: RunState, event: ev.ResultReused) -> None:
+    assert state.recorded is not None
+    state.recorded[event.name, event.visit] = (event.kind, event.what, event.digest)
+    _complete(state, event.name, event.visit, True, event.value)
 
 
 def _run_held(state: RunState, event: ev.RunHeld) -> None:
@@ -324,6 +373,9 @@ def _run_ended(state: RunState, event: ev.RunEnded) -> None:
 
 _APPLY: dict[type[RunEvent], Callable[[RunState, Any], None]] = {
     ev.RunStarted: _run_started,
+    ev.ResultInherited: _result_inherited,
+    ev.StepReused: _step_reused,
+    ev.ResultReused: _result_reused,
     ev.RunHeld: _run_held,
     ev.RunAdmitted: _run_admitted,
     ev.StepScheduled: _step_scheduled,

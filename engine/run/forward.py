@@ -27,6 +27,7 @@ from engine.plan import (
 )
 from engine.run.draft import Draft
 from engine.run.inputs import Begin
+from engine.run.rerun import reuse, step_key, unlike_before
 from engine.run.state import Step
 from engine.run.unwind import unwind
 
@@ -55,6 +56,22 @@ def start(run: Draft, given: Begin) -> None:
             marks=_start_marks(given, attributes),
         )
     )
+    for one in given.inherited:
+        run.emit(
+            ev.ResultInherited(
+                at=run.at,
+                name=one.name,
+                visit=one.visit,
+                kind=one.kind,
+                what=one.what,
+                digest=one.digest,
+                fate=one.fate,
+                key=one.key,
+                undoable=one.undoable,
+                value=one.value,
+                marks=one.marks,
+            )
+        )
     if not given.queued:
         advance(run)
 
@@ -85,9 +102,13 @@ def advance(run: Draft) -> None:
                     run.plan.forget(run.state)
                     run.emit(ev.RunHeld(at=run.at))
                     return
+                unlike = unlike_before(run.state, operations)
+                if unlike is not None:
+                    park(run, "saga_changed", unlike)
+                    return
                 at_once = False
                 for operation in operations:
-                    at_once = _begin(run, operation) or at_once
+                    at_once = reuse(run, operation) or _begin(run, operation) or at_once
                 if not at_once:
                     return
             case Finished(output):
@@ -122,7 +143,7 @@ def _begin(run: Draft, operation: Operation) -> bool:
                     at=at,
                     step=operation.name,
                     visit=operation.visit,
-                    key=f"{run.state.scope}/{operation.name}/{operation.visit}",
+                    key=step_key(run.state, operation),
                     action=operation.spec.name,
                     kind=operation.spec.kind,
                     input=operation.input,

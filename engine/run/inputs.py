@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from contracts.values import value
+from engine.run.state import Inherited
 
 
 @value(kw_only=True)
@@ -40,6 +41,8 @@ class Begin(Input):
     traceparent: str | None = None
     scope: str | None = None
     queued: bool = False
+    inherited: tuple[Inherited, ...] = ()
+    """A rerun's: what is known of the run before it."""
 
 
 @value(kw_only=True)

@@ -20,7 +20,7 @@ from engine.run import inputs as given_
 from engine.run.decide import decide
 from engine.run.evolve import fold
 from engine.run.inputs import Input
-from engine.run.state import RunState
+from engine.run.state import Inherited, RunState
 
 Decide = Callable[..., Any]
 """`engine.run.decide.decide`, or the same with a limit on its time."""
@@ -59,7 +59,7 @@ def replay(
     """
     state = RunState(run_id, tenant)
     at = decisions = 0
-    legible = next((place for place, event in enumerate(log) if _is_erased(event)), len(log))
+    legible = next((place for place, event in enumerate(log) if is_erased(event)), len(log))
     while at < len(log):
         derived = derive(state, log[at:], plan, ask)
         recorded = derived.matched or tuple(_decision(log[at:]))
@@ -153,6 +153,7 @@ def _cause(first: RunEvent, state: RunState, rest: Sequence[RunEvent]) -> Iterat
                 traceparent=first.traceparent,
                 scope=first.scope,
                 queued=first.queued,
+                inherited=tuple(_inherited(rest[1:])),
             )
         case ev.RunAdmitted():
             yield given_.Admitted(at=at)
@@ -202,6 +203,16 @@ def _cause(first: RunEvent, state: RunState, rest: Sequence[RunEvent]) -> Iterat
             if state.cause is not None:
                 yield given_.AbandonAsked(at=at, by=by)
             yield given_.TerminateAsked(at=at, by=by, reason=_message(first))
+
+
+def _inherited(rest: Sequence[RunEvent]) -> Iterator[Inherited]:
+    for event in rest:
+        if not isinstance(event, ev.ResultInherited):
+            return
+        yield Inherited(
+            event.name, event.visit, event.kind, event.what, event.digest, event.fate, event.key, event.undoable,
+            event.value, event.marks,
+        )  # fmt: skip
 
 
 def _lost(event: ev.StepFailed | ev.StepDoubted | ev.UndoFailed) -> Iterator[Input]:
@@ -274,7 +285,7 @@ def _below(prefix: str, marks: Sequence[str]) -> tuple[str, ...]:
     return tuple(mark.removeprefix(prefix) for mark in marks if mark.startswith(prefix))
 
 
-def _is_erased(event: RunEvent) -> bool:
+def is_erased(event: RunEvent) -> bool:
     """Whether an erasure has taken a marked value out of it."""
     places = (segments(mark) for mark in event.marks)
     return any(resolve(getattr(event, parts[0], None), parts[1:]) == ERASED_VALUE for parts in places if parts)

@@ -86,6 +86,24 @@ class Completion:
 
 
 @value()
+class Inherited:
+    """What a rerun knows of one operation of the run before it: `contracts.run_events.ResultInherited`. `marks` point
+    into `value`, from `/value`.
+    """
+
+    name: str
+    visit: int
+    kind: Literal["step", "sleep", "fact", "approval", "value"]
+    what: str
+    digest: str
+    fate: Literal["stands", "unknown", "again", "closed", "repeat"]
+    key: str = ""
+    undoable: bool = True
+    value: Any = None
+    marks: tuple[str, ...] = ()
+
+
+@value()
 class Incident:
     id: str
     reason: str
@@ -125,6 +143,8 @@ class RunState:
     recorded: dict[Key, tuple[str, str, str]] | None = None
     completions: list[Completion] | None = None
     incidents: dict[str, Incident] | None = None
+    inherited: dict[Key, Inherited] | None = None
+    """What a rerun was told of the run before it; None: the run is no rerun."""
     business_state: str | None = None
     state_before_park: str | None = None
     cause: str | None = None
@@ -182,6 +202,8 @@ class RunState:
             new.recorded = dict(self.recorded or {})
             new.completions = list(self.completions or ())
             new.incidents = dict(self.incidents or {})
+            if self.inherited is not None:
+                new.inherited = dict(self.inherited)
         return new
 
     def step(self, name: str, visit: int) -> Step | None:

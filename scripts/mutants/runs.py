@@ -21,6 +21,22 @@ _SLOTS: Final = "tests/conformance/coordinator/test_slots.py"
 
 RUNS: Final = (
     Mutant(
+        name="rerun-takes-an-old-key",
+        law="A step that was undone is done again under a key that nobody has used",
+        path="engine/run/rerun.py",
+        old='return f"{root}/{last + 1}"',
+        new='return f"{root}/{last}"',
+        test="tests/pure/run/test_rerun.py",
+    ),
+    Mutant(
+        name="rerun-reuses-what-was-undone",
+        law="A rerun reuses only what stands",
+        path="engine/run/rerun.py",
+        old='        return "closed"\n    if step.undo_status:',
+        new='        return "stands"\n    if step.undo_status:',
+        test="tests/pure/run/test_rerun.py",
+    ),
+    Mutant(
         name="unknown-fate-not-asked-about",
         law="An attempt that nobody answered is asked about first",
         path="engine/run/outcomes.py",

@@ -198,7 +198,7 @@ class Engine(Process):
 
         heartbeat = Heartbeat(store, clock, epoch=lambda: self.epoch, seconds=0.5, lost=register_anew)
         worker = Worker(coordinator, clock, counted, Asking(None, known))
-        inputs = Inputs(store, vault, known, plans, coordinator, clock, counted)
+        inputs = Inputs(store, vault, mapper, known, plans, coordinator, clock, counted)
         timers = TimerLoop(store, coordinator, clock, poll_seconds=1.0)
         tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         janitor = Janitor(

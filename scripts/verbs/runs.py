@@ -25,6 +25,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
 
 def register(root: typer.Typer) -> None:
     verb(root, "replay")(replay)
+    verb(root, "rerun")(rerun)
 
 
 @verb(app, "list")
@@ -169,6 +170,29 @@ async def replay(run: RunId, tenant: Tenant = None) -> Answer:
     return Answer(found, f"{told}, all as recorded{erased if found['erased'] is not None else ''}")
 
 
+async def rerun(
+    run: RunId,
+    tenant: Tenant = None,
+    from_step: Annotated[
+        str | None,
+        typer.Option("--from", help="Do this step and all after it again, under the keys they had.", metavar="STEP"),
+    ] = None,
+    repeat: Annotated[
+        list[str] | None,
+        typer.Option("--repeat-effects", help="Let this step have a second effect, under a new key.", metavar="STEP"),
+    ] = None,
+    reason: Reason = "",
+) -> Answer:
+    """Run an ended run once more. What it has done and not undone is not repeated, unless you say so."""
+    from scripts.reach import reach, segment
+
+    body = {"from_step": from_step, "repeat_effects": repeat or [], "reason": reason}
+    async with reach() as api:
+        begun = await api.post(f"/v1/runs/{segment(run)}/rerun", body, tenant=tenant)
+    known = " (it was rerun before: that run)" if begun["duplicate"] else ""
+    return Answer(begun, f"{begun['run_id']}{known}")
+
+
 @verb(app, "cancel")
 async def cancel(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
     """Stop a run and undo what it did."""
@@ -244,13 +268,14 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
             "error": error,
             "output": None if run.get("output") is None else spell(run["output"]),
             "not undone": ", ".join(run["left"]) or None,
+            "rerun as": run.get("rerun"),
         }
     )
     rows = [
         (
             step["step"] if step["visit"] == 1 else f"{step['step']} #{step['visit']}",
             step["action"],
-            step["status"],
+            "reused" if step["reused"] else step["status"],
             len(step["attempts"]),
             None if step["duration_seconds"] is None else f"{step['duration_seconds']:.3f} s",
             step["undo"]["status"] if step["undo"] else None,

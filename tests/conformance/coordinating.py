@@ -217,7 +217,9 @@ class Node:
             paused=self.is_paused,
         )
         self.worker = Worker(self.coordinator, clock, self.metrics)
-        self.inputs = Inputs(typed, vault, self.registry, self.plans, self.coordinator, clock, self.metrics)
+        self.inputs = Inputs(
+            typed, vault, self.mapper, self.registry, self.plans, self.coordinator, clock, self.metrics
+        )
         self.timers = TimerLoop(typed, self.coordinator, clock)
         self.janitor = Janitor(
             typed,

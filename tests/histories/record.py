@@ -21,14 +21,28 @@ from contracts.tenant_events import TENANT_EVENTS
 from docs.examples.products import shop
 from engine.blueprints import installed, load
 from engine.plan.code import Run, saga
+from engine.run.rerun import inherit
 from engine.run.state import RunState
 from engine.sagas.customer_onboarding import customer_onboarding
 from engine.sagas.tenant_closure import tenant_closure
 from engine.sagas.tenant_onboarding import tenant_onboarding
 from engine.sagas.tenant_suspension import tenant_suspension
 from engine.simulate import NEVER, Simulation, fails, in_turn
-from tests.pure.run import sagas
-from tests.pure.run.telling import Story, admitted, begun, done, due, lost, retried
+from tests.pure.run import sagas, telling
+from tests.pure.run.telling import (
+    Story,
+    admitted,
+    approved,
+    begun,
+    done,
+    due,
+    given,
+    lost,
+    matched,
+    retried,
+    undo_lost,
+    undone,
+)
 
 HERE = Path(__file__).resolve().parent
 SHAPES = HERE / "shapes.json"
@@ -248,6 +262,16 @@ def saga_changed() -> Story:
     return story.when(retried(), done("three"))
 
 
+def run_once_more() -> Story:
+    """What stands, what was undone, what was waited for, and a step that keeps its key."""
+    story = given(sagas.long_way, done("one", "first"), matched("paid", {"amount": 5}), approved("check"))
+    story.when(due("sleep/nap/1"), done("two", "second"), lost("three", ambiguous=True, retryable=False))
+    before = story.when(undo_lost("three"), telling.terminated()).state
+    rerun = Story(sagas.long_way)
+    rerun.when(begun(scope=str(before.run_id), inherited=inherit(before, repeat=("three",))))
+    return rerun.when(lost("three", retryable=False), undone("two"), undone("one"))
+
+
 SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -272,6 +296,7 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         generated_for_a_product,
         queued_and_held,
         saga_changed,
+        run_once_more,
     )
 }
 

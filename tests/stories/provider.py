@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 
 
 class Provider:
-    """`/ok` acts; `/busy/N` answers 503 N times per key, then acts; `/refuse` never acts; `/hold` acts and keeps its
+    """`/ok` acts; `/busy/N` answers 503 N times per key, then acts; `/refuse` never acts; `/closed` answers
+    503 until `release`; `/hold` acts and keeps its
     answer back until `release`; `/hold-first` keeps back before it acts."""
 
     def __init__(self) -> None:
@@ -58,6 +59,8 @@ class Provider:
         place, _, times = request.path.strip("/").partition("/")
         if place == "refuse":
             return web.json_response({"error": "never"}, status=400)
+        if place == "closed" and not self._released.is_set():
+            return web.json_response({"error": "later"}, status=503)
         if place == "busy" and self.calls[key] <= int(times):
             return web.json_response({"error": "later"}, status=503)
         if place == "hold-first":

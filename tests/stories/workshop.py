@@ -32,6 +32,14 @@ async def errand(run: Run, order: dict[str, Any]) -> dict[str, Any]:
     return {"status": done["status"]}
 
 
+@saga("charge-and-ship", version=1)
+async def charge_and_ship(run: Run, order: dict[str, Any]) -> dict[str, Any]:
+    """Two calls outside, each tried once; what is charged has no undo."""
+    charged = await run.step("charge", "http.request", url=order["charge"], retry=RetryPolicy(attempts=1))
+    await run.step("ship", "http.request", url=order["ship"], retry=RetryPolicy(attempts=1))
+    return {"charged": charged["status"]}
+
+
 @saga("forgiving", version=1)
 async def forgiving(run: Run, order: dict[str, Any]) -> dict[str, Any]:
     """Goes on without what it could not get."""

@@ -88,6 +88,21 @@ async def sleepy(run: Run, data: Any) -> Any:
     return await run.step("after", do)
 
 
+@saga("long-way", version=1)
+async def long_way(run: Run, data: Any) -> Any:
+    """Something of everything that a rerun can be told."""
+    number = await run.uuid("number")
+    await run.step("one", do, undo=undo_it, retry=ONCE, number=number)
+    paid = await run.wait_for("paid", "billing.PaidV1", key=("order", "1"), timeout_seconds=60)
+    answer = await run.approve("check", "Look at it", timeout_seconds=60)
+    if not answer["approved"]:
+        raise run.fail("refused")
+    await run.sleep("nap", 60)
+    two = await run.step("two", do, undo=undo_it, retry=ONCE, paid=paid)
+    await run.step("three", do, undo=undo_it, retry=ONCE, two=two)
+    return "arrived"
+
+
 @saga("values", version=1)
 async def values(run: Run, data: Any) -> Any:
     first = [await run.now(), await run.uuid(), await run.random()]
