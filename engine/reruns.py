@@ -41,10 +41,12 @@ async def ask(
 ) -> Begun:
     """Accepts a rerun of the ended run; asked again alike, it answers with the first one's run as a duplicate.
 
-    Raises `NotFound` for no such run or workflow, `Conflict` while the run is open, when an erasure has emptied it,
-    when it was rerun in another way, and for what `engine.run.rerun.inherit` refuses.
+    Raises `NotFound` for no such run; `Conflict` while it is open, when its workflow is not installed, when an erasure
+    has emptied it, when it was rerun in another way, and for what `engine.run.rerun.inherit` refuses.
     """
     before = _ended(run_id, tenant, await door.events(tenant, run_id))
+    if before.workflow not in door.plans.names:
+        raise Conflict(f"workflow {before.workflow!r} is not installed; install it first", field="workflow")
     inherit(before, from_step=from_step, repeat=repeat_effects)
     known = await door.store.started(tenant, f"{KIND}/{run_id}")
     try:
