@@ -254,8 +254,8 @@ def _target(name: str) -> tuple[str, bool]:
 
 
 def event_start_key(workflow: str, envelope: wire.Envelope) -> str:
-    """The permanent start key of an event: a backfill of the same event finds it taken."""
-    return f"event/{workflow}/{envelope.source}/{envelope.id}"
+    """The permanent start key of an event."""
+    return notes.event_start_key(workflow, envelope.source, envelope.id)
 
 
 def reply(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -17,13 +17,13 @@ import orjson
 import uuid_utils
 
 from contracts.envelope import MAX_ENVELOPE_BYTES, Envelope, from_document
-from contracts.problems import Conflict, NotFound, PayloadInvalid, TooLarge, Unavailable
+from contracts.problems import Conflict, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
 from contracts.registry import Registry
 from contracts.run_events import RunEvent
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
 from engine import notes
 from engine.clock import Clock
-from engine.explain import Explanation, explain_run
+from engine.explain import EventExplanation, Explanation, explain_event, explain_run
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.pauses import EVERYONE, Brakes
 from engine.plan import Plan
@@ -237,6 +237,71 @@ class Door:
         pause = own or pauses.get(EVERYONE)
         held = None if pause is None else (pause.by, pause.since, pause.reason)
         return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now(), held=held)
+
+    async def explain_event(self, tenant: str, event_id: str, source: str | None = None) -> EventExplanation:
+        """What became of an event of this tenant, from the journal, the start keys and today's triggers; with `source`
+        None, of the one among the installed modules' events that has this id. Raises `Conflict` when there are several,
+        and `NotFound` when nothing of it is known.
+        """
+        sources = [source] if source is not None else [module.source for module in self.registry.modules.values()]
+        found = {one: await self.store.journaled(tenant, one, event_id) for one in sources}
+        known = [one for one, journaled in found.items() if journaled is not None]
+        if not known:  # start keys outlive the journal
+            known = [one for one in sources if await self._started_by(tenant, one, event_id, self.plans.names)]
+        if len(known) > 1:
+            raise Conflict(f"events of {', '.join(known)} have this id; name the source", field="source")
+        chosen = known[0] if known else source
+        journaled = found.get(chosen) if chosen is not None else None
+        letters = await self.store.dead_letters_of(tenant, event_id)
+        if journaled is None:
+            started = {} if chosen is None else await self._started_by(tenant, chosen, event_id, self.plans.names)
+            if not started and not letters:
+                raise NotFound(
+                    "no event of this id is in the journal: it never came, or came before the journal begins",
+                    field="event_id",
+                )
+            return explain_event(chosen, None, started, {}, letters)
+        assert chosen is not None
+        if journaled.type == notes.START_TYPE:
+            run_id = await self.store.started(tenant, event_id)
+            envelope = await self._envelope(tenant, chosen, event_id, journaled.body)
+            workflow = str(envelope.data["workflow"]) if envelope is not None else "a workflow"
+            started = {} if run_id is None else {workflow: run_id}
+            return explain_event(chosen, journaled, started, {}, letters)
+        triggers = {plan.name: plan.version for plan in self.plans.started_by(journaled.type)}
+        started = await self._started_by(tenant, chosen, event_id, {*self.plans.names, *triggers})
+        spec = self.plans.outcome(journaled.type) if journaled.causation_id is not None else None
+        envelope = await self._envelope(tenant, chosen, event_id, journaled.body)
+        return explain_event(
+            chosen,
+            journaled,
+            started,
+            triggers,
+            letters,
+            keys=() if envelope is None else self._keys_of(envelope),
+            answers=None if spec is None else spec.command,
+            correlation_id=None if envelope is None else envelope.correlationid,
+        )
+
+    def _keys_of(self, envelope: Envelope) -> list[str]:
+        """The names of the correlation keys by which runs could wait for the event."""
+        try:
+            names = list(self.registry.check_event(envelope).keys)
+        except Problem:  # its contract has changed since it came
+            names = []
+        also = {"subject": envelope.subject, "correlationid": envelope.correlationid}
+        return names + [name for name, value in also.items() if value is not None and name not in names]
+
+    async def _started_by(self, tenant: str, source: str, event_id: str, workflows: Iterable[str]) -> dict[str, UUID]:
+        keys = {name: notes.event_start_key(name, source, event_id) for name in workflows}
+        found = {name: await self.store.started(tenant, key) for name, key in keys.items()}
+        return {name: run_id for name, run_id in found.items() if run_id is not None}
+
+    async def _envelope(self, tenant: str, source: str, event_id: str, body: bytes) -> Envelope | None:
+        """None: erased."""
+        keys = await self.vault.ready(tenant, [body])
+        content = open_blob(keys, "arrival", arrival_ident(source, event_id), body)
+        return None if isinstance(content, Erased) else from_document(orjson.loads(content))
 
     async def replay(self, tenant: str, run_id: UUID) -> tuple[RunState, Replayed]:
         """The run as its log has it, and whether today's code decides it like that; nothing is performed. Raises

@@ -1,14 +1,18 @@
-"""Why a run is not moving, in one sentence a person would say, and every recorded reason that will move it. Pure."""
+"""Why a run is not moving, and what became of an event, in one sentence a person would say, with every recorded reason.
+Pure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from contracts.envelope import format_time
 from engine.run.state import RunState, Step, Wait
+from engine.store import DeadLetter, Journaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +95,134 @@ def _when(due: datetime | None, now: datetime) -> str:
     seconds = (due - now).total_seconds()
     late = " (overdue)" if seconds < 0 else ""
     return f" at {format_time(due)}{late}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowStart:
+    """A workflow that the event starts, or started: its run, or why there is none. `version` None: it is not installed
+    any more.
+    """
+
+    workflow: str
+    version: int | None
+    run_id: UUID | None
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakenRun:
+    """A run that the event was given to, in its wait `wait`."""
+
+    run_id: UUID
+    wait: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventExplanation:
+    """What became of one event. `command_id` is the command that it answers, if its type is an outcome; `keys` are the
+    names of the correlation keys by which waiting runs could be woken; `letters` are dead letters of the same id, as
+    (id, reason, state).
+    """
+
+    source: str | None
+    type: str | None
+    received_at: datetime | None
+    command_id: str | None
+    correlation_id: str | None
+    sentence: str
+    starts: tuple[WorkflowStart, ...]
+    woke: tuple[WakenRun, ...]
+    said: tuple[str, ...]
+    keys: tuple[str, ...]
+    letters: tuple[tuple[UUID, str, str], ...]
+
+
+MATCHED: Final = "matched: "
+
+
+def explain_event(
+    source: str | None,
+    journaled: Journaled | None,
+    started: Mapping[str, UUID],
+    triggers: Mapping[str, int],
+    letters: Sequence[DeadLetter],
+    *,
+    keys: Sequence[str] = (),
+    answers: str | None = None,
+    correlation_id: str | None = None,
+) -> EventExplanation:
+    """`journaled` is the arrival while the journal keeps it; `started` the runs that its start keys name, by workflow;
+    `triggers` the versions of the workflows that its type starts today; `answers` the command whose outcome its type
+    is.
+    """
+    outcomes = journaled.outcomes if journaled is not None else ()
+    pending = journaled.pending if journaled is not None else ()
+    said = tuple(outcome for outcome in outcomes if not outcome.startswith(MATCHED))
+    refused = next((outcome for outcome in said if outcome.startswith("refused: ")), None)
+    starts = []
+    for workflow in sorted({*started, *triggers, *(row.workflow for row in pending if row.workflow is not None)}):
+        version, run_id = triggers.get(workflow), started.get(workflow)
+        if run_id is not None:
+            why = "It started this run; a repeat of it starts no other."
+        elif any(row.kind == "start" and row.workflow in (workflow, None) for row in pending):
+            why = "The start is recorded and waits for a process that runs this workflow."
+        elif refused is not None:
+            why = f"The start was {refused}."
+        elif journaled is None:
+            why = "It starts this workflow, and has not come here."
+        else:
+            why = "It starts this workflow today and did not when it came: it was not installed then."
+        starts.append(WorkflowStart(workflow, version, run_id, why))
+    woke = []
+    for outcome in outcomes:
+        if outcome.startswith(MATCHED):
+            run, _, wait = outcome.removeprefix(MATCHED).partition(" ")
+            name, _, visit = wait.rpartition("/")
+            waiting = any(
+                row.kind == "fact" and str(row.run_id) == run and (row.name, str(row.visit)) == (name, visit)
+                for row in pending
+            )
+            how = "It is recorded for this run and waits for its owner." if waiting else "It was given to this wait."
+            woke.append(WakenRun(UUID(run), name, how))
+    return EventExplanation(
+        source,
+        journaled.type if journaled is not None else None,
+        journaled.received_at if journaled is not None else None,
+        journaled.causation_id if journaled is not None and answers is not None else None,
+        correlation_id,
+        _event_sentence(journaled, starts, woke, said, letters, keys, answers),
+        tuple(starts),
+        tuple(woke),
+        said,
+        tuple(keys),
+        tuple((letter.id, letter.reason, letter.state) for letter in letters),
+    )
+
+
+def _event_sentence(
+    journaled: Journaled | None,
+    starts: Sequence[WorkflowStart],
+    woke: Sequence[WakenRun],
+    said: Sequence[str],
+    letters: Sequence[DeadLetter],
+    keys: Sequence[str],
+    answers: str | None,
+) -> str:
+    begun = [one for one in starts if one.run_id is not None]
+    told = [f"It started run {one.run_id} of {one.workflow}." for one in begun]
+    told += [f"It woke run {one.run_id}, which waited in {one.wait!r}." for one in woke]
+    if answers is not None and journaled is not None:
+        told.append(f"It is an outcome of {answers}.")
+    told += [f"{outcome[:1].upper()}{outcome[1:]}." for outcome in said]
+    if told:
+        return " ".join(told)
+    if journaled is None:
+        if letters:
+            return f"It became a dead letter ({letters[0].reason}): nothing was started or woken by it."
+        return "Nothing of it is known any more."
+    waiting = [one.said for one in starts]
+    if waiting:
+        return waiting[0]
+    by = f" by its {', '.join(keys)}" if keys else ", and it has no key that a run could wait for"
+    return f"It started nothing: no workflow here is started by {journaled.type}. No run was waiting for it{by}."

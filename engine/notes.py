@@ -106,6 +106,11 @@ def start_envelope(
     )
 
 
+def event_start_key(workflow: str, source: str, event_id: str) -> str:
+    """The permanent start key of an event: a backfill of the same event finds it taken."""
+    return f"event/{workflow}/{source}/{event_id}"
+
+
 def start_of(envelope: Envelope, saga: Saga) -> Started | None:
     """How to begin from a journaled start; None when the envelope is an event of a module."""
     if envelope.type != START_TYPE:

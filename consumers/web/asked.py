@@ -74,6 +74,10 @@ class RunsQuery(Listing):
         return tuple(status for status in (self.status or "").split(",") if status)
 
 
+class EventQuery(Query):
+    source: Text | None = Field(None, description="The publisher, as in /modules/billing; needed where two use one id")
+
+
 class TimelineQuery(Listing):
     limit: int = Field(100, ge=1, le=1000)
 

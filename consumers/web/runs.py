@@ -16,6 +16,7 @@ from contracts.envelope import format_time
 from contracts.problems import NotFound
 from contracts.run_events import RunEvent
 from engine import reruns
+from engine.recording import command_id
 from engine.store.keys import Erased
 from engine.store.mapper import arrival_ident, open_blob, redacted
 from projections.causation import tree
@@ -82,6 +83,54 @@ async def explain_run(call: Call) -> Answer:
             "wakes": wakes,
         }
     )
+
+
+async def explain_event(call: Call) -> Answer:
+    query: asked.EventQuery = call.query
+    tenant = call.named_tenant
+    said = await call.deps.door.explain_event(tenant, call.path("event_id"), query.source)
+    answered = await _answered_step(call, tenant, said.command_id, said.correlation_id)
+    sentence = said.sentence
+    if answered is not None:
+        sentence += f" It answered step {answered['step']!r} of run {answered['run_id']}."
+    return Answer(
+        content={
+            "event_id": call.path("event_id"),
+            "tenant": tenant,
+            "source": said.source,
+            "type": said.type,
+            "received_at": said.received_at and format_time(said.received_at),
+            "sentence": sentence,
+            "starts": [
+                {
+                    "workflow": one.workflow,
+                    "version": one.version,
+                    "run_id": one.run_id and str(one.run_id),
+                    "said": one.said,
+                }
+                for one in said.starts
+            ],
+            "woke": [{"run_id": str(one.run_id), "wait": one.wait, "said": one.said} for one in said.woke],
+            "answered": answered,
+            "said": list(said.said),
+            "keys": list(said.keys),
+            "dead_letters": [{"id": str(ident), "reason": why, "state": state} for ident, why, state in said.letters],
+        }
+    )
+
+
+async def _answered_step(
+    call: Call, tenant: str, command: str | None, correlation_id: str | None
+) -> dict[str, Any] | None:
+    """The step whose command this is; a module's outcome inherits the story of the run that asked for it."""
+    if command is None or correlation_id is None:
+        return None
+    for run in (await call.deps.reader.story(tenant, correlation_id, limit=STORY_RUNS)).items:
+        async for entry in call.deps.reader.entries(tenant, UUID(run["run_id"])):
+            event = entry["event"]
+            if entry["topic"] in ("step.scheduled", "undo.scheduled") and command_id(event["key"]) == command:
+                return {"run_id": run["run_id"], "step": event["step"], "undo": entry["topic"] == "undo.scheduled"}
+    return None
 
 
 async def replay_run(call: Call) -> Answer:

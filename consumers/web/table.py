@@ -31,6 +31,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=asked.OrderCommand, query=asked.Query, answer=told.RunBegun, status=202, key=True,
     ),
     Route(
+        method="GET", path="/v1/events/{event_id}/explain", handler=runs.explain_event, tag="events",
+        permission="runs.read", summary="What an event started, woke or answered, and why it did not",
+        query=asked.EventQuery, answer=told.EventExplanation,
+    ),
+    Route(
         method="GET", path="/v1/runs", handler=runs.list_runs, tag="runs", permission="runs.read",
         summary="Runs, newest first", query=asked.RunsQuery, answer=told.Runs, view="history",
     ),

@@ -172,6 +172,46 @@ class Explanation(Told):
     wakes: dict[str, list[dict[str, Json]]] = Field(description="Every recorded reason that will move the run")
 
 
+class EventStart(Told):
+    workflow: str
+    version: int | None = Field(description="The version that such an event starts today")
+    run_id: str | None
+    said: str
+
+
+class EventWake(Told):
+    run_id: str
+    wait: str
+    said: str
+
+
+class EventAnswer(Told):
+    run_id: str
+    step: str
+    undo: bool
+
+
+class EventLetter(Told):
+    id: str
+    reason: str
+    state: str
+
+
+class EventExplanation(Told):
+    event_id: str
+    tenant: str
+    source: str | None
+    type: str | None = Field(description="Null when the journal does not hold it")
+    received_at: str | None
+    sentence: str
+    starts: list[EventStart] = Field(description="Workflows that it started, or that its type starts, and why not")
+    woke: list[EventWake] = Field(description="Waits that it was given to")
+    answered: EventAnswer | None = Field(description="The step whose command it is an outcome of")
+    said: list[str] = Field(description="What else the journal says: ignored or refused, and why")
+    keys: list[str] = Field(description="Names of the correlation keys by which runs could wait for it")
+    dead_letters: list[EventLetter] = Field(description="Dead letters that named this id")
+
+
 class Happened(Told):
     topic: str
     event: dict[str, Json]

@@ -35,6 +35,7 @@ from engine.store.shapes import (
     Duplicate,
     Fenced,
     InputRow,
+    Journaled,
     Limited,
     NewInput,
     Notification,
@@ -43,6 +44,7 @@ from engine.store.shapes import (
     OutboxMessage,
     OutboxRow,
     Outcome,
+    Pending,
     Position,
     Process,
     Recorded,
@@ -77,6 +79,7 @@ __all__ = [
     "Fenced",
     "InputRow",
     "Journal",
+    "Journaled",
     "Limited",
     "Log",
     "NewInput",
@@ -86,6 +89,7 @@ __all__ = [
     "OutboxMessage",
     "OutboxRow",
     "Outcome",
+    "Pending",
     "Position",
     "Process",
     "ReadModels",
@@ -230,10 +234,13 @@ class Journal(Protocol):
     async def started(self, tenant: str, start_key: str) -> UUID | None: ...
 
     async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
-        """started, matched, ignored: <reason>, refused: <reason>; what `explain` reads."""
+        """ignored: <reason>, refused: <reason>; what `explain` reads."""
 
     async def outcomes(self, tenant: str, source: str, event_id: str) -> list[str]:
         """What became of an arrival, oldest first."""
+
+    async def journaled(self, tenant: str, source: str, event_id: str) -> Journaled | None:
+        """An arrival with what became of it, while the journal keeps it."""
 
     async def prune_journal(self, *, before: datetime, limit: int = 1000) -> int:
         """Forgets a slice of arrivals received before that moment, with inbox rows and keys; answers how many. One
@@ -251,6 +258,9 @@ class Journal(Protocol):
     ) -> list[DeadLetter]: ...
 
     async def dead_letter(self, tenant: str | None, letter_id: UUID) -> DeadLetter | None: ...
+
+    async def dead_letters_of(self, tenant: str, event_id: str, *, limit: int = 10) -> list[DeadLetter]:
+        """Dead letters that named this event id, in any state, oldest first."""
 
     async def settle_dead_letter(
         self, letter_id: UUID, *, state: Literal["redriven", "discarded"], by: str, now: datetime | None = None

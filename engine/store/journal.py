@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import DeadLetter
+from engine.store import DeadLetter, Journaled, Pending
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -32,6 +32,29 @@ class JournalVerbs(Caller):
         """What became of an arrival, oldest first."""
         found = await self.call("outcomes", tenant=tenant, source=source, event_id=event_id)
         return [row["outcome"] for row in found]
+
+    async def journaled(self, tenant: str, source: str, event_id: str) -> Journaled | None:
+        found = await self.call("journaled", tenant=tenant, source=source, event_id=event_id)
+        if not found:
+            return None
+        pending = await self.call("pending_inputs", tenant=tenant, source=source, event_id=event_id)
+        return Journaled(
+            type=found[0]["type"],
+            received_at=read.instant(found[0]["received_at"]),
+            causation_id=found[0]["causation_id"],
+            body=bytes(found[0]["body"]),
+            outcomes=tuple(await self.outcomes(tenant, source, event_id)),
+            pending=tuple(
+                Pending(
+                    row["kind"],
+                    None if row["run_id"] is None else read.uuid(row["run_id"]),
+                    row["workflow"],
+                    row["name"],
+                    row["visit"],
+                )
+                for row in pending
+            ),
+        )
 
     async def prune_journal(self, *, before: datetime, limit: int = 1000) -> int:
         """Forgets a slice of arrivals received before that moment, inbox rows and keys with them; answers how many.
@@ -71,6 +94,10 @@ class JournalVerbs(Caller):
     async def dead_letter(self, tenant: str | None, letter_id: UUID) -> DeadLetter | None:
         found = await self.call("dead_letter", tenant=tenant, id=letter_id)
         return read.dead_letter(found[0]) if found else None
+
+    async def dead_letters_of(self, tenant: str, event_id: str, *, limit: int = 10) -> list[DeadLetter]:
+        found = await self.call("dead_letters_of", tenant=tenant, event_id=event_id, limit=limit)
+        return [read.dead_letter(row) for row in found]
 
     async def settle_dead_letter(
         self, letter_id: UUID, *, state: Literal["redriven", "discarded"], by: str, now: datetime | None = None

@@ -304,6 +304,31 @@ class OpenRun:
 
 
 @value()
+class Pending:
+    """What an arrival has still to bring about: the start of `workflow`, or something for a run."""
+
+    kind: str
+    run_id: UUID | None
+    workflow: str | None
+    name: str | None
+    visit: int | None
+
+
+@value(kw_only=True)
+class Journaled:
+    """An arrival and what has become of it so far. `outcomes`, oldest first: `matched: <run> <wait>/<visit>`,
+    `ignored: ...`, `refused: ...`; of starts the start key tells.
+    """
+
+    type: str
+    received_at: datetime
+    causation_id: str | None
+    body: bytes
+    outcomes: tuple[str, ...]
+    pending: tuple[Pending, ...]
+
+
+@value()
 class DeadLetter:
     """A message nobody could use, whole: `envelope` is the received bytes, sealed. `state` is dead, redriven or
     discarded."""

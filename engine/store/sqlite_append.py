@@ -285,6 +285,10 @@ def _match(context: Context, rows: Rows, arrivals: list[int], refused: set[int])
         lease = (until, context.epoch if owned else None)
         values = (ordinal, tenant, kind, run, None, name, visit, source, event_id, None, arrival, context.now, *lease)
         cursor.execute(sql["insert_input"], values)
+        if kind == "fact":
+            cursor.execute(
+                sql["remember_match"], (ordinal, arrival, f"matched: {UUID(run)} {name}/{visit}", context.now)
+            )
         if owned:
             row_id = cursor.lastrowid or 0
             matched.setdefault(ordinal, []).append(

@@ -26,6 +26,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
 def register(root: typer.Typer) -> None:
     verb(root, "replay")(replay)
     verb(root, "rerun")(rerun)
+    verb(root, "explain-event")(explain_event)
 
 
 @verb(app, "list")
@@ -150,6 +151,39 @@ async def explain(run: RunId, tenant: Tenant = None) -> Answer:
     if wakes:
         lines += ["It will be moved by:", *wakes]
     return Answer(found, "\n".join(lines))
+
+
+async def explain_event(
+    event: Annotated[str, typer.Argument(help="The event's id.", metavar="EVENT")],
+    tenant: Tenant = None,
+    source: Annotated[
+        str | None, typer.Option(help="Its publisher, as in /modules/billing; needed where two use one id.")
+    ] = None,
+) -> Answer:
+    """What an event started, woke or answered; or why it did nothing."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        found = await api.get(f"/v1/events/{segment(event)}/explain", tenant=tenant, source=source)
+    head = pairs(
+        {
+            "event": found["event_id"],
+            "type": found["type"],
+            "source": found["source"],
+            "came": instant(found["received_at"]),
+            "keys": ", ".join(found["keys"]) or None,
+        }
+    )
+    rows = [("start", one["workflow"], one["run_id"], one["said"]) for one in found["starts"]]
+    rows += [("wake", one["wait"], one["run_id"], one["said"]) for one in found["woke"]]
+    rows += [
+        ("dead letter", one["reason"], None, f"{one['state']}; `unwind deadletters show {one['id']}`")
+        for one in found["dead_letters"]
+    ]
+    shown: list[Any] = [found["sentence"], "", head]
+    if rows:
+        shown += ["", table(("WHAT", "WHICH", "RUN", "WHY"), rows)]
+    return Answer(found, stacked(*shown))
 
 
 async def replay(run: RunId, tenant: Tenant = None) -> Answer:

@@ -45,6 +45,29 @@ class JournalConformance:
         assert await store.outcomes("acme", "/modules/billing", "e1") == ["started", "ignored: late"]
         assert await store.outcomes("other", "/modules/billing", "e1") == []
 
+    async def test_an_arrival_tells_what_became_of_it_and_what_is_still_to_come(self, store: Store, epoch: int) -> None:
+        run = uuid.uuid4()
+        start = NewInput(kind="start", workflow="w", arrival=("/modules/billing", "e1"))
+        note = NewInput(kind="note", run_id=run, name="approval", arrival=("/modules/billing", "e1"))
+        await append(store, epoch, arrived("e1", causation_id="c-1", inputs=(start, note)))
+        await store.record_outcome("acme", "/modules/billing", "e1", "ignored: late")
+        found = await store.journaled("acme", "/modules/billing", "e1")
+        assert found is not None
+        assert (found.type, found.causation_id, found.body) == ("billing.PaidV1", "c-1", b"envelope of e1")
+        assert found.outcomes == ("ignored: late",)
+        assert [(one.kind, one.run_id, one.workflow, one.name) for one in found.pending] == [
+            ("start", None, "w", None),
+            ("note", run, None, "approval"),
+        ]
+        assert await store.journaled("other", "/modules/billing", "e1") is None
+        assert await store.journaled("acme", "/modules/crm", "e1") is None
+
+    async def test_dead_letters_are_found_by_the_id_they_named(self, store: Store) -> None:
+        for number, more in enumerate(({"event_id": "e1"}, {"event_id": "e2"}, {"event_id": "e1", "tenant": "other"})):
+            await store.bury(letter(id=uuid.UUID(int=number + 1), **more))
+        assert [one.id.int for one in await store.dead_letters_of("acme", "e1")] == [1]
+        assert await store.dead_letters_of("acme", "e3") == []
+
     async def test_pruning_forgets_old_arrivals_but_none_that_is_still_needed(self, store: Store, epoch: int) -> None:
         needed = NewInput(kind="start", workflow="w", arrival=("/modules/billing", "e2"))
         old: dict[str, Any] = {"received_at": later(days=-40), "keys": (("order", b"k"),)}

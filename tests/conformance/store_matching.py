@@ -200,7 +200,10 @@ class MatchingConformance:
         assert await store.wakes("acme", run) == {
             name: [] for name in ("timers", "subscriptions", "awaits", "inputs", "outbox")
         }
-        assert await store.outcomes("acme", "/modules/billing", "e1") == ["ignored: the run had ended"]
+        assert sorted(await store.outcomes("acme", "/modules/billing", "e1")) == [
+            "ignored: the run had ended",
+            f"matched: {run} {WAIT.name}/{WAIT.visit}",
+        ]
         assert matched((await append(store, epoch, arrived("e2", **FACT, **REPLY)))[0]) == ()
 
     async def test_a_run_that_was_given_nothing_but_an_input_ends_and_ignores_it(

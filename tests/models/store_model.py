@@ -358,6 +358,8 @@ class StoreModel:
             what = (kind, run, None, name, visit, known)
             available, owner = (now + LEASE, epoch) if owned else (now, None)
             self.inputs.append(Claimable(what, run, now, available, owner, journaled))
+            if kind == "fact":
+                journaled.outcomes.add(f"matched: {run} {name}/{visit}")
             if owned:
                 matched.setdefault(place, Counter())[what] += 1
         return matched

@@ -29,6 +29,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
     values = {
         "run_id": str(site.runs[tenant][run]),
         "letter_id": str(site.letters[tenant]),
+        "event_id": "e1",
         "workflow": "customer-onboarding",
         "name": "review",
         "correlation_id": "story-1",

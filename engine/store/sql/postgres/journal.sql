@@ -12,6 +12,12 @@ SELECT record_outcome(:tenant, :source, :event_id, :outcome, :now)
 -- name: outcomes
 SELECT outcome FROM outcomes(:tenant, :source, :event_id) AS o(outcome)
 
+-- name: journaled
+SELECT * FROM journaled(:tenant, :source, :event_id)
+
+-- name: pending_inputs
+SELECT * FROM pending_inputs(:tenant, :source, :event_id)
+
 -- name: prune_journal
 SELECT id FROM prune_journal(:before, :limit) AS p(id)
 
@@ -27,6 +33,9 @@ SELECT * FROM dead_letters(:tenant, :state, :after, :limit)
 
 -- name: dead_letter
 SELECT * FROM dead_letter(:tenant, :id)
+
+-- name: dead_letters_of
+SELECT * FROM dead_letters_of(:tenant, :event_id, :limit)
 
 -- name: settle_dead_letter
 SELECT id FROM settle_dead_letter(:id, :state, :by, :now) AS s(id)

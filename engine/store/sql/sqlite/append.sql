@@ -86,6 +86,11 @@ INSERT INTO arrival_keys (tenant, type, name, hash, received_at, arrival) VALUES
 INSERT INTO inputs (tenant, kind, run_id, workflow, name, visit, source, event_id, body, arrival, created_at, available_at, owner)
 VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
 
+-- name: remember_match
+-- A reply is known by its cause; whom a fact was given to is remembered with it.
+INSERT INTO arrival_outcomes (arrival, outcome, recorded_at) VALUES (?2, ?3, ?4)
+ON CONFLICT (arrival, outcome) DO NOTHING
+
 -- name: insert_subscription
 INSERT INTO subscriptions (tenant, run_id, name, visit, type, key_name, key_hash, look_back) VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 

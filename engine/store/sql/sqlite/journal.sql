@@ -15,6 +15,14 @@ ON CONFLICT (arrival, outcome) DO NOTHING
 SELECT o.outcome FROM inbox i JOIN arrival_outcomes o ON o.arrival = i.arrival
 WHERE i.tenant = :tenant AND i.source = :source AND i.event_id = :event_id ORDER BY o.recorded_at, o.outcome
 
+-- name: journaled
+SELECT a.type, a.received_at, a.causation_id, a.body FROM inbox i JOIN arrivals a ON a.id = i.arrival
+WHERE i.tenant = :tenant AND i.source = :source AND i.event_id = :event_id
+
+-- name: pending_inputs
+SELECT p.kind, p.run_id, p.workflow, p.name, p.visit FROM inbox i JOIN inputs p ON p.arrival = i.arrival
+WHERE i.tenant = :tenant AND i.source = :source AND i.event_id = :event_id ORDER BY p.id
+
 -- name: prune_journal
 -- The oldest rows, a slice at a time; the arrivals themselves go last, since every step finds the slice by them.
 DELETE FROM inbox WHERE (tenant, source, event_id) IN (SELECT a.tenant, a.source, a.event_id FROM arrivals a WHERE a.id IN (
@@ -52,6 +60,9 @@ ORDER BY id LIMIT :limit
 
 -- name: dead_letter
 SELECT * FROM dead_letters WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
+
+-- name: dead_letters_of
+SELECT * FROM dead_letters WHERE tenant = :tenant AND event_id = :event_id ORDER BY created_at, id LIMIT :limit
 
 -- name: settle_dead_letter
 UPDATE dead_letters SET state = :state, settled_by = :by, settled_at = :now WHERE id = :id AND state = 'dead' RETURNING id

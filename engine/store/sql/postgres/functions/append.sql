@@ -421,6 +421,12 @@ BEGIN
             FROM unnest(f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned)
                 AS f(id, tenant, kind, run, name, visit, arrival, owned)
             JOIN arrivals a ON a.id = f.arrival;
+            -- A reply is known by its cause; whom a fact was given to is remembered with it.
+            INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
+            SELECT DISTINCT f.arrival, format('matched: %s %s/%s', f.run, f.name, f.visit), v_now
+            FROM unnest(f_kind, f_run, f_name, f_visit, f_arrival) AS f(kind, run, name, visit, arrival)
+            WHERE f.kind = 'fact'
+            ON CONFLICT (arrival, outcome) DO NOTHING;
             SELECT array_agg(f.ord), array_agg(f.id), array_agg(f.tenant), array_agg(f.kind), array_agg(f.run), array_agg(f.name),
                    array_agg(f.visit), array_agg(a.source), array_agg(a.event_id), array_agg(a.body)
             INTO m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body

@@ -19,6 +19,18 @@ CREATE OR REPLACE FUNCTION outcomes(p_tenant text, p_source text, p_event_id tex
     WHERE i.tenant = p_tenant AND i.source = p_source AND i.event_id = p_event_id ORDER BY o.recorded_at, o.outcome;
 $$;
 
+CREATE OR REPLACE FUNCTION journaled(p_tenant text, p_source text, p_event_id text)
+RETURNS TABLE (type text, received_at timestamptz, causation_id text, body bytea) LANGUAGE sql STABLE AS $$
+    SELECT a.type, a.received_at, a.causation_id, a.body FROM inbox i JOIN arrivals a ON a.id = i.arrival
+    WHERE i.tenant = p_tenant AND i.source = p_source AND i.event_id = p_event_id;
+$$;
+
+CREATE OR REPLACE FUNCTION pending_inputs(p_tenant text, p_source text, p_event_id text)
+RETURNS TABLE (kind text, run_id uuid, workflow text, name text, visit integer) LANGUAGE sql STABLE AS $$
+    SELECT p.kind, p.run_id, p.workflow, p.name, p.visit FROM inbox i JOIN inputs p ON p.arrival = i.arrival
+    WHERE i.tenant = p_tenant AND i.source = p_source AND i.event_id = p_event_id ORDER BY p.id;
+$$;
+
 -- The oldest rows first, a slice at a time, so that no lock is held for long.
 CREATE OR REPLACE FUNCTION prune_journal(p_before timestamptz, p_limit integer) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -55,6 +67,10 @@ $$;
 
 CREATE OR REPLACE FUNCTION dead_letter(p_tenant text, p_id uuid) RETURNS SETOF dead_letters LANGUAGE sql STABLE AS $$
     SELECT * FROM dead_letters WHERE id = p_id AND (p_tenant IS NULL OR tenant = p_tenant);
+$$;
+
+CREATE OR REPLACE FUNCTION dead_letters_of(p_tenant text, p_event_id text, p_limit integer) RETURNS SETOF dead_letters LANGUAGE sql STABLE AS $$
+    SELECT * FROM dead_letters WHERE tenant = p_tenant AND event_id = p_event_id ORDER BY created_at, id LIMIT p_limit;
 $$;
 
 CREATE OR REPLACE FUNCTION settle_dead_letter(p_id uuid, p_state text, p_by text, p_now timestamptz) RETURNS SETOF uuid LANGUAGE sql AS $$
