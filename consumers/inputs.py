@@ -191,7 +191,7 @@ class Inputs:
                 marks=checked.marks,
                 subject=checked.subject or envelope.subject,
                 initiator=envelope.source,
-                key=event_start_key(plan.name, envelope),
+                key=notes.event_start_key(plan.name, envelope.source, envelope.id),
             )
         traceparent = envelope.traceparent
         if self._tracing is not None and envelope.type != notes.START_TYPE:
@@ -251,11 +251,6 @@ class Inputs:
 
 def _target(name: str) -> tuple[str, bool]:
     return (name.removesuffix("/undo"), True) if name.endswith("/undo") else (name, False)
-
-
-def event_start_key(workflow: str, envelope: wire.Envelope) -> str:
-    """The permanent start key of an event."""
-    return notes.event_start_key(workflow, envelope.source, envelope.id)
 
 
 def reply(

@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
 
-from consumers.inputs import event_start_key, new_run_id
+from consumers.inputs import new_run_id
 from contracts import envelope as wire
 from contracts.envelope import Envelope
 from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, Unavailable
@@ -27,6 +27,7 @@ from engine.answers import Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.metrics import Metrics
+from engine.notes import event_start_key
 from engine.run.inputs import Begin
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
@@ -187,7 +188,11 @@ class Intake:
                 causation_id=envelope.id,
                 traceparent=traceparent,
             )
-            start = Start(key=event_start_key(plan.name, envelope), workflow=plan.name, workflow_version=plan.version)
+            start = Start(
+                key=event_start_key(plan.name, envelope.source, envelope.id),
+                workflow=plan.name,
+                workflow_version=plan.version,
+            )
             self._door.begin(
                 plan,
                 given,

@@ -6,6 +6,7 @@ the audit; no state is folded from them.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar, Final
 from uuid import UUID, uuid5
 
@@ -92,6 +93,22 @@ class SubjectExported(RunEvent):
 
 
 @value(kw_only=True)
+class WorkflowBackfilled(RunEvent):
+    """Events that the journal has of [since, until) were given to a workflow that they start: `runs` of them began one,
+    `known` had done so before.
+    """
+
+    TOPIC: ClassVar[str] = "workflow.backfilled"
+
+    workflow: str
+    since: datetime
+    until: datetime
+    runs: int
+    known: int
+    by: str
+
+
+@value(kw_only=True)
 class RunsRepaired(RunEvent):
     """The janitor found runs of the tenant without a recorded reason to wake and loaded them again, so that what their
     log asks for is performed and awaited. `run_ids` names the first hundred.
@@ -111,6 +128,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     MaintenanceEnded,
     SubjectErased,
     SubjectExported,
+    WorkflowBackfilled,
     RunsRepaired,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))

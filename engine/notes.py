@@ -50,6 +50,11 @@ class Started:
     """A rerun's (`engine.reruns`)."""
 
 
+def event_start_key(workflow: str, source: str, event_id: str) -> str:
+    """The permanent start key of an event: a backfill of the same event finds it taken."""
+    return f"event/{workflow}/{source}/{event_id}"
+
+
 def encode(given: Input) -> bytes:
     """A note as JSON; raises KeyError for an input that is no note."""
     document = {"note": _NAMES[type(given)], "at": format_time(given.at)}
@@ -104,11 +109,6 @@ def start_envelope(
         correlationid=correlation_id or key,
         traceparent=traceparent,
     )
-
-
-def event_start_key(workflow: str, source: str, event_id: str) -> str:
-    """The permanent start key of an event: a backfill of the same event finds it taken."""
-    return f"event/{workflow}/{source}/{event_id}"
 
 
 def start_of(envelope: Envelope, saga: Saga) -> Started | None:

@@ -45,7 +45,7 @@ _LEAF = struct.Struct(">QI16s32sB")
 _SHOWN: Final = frozenset({
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
     "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "count",
-    "scope", "runs", "run_ids",
+    "scope", "runs", "run_ids", "known", "since", "until",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 

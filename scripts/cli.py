@@ -16,6 +16,7 @@ from scripts.border import tell_line
 from scripts.verbs import (
     backups,
     blueprints,
+    bulk,
     configuration,
     contracts,
     deadletters,
@@ -43,6 +44,7 @@ app = typer.Typer(
 engine.register(app)
 app.add_typer(runs.app, name="runs")
 runs.register(app)
+bulk.register(app)
 app.add_typer(deadletters.app, name="deadletters")
 platform.register(app)
 backups.register(app)

@@ -78,6 +78,15 @@ class EventQuery(Query):
     source: Text | None = Field(None, description="The publisher, as in /modules/billing; needed where two use one id")
 
 
+class EffectsQuery(RunsQuery):
+    limit: int = Field(25, ge=1, le=100, description="Most runs on a page; each brings all of its effects")
+    run_id: str | None = Field(None, max_length=64, description="Only the effects of this run")
+    state: (
+        Literal["intended", "happened", "reused", "supplied", "unknown", "failed", "undoing", "not_undone", "undone"]
+        | None
+    ) = Field(None, description="Only effects of which this is known")
+
+
 class TimelineQuery(Listing):
     limit: int = Field(100, ge=1, le=1000)
 
@@ -137,6 +146,14 @@ class PublishEvent(Asked):
     dataschema: Text | None = None
     specversion: Literal["1.0"] | None = None
     datacontenttype: Literal["application/json"] | None = None
+
+
+class Backfill(Asked):
+    since: Instant = Field(description="Events that arrived from then on")
+    until: Instant | None = Field(None, description="Events that arrived before; now unless given")
+    after: int = Field(0, ge=0, description="`next` of the page before")
+    limit: int = Field(500, ge=1, le=1_000, description="Most events of this page")
+    dry_run: bool = Field(False, description="Count the events of the whole span, and start nothing")
 
 
 class StartRun(Asked):

@@ -20,17 +20,23 @@ from engine.recording import command_id
 from engine.store.keys import Erased
 from engine.store.mapper import arrival_ident, open_blob, redacted
 from projections.causation import tree
+from projections.effects import effects
+from projections.reader import Page
 
 STORY_RUNS = 200
 
 
 async def list_runs(call: Call) -> Answer:
-    query: asked.RunsQuery = call.query
+    page = await _page(call, call.query)
+    return Answer(content={"items": page.items, "next": page.next, "as_of": page.as_of})
+
+
+async def _page(call: Call, query: asked.RunsQuery) -> Page:
     attribute = None
     if query.attribute is not None:
         name, _, value = query.attribute.partition(":")
         attribute = (name, value)
-    page = await call.deps.reader.runs(
+    return await call.deps.reader.runs(
         call.tenant if attribute is None else call.named_tenant,
         statuses=query.statuses,
         workflow=query.workflow,
@@ -41,7 +47,6 @@ async def list_runs(call: Call) -> Answer:
         before=_run_cursor(query.cursor),
         limit=query.limit,
     )
-    return Answer(content={"items": page.items, "next": page.next, "as_of": page.as_of})
 
 
 async def get_run(call: Call) -> Answer:
@@ -69,6 +74,27 @@ async def get_steps(call: Call) -> Answer:
     if page is None:
         raise no_run()
     return Answer(content={"items": page.items, "as_of": page.as_of})
+
+
+async def list_effects(call: Call) -> Answer:
+    """The ledger of effects of the runs that a page of the list would show, or of one run."""
+    query: asked.EffectsQuery = call.query
+    page = await _one_run(call, query.run_id) if query.run_id is not None else await _page(call, query)
+    items = []
+    for run in page.items:
+        found = await call.deps.reader.steps(run["tenant"], UUID(run["run_id"]))
+        items += effects(run, found.items) if found is not None else []
+    if query.state is not None:
+        items = [one for one in items if one["state"] == query.state]
+    return Answer(content={"items": items, "next": page.next, "as_of": page.as_of})
+
+
+async def _one_run(call: Call, text: str) -> Page:
+    run_id = uuid_text(text, "run_id")
+    run = None if run_id is None else await call.deps.reader.run(call.tenant, run_id)
+    if run is None:
+        raise no_run()
+    return Page([run], run["as_of"])
 
 
 async def explain_run(call: Call) -> Answer:

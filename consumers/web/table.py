@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.web import acting, asked, hooks, pausing, runs, showing, subjects, told
+from consumers.web import acting, asked, backfilling, hooks, pausing, runs, showing, subjects, told
 from consumers.web.routes import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -24,6 +24,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/workflows/{workflow}/runs", handler=acting.start_run, tag="runs",
         permission="runs.start", summary="Start a run; the same Idempotency-Key answers with the original run",
         body=asked.StartRun, query=asked.Query, answer=told.RunBegun, status=202, key=True,
+    ),
+    Route(
+        method="POST", path="/v1/workflows/{workflow}/backfill", handler=backfilling.backfill, tag="runs",
+        permission="runs.start", summary="Start a workflow on past events of the journal, a page at a time",
+        body=asked.Backfill, query=asked.Query, answer=told.Backfilled,
     ),
     Route(
         method="POST", path="/v1/commands", handler=acting.order_command, tag="runs", permission="runs.start",
@@ -92,6 +97,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/runs/{run_id}/abandon", handler=acting.abandon_run, tag="runs",
         permission="runs.abandon", summary="Give a parked run up and undo what it did",
         body=asked.Reason, query=asked.Query, answer=told.Accepted, status=202,
+    ),
+    Route(
+        method="GET", path="/v1/effects", handler=runs.list_effects, tag="runs", permission="runs.read",
+        summary="The ledger of effects: key, what is known of it, cost; page by page of the list of runs",
+        query=asked.EffectsQuery, answer=told.Effects, view="history",
     ),
     Route(
         method="GET", path="/v1/approvals", handler=showing.list_approvals, tag="approvals",

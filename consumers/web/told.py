@@ -60,6 +60,16 @@ class Accepted(Told):
     as_of: str
 
 
+class Backfilled(Told):
+    """One page: of `found` past events, `started` begin a run, `known` had begun one. No `next`: the span is done."""
+
+    found: int
+    started: int
+    known: int
+    next: int | None
+    as_of: str
+
+
 class Rerun(Told):
     """`run_id` is the new run, `reruns` the one before it. `duplicate`: it was asked for before."""
 
@@ -161,6 +171,34 @@ class Step(Told):
 
 class Steps(Told):
     items: list[Step]
+    as_of: str
+
+
+class Effect(Told):
+    """One side effect that a run intended: its key, what is known of it, what it cost."""
+
+    key: str
+    tenant: str
+    run_id: str
+    workflow: str
+    step: str
+    visit: int
+    action: str
+    kind: str
+    state: Literal[
+        "intended", "happened", "reused", "supplied", "unknown", "failed", "undoing", "not_undone", "undone"
+    ] = Field(description="unknown: it may have happened; not_undone: an undo was tried and waits for an operator")
+    attempts: int
+    cost: float
+    undo: str | None
+    undo_attempts: int
+    since: Instant
+    settled_at: Instant | None
+
+
+class Effects(Told):
+    items: list[Effect]
+    next: str | None = None
     as_of: str
 
 

@@ -44,6 +44,7 @@ from engine.store.shapes import (
     OutboxMessage,
     OutboxRow,
     Outcome,
+    PastArrival,
     Pending,
     Position,
     Process,
@@ -89,6 +90,7 @@ __all__ = [
     "OutboxMessage",
     "OutboxRow",
     "Outcome",
+    "PastArrival",
     "Pending",
     "Position",
     "Process",
@@ -232,6 +234,15 @@ class Journal(Protocol):
     async def arrival(self, tenant: str, source: str, event_id: str) -> bytes | None: ...
 
     async def started(self, tenant: str, start_key: str) -> UUID | None: ...
+
+    async def past_arrivals(
+        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime, after: int = 0, limit: int = 500
+    ) -> list[PastArrival]:
+        """Arrivals of these types received in [since, until), in the order of the journal, with ids above `after`."""
+
+    async def count_past_arrivals(
+        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime
+    ) -> int: ...
 
     async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
         """ignored: <reason>, refused: <reason>; what `explain` reads."""

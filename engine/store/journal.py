@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 import orjson
 
-from engine.store import DeadLetter, Journaled, Pending
+from engine.store import DeadLetter, Journaled, PastArrival, Pending
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -24,6 +25,24 @@ class JournalVerbs(Caller):
     async def started(self, tenant: str, start_key: str) -> UUID | None:
         found = await self.call("started", tenant=tenant, start_key=start_key)
         return read.uuid(found[0]["run_id"]) if found and found[0]["run_id"] is not None else None
+
+    async def past_arrivals(
+        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime, after: int = 0, limit: int = 500
+    ) -> list[PastArrival]:
+        found = await self.call(
+            "past_arrivals",
+            tenant=tenant,
+            types=",".join(types),
+            since=since,
+            until=until,
+            after=after,
+            limit=limit,
+        )
+        return [PastArrival(row["id"], row["source"], row["event_id"], row["type"]) for row in found]
+
+    async def count_past_arrivals(self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime) -> int:
+        found = await self.call("count_past_arrivals", tenant=tenant, types=",".join(types), since=since, until=until)
+        return int(found[0]["arrivals"])
 
     async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
         await self.call("record_outcome", tenant=tenant, source=source, event_id=event_id, outcome=outcome, now=None)

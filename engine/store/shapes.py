@@ -329,6 +329,16 @@ class Journaled:
 
 
 @value()
+class PastArrival:
+    """An arrival by its place in the journal (`id`), without its body."""
+
+    id: int
+    source: str
+    event_id: str
+    type: str
+
+
+@value()
 class DeadLetter:
     """A message nobody could use, whole: `envelope` is the received bytes, sealed. `state` is dead, redriven or
     discarded."""

@@ -27,6 +27,7 @@ def register(root: typer.Typer) -> None:
     verb(root, "replay")(replay)
     verb(root, "rerun")(rerun)
     verb(root, "explain-event")(explain_event)
+    verb(root, "effects")(effects)
 
 
 @verb(app, "list")
@@ -202,6 +203,43 @@ async def replay(run: RunId, tenant: Tenant = None) -> Answer:
         )
     erased = f"; event {found['erased']} was emptied by an erasure, what follows cannot be derived"
     return Answer(found, f"{told}, all as recorded{erased if found['erased'] is not None else ''}")
+
+
+async def effects(
+    tenant: Tenant = None,
+    run: Annotated[str | None, typer.Option("--run", help="Only the effects of this run.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="Only those of which this is known: intended, happened, reused, supplied, unknown, failed, undoing, "
+            "not_undone or undone."
+        ),
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="Only of runs in this status; several with commas.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only of runs of this workflow.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Most runs looked at.")] = 25,
+    cursor: Annotated[str | None, typer.Option(help="Continue after the page before: its `next`.")] = None,
+) -> Answer:
+    """The ledger of effects: each with its key, what is known of it, and its cost."""
+    from scripts.reach import reach
+
+    async with reach() as api:
+        page = await api.get(
+            "/v1/effects",
+            tenant=tenant,
+            run_id=run,
+            state=state,
+            status=status,
+            workflow=workflow,
+            limit=limit,
+            cursor=cursor,
+        )
+    rows = [
+        (one["key"], one["tenant"], one["action"], one["state"], one["attempts"], one["cost"], instant(one["since"]))
+        for one in page["items"]
+    ]
+    shown = table(("KEY", "TENANT", "ACTION", "STATE", "ATTEMPTS", "COST", "SINCE"), rows, empty="No effects.")
+    return Answer(page, stacked(shown, f"\nMore: --cursor {page['next']}") if page.get("next") else shown)
 
 
 async def rerun(

@@ -68,6 +68,21 @@ class JournalConformance:
         assert [one.id.int for one in await store.dead_letters_of("acme", "e1")] == [1]
         assert await store.dead_letters_of("acme", "e3") == []
 
+    async def test_past_arrivals_come_in_the_order_of_the_journal_page_by_page(self, store: Store, epoch: int) -> None:
+        for number in range(5):
+            await append(store, epoch, arrived(f"e{number}", received_at=later(minutes=number)))
+        await append(store, epoch, arrived("e1", tenant="other", received_at=later(minutes=1)))
+        [kind] = {
+            one.type for one in await store.past_arrivals("acme", ["billing.PaidV1"], since=NOW, until=later(days=1))
+        }
+        span: dict[str, Any] = {"since": later(minutes=1), "until": later(minutes=4)}
+        assert await store.count_past_arrivals("acme", [kind, "other.OneV1"], **span) == 3
+        first = await store.past_arrivals("acme", ["other.OneV1", kind], **span, limit=2)
+        rest = await store.past_arrivals("acme", [kind], **span, after=first[-1].id, limit=2)
+        assert [one.event_id for one in first + rest] == ["e1", "e2", "e3"]
+        assert await store.past_arrivals("acme", ["billing.Paid"], **span) == []
+        assert await store.count_past_arrivals("globex", [kind], **span) == 0
+
     async def test_pruning_forgets_old_arrivals_but_none_that_is_still_needed(self, store: Store, epoch: int) -> None:
         needed = NewInput(kind="start", workflow="w", arrival=("/modules/billing", "e2"))
         old: dict[str, Any] = {"received_at": later(days=-40), "keys": (("order", b"k"),)}

@@ -288,6 +288,7 @@ class TestSqlitePlans:
             "forget_subject",
             "restored",
             "recount_accounts",
+            "count_past_arrivals",
         }
         connection = sqlite3.connect(path)
         scanned: set[tuple[str, str]] = set()

@@ -12,12 +12,12 @@ from typing import Any
 from unittest import mock
 
 from consumers import intake as intake_of
-from consumers.inputs import event_start_key
 from consumers.intake import Intake
 from contracts.envelope import Envelope
 from contracts.sdk.transport import Delivery
 from engine import coordinator, recording
 from engine.committer import Committer
+from engine.notes import event_start_key
 from engine.run import decide, outcomes, unwind
 from engine.run.state import RunState, Step
 from engine.store import Change, Commit, Notification
@@ -46,7 +46,9 @@ def no_dedup() -> Iterator[None]:
     number = itertools.count()
     key = event_start_key
     fresh = mock.patch.object(
-        intake_of, "event_start_key", lambda workflow, envelope: f"{key(workflow, envelope)}/{next(number)}"
+        intake_of,
+        "event_start_key",
+        lambda *start: f"{key(*start)}/{next(number)}",
     )
     with fresh, _arrivals_repeat(lambda row: True):
         yield

@@ -6,6 +6,12 @@ SELECT arrival(:tenant, :source, :event_id) AS body
 -- name: started
 SELECT started(:tenant, :start_key) AS run_id
 
+-- name: past_arrivals
+SELECT id, source, event_id, type FROM past_arrivals(:tenant, :types, :since, :until, :after, :limit)
+
+-- name: count_past_arrivals
+SELECT count_past_arrivals(:tenant, :types, :since, :until) AS arrivals
+
 -- name: record_outcome
 SELECT record_outcome(:tenant, :source, :event_id, :outcome, :now)
 

@@ -6,6 +6,17 @@ SELECT a.body FROM inbox i JOIN arrivals a ON a.id = i.arrival WHERE i.tenant = 
 -- name: started
 SELECT run_id FROM starts WHERE tenant = :tenant AND start_key = :start_key
 
+-- name: past_arrivals
+-- The journal is in the order of arrival, so a backfill walks its primary key; types are joined by commas.
+SELECT id, source, event_id, type FROM arrivals
+WHERE id > :after AND tenant = :tenant AND instr(',' || :types || ',', ',' || type || ',') > 0
+    AND received_at >= :since AND received_at < :until
+ORDER BY id LIMIT :limit
+
+-- name: count_past_arrivals
+SELECT count(*) AS arrivals FROM arrivals
+WHERE tenant = :tenant AND instr(',' || :types || ',', ',' || type || ',') > 0 AND received_at >= :since AND received_at < :until
+
 -- name: record_outcome
 INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
 SELECT arrival, :outcome, :now FROM inbox WHERE tenant = :tenant AND source = :source AND event_id = :event_id

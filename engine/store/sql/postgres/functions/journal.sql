@@ -7,6 +7,22 @@ CREATE OR REPLACE FUNCTION started(p_tenant text, p_start_key text) RETURNS uuid
     SELECT run_id FROM starts WHERE tenant = p_tenant AND start_key = p_start_key;
 $$;
 
+-- The journal is in the order of arrival, so a backfill walks its primary key; types are joined by commas.
+CREATE OR REPLACE FUNCTION past_arrivals(
+    p_tenant text, p_types text, p_since timestamptz, p_until timestamptz, p_after bigint, p_limit integer
+) RETURNS TABLE (id bigint, source text, event_id text, type text) LANGUAGE sql STABLE AS $$
+    SELECT a.id, a.source, a.event_id, a.type FROM arrivals a
+    WHERE a.id > p_after AND a.tenant = p_tenant AND a.type = ANY (string_to_array(p_types, ','))
+        AND a.received_at >= p_since AND a.received_at < p_until
+    ORDER BY a.id LIMIT p_limit;
+$$;
+
+CREATE OR REPLACE FUNCTION count_past_arrivals(p_tenant text, p_types text, p_since timestamptz, p_until timestamptz) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT count(*) FROM arrivals a
+    WHERE a.tenant = p_tenant AND a.type = ANY (string_to_array(p_types, ',')) AND a.received_at >= p_since AND a.received_at < p_until;
+$$;
+
 CREATE OR REPLACE FUNCTION record_outcome(p_tenant text, p_source text, p_event_id text, p_outcome text, p_now timestamptz) RETURNS void LANGUAGE sql AS $$
     INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
     SELECT i.arrival, p_outcome, coalesce(p_now, clock_timestamp()) FROM inbox i
