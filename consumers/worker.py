@@ -12,25 +12,32 @@ import traceback
 from collections import defaultdict
 from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
 from consumers.asking import Asking
-from contracts.calls import ActionCall, ActionFailed, ActionSpec
+from contracts.calls import PROGRESS_BYTES, ActionCall, ActionFailed, ActionSpec
+from engine.answers import Result
 from engine.attempts import call_for
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.metrics import Metrics
 from engine.plan import Plan
-from engine.run.inputs import FateLearned, StepDone, StepLost
+from engine.run.inputs import FateLearned, StepDone, StepLost, StepMoved
 from engine.run.react import Perform
 from engine.run.state import RunState, Step
+from engine.store import Appended
 from engine.tracing import RunTracing
 
 ACTIONS_IN_FLIGHT: Final = 100
 """Attempts of one action under way at once, per process."""
 STACK_LINES: Final = 12
+
+
+class _Over(asyncio.CancelledError):
+    """The attempt is no longer the one under way: nobody waits for its outcome."""
 
 
 class Worker:
@@ -74,6 +81,8 @@ class Worker:
             )
             return
         call = self._call(state, step, attempt, name)
+        if not attempt.undo:
+            call = replace(call, keep=partial(self._keep, state, attempt, self._door.epoch))
         try:
             result = spec.perform(call)
         except Exception as error:
@@ -119,12 +128,47 @@ class Worker:
         try:
             async with self._pools[spec.name], asyncio.timeout(limit_seconds or None):
                 output = await result
+        except _Over:
+            return
         except TimeoutError:
             self._lost(state, attempt, "timeout", f"no outcome within {limit_seconds:g} s", ambiguous=True)
         except Exception as error:
             self._raised(state, attempt, error)
         else:
             self._succeeded(state, attempt, output)
+
+    async def _keep(self, state: RunState, attempt: Perform, epoch: int, progress: Any) -> None:
+        """Returns when the progress is in the log. Only the process that began the attempt may move it on: when it was
+        declared dead meanwhile, or the attempt is over, the attempt ends here and says nothing.
+        """
+        try:
+            content = orjson.dumps(progress)
+        except orjson.JSONEncodeError as error:
+            raise ActionFailed("progress_invalid", f"progress must be JSON ({error})", retryable=False) from None
+        if len(content) > PROGRESS_BYTES:
+            detail = f"progress of {len(content)} bytes; at most {PROGRESS_BYTES} are kept"
+            raise ActionFailed("progress_too_large", detail, retryable=False)
+        heard: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def hear(result: Result) -> None:
+            if not heard.done():
+                heard.set_result(result)
+
+        if self._door.epoch != epoch:
+            raise _Over
+        given = StepMoved(
+            at=self._clock.now(),
+            step=attempt.step,
+            visit=attempt.visit,
+            attempt=attempt.attempt,
+            progress=orjson.loads(content),
+        )
+        self._door.submit(state.tenant, state.run_id, given, hear)
+        if isinstance(await heard, Appended):
+            return
+        if self._door.epoch == epoch:
+            self._door.performed(state.run_id)
+        raise _Over
 
     def _succeeded(self, state: RunState, attempt: Perform, output: Any) -> None:
         try:

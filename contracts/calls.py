@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from contracts.values import value
+
+PROGRESS_BYTES: Final = 64 * 1024
+"""The most that one record of progress may take, as JSON."""
 
 
 @value(kw_only=True)
 class ActionCall:
     """One attempt. `key` never changes between attempts; pass it to whatever honours idempotency keys. `receipt` is
-    set for undos only (None: do was ambiguous).
+    set for undos only (None: do was ambiguous). `progress` is what this attempt, before its process died, or an earlier
+    one has recorded last; None: nothing.
     """
 
     tenant: str
@@ -34,6 +38,19 @@ class ActionCall:
     undo: bool = False
     correlation_id: str = ""
     traceparent: str | None = None
+    progress: Any = None
+    keep: Callable[[Any], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
+    """What `record` calls; None: nothing is kept."""
+
+    async def record(self, progress: Any) -> None:
+        """Keeps `progress`, JSON of at most `PROGRESS_BYTES`: it is in the run's history when this returns, and whoever
+        goes on with the step finds it in `progress`. For an action that works in pieces: after each that should not be
+        done again, some seconds apart rather than some milliseconds. When this attempt is no longer the one under way
+        (its run was taken over, its time was up) it ends here: `asyncio.CancelledError`. Raises `ActionFailed` for what
+        is no JSON or too large. Of an undo, and under a `Simulation`, nothing is kept.
+        """
+        if self.keep is not None:
+            await self.keep(progress)
 
 
 Perform = Callable[[ActionCall], Any | Awaitable[Any]]

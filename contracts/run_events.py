@@ -198,6 +198,20 @@ class StepAttempted(RunEvent):
 
 
 @value(kw_only=True)
+class StepProgressed(RunEvent):
+    """The attempt under way has come so far. A takeover or a retry goes on from `progress`, the last that was recorded;
+    it is the action's own and no result.
+    """
+
+    TOPIC: ClassVar[str] = "step.progressed"
+
+    step: str
+    visit: int
+    attempt: int
+    progress: Json
+
+
+@value(kw_only=True)
 class StepSucceeded(RunEvent):
     TOPIC: ClassVar[str] = "step.succeeded"
 

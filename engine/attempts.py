@@ -25,4 +25,5 @@ def call_for(state: RunState, step: Step, attempt: Perform | Send, action: str) 
         undo=attempt.undo,
         correlation_id=state.correlation_id,
         traceparent=state.traceparent,
+        progress=None if attempt.undo else step.progress,
     )

@@ -41,6 +41,7 @@ def _scheduled(event: Mapping[str, Any]) -> Step:
         "status": "open",
         "input": event.get("input"),
         "output": None,
+        "progress": None,
         "error": None,
         "cost": 0.0,
         "started_at": event["at"],
@@ -76,6 +77,8 @@ def _take(step: Step, topic: str, event: Mapping[str, Any]) -> None:
         case "step.attempted":
             step["status"] = "open"
             step["attempts"].append(_attempt(event["attempt"], event))
+        case "step.progressed":
+            step["progress"] = event.get("progress")
         case "step.succeeded":
             step["output"], step["error"], step["ambiguous"] = event.get("output"), None, False
             step["cost"] = (cost_micros(step["cost"]) + cost_micros(event.get("cost") or 0)) / 1_000_000

@@ -158,6 +158,7 @@ class Step(Told):
     status: Literal["open", "backoff", "parked", "succeeded", "failed", "skipped", "cancelled"]
     input: Json
     output: Json
+    progress: Json = Field(description="What its action has recorded last of how far it has come")
     error: Json
     cost: float
     started_at: Instant

@@ -19,7 +19,7 @@ from engine.run import inputs as given_
 from engine.run.draft import Draft
 from engine.run.forward import advance, attempt_held, park, resume_parked, start, try_again
 from engine.run.inputs import Input
-from engine.run.outcomes import attempt_timer, fate_learned, step_done, step_lost
+from engine.run.outcomes import attempt_timer, fate_learned, step_done, step_lost, step_moved
 from engine.run.state import RunState
 from engine.run.unwind import end, undo_again, undo_done, undo_lost, undo_retry, undo_skipped, unwind
 
@@ -66,6 +66,8 @@ def _hear(run: Draft, given: Input) -> str | None:
             return step_done(run, given)
         case given_.StepLost():
             return step_lost(run, given)
+        case given_.StepMoved():
+            return step_moved(run, given)
         case given_.FateLearned():
             return fate_learned(run, given)
         case given_.TimerDue():

@@ -176,6 +176,11 @@ def _step_attempted(state: RunState, event: ev.StepAttempted) -> None:
     step.doubt = ""
 
 
+def _step_progressed(state: RunState, event: ev.StepProgressed) -> None:
+    step = _change(state, event.step, event.visit)
+    step.progress = event.progress
+
+
 def _step_succeeded(state: RunState, event: ev.StepSucceeded) -> None:
     step = _change(state, event.step, event.visit)
     step.status, step.output, step.output_marks, step.completed = (
@@ -184,7 +189,7 @@ def _step_succeeded(state: RunState, event: ev.StepSucceeded) -> None:
         event.marks,
         state.version + 1,
     )
-    step.ambiguous, step.doubt = False, ""
+    step.ambiguous, step.doubt, step.progress = False, "", None
     _complete(state, event.step, event.visit, True, event.output)
 
 
@@ -380,6 +385,7 @@ _APPLY: dict[type[RunEvent], Callable[[RunState, Any], None]] = {
     ev.RunAdmitted: _run_admitted,
     ev.StepScheduled: _step_scheduled,
     ev.StepAttempted: _step_attempted,
+    ev.StepProgressed: _step_progressed,
     ev.StepSucceeded: _step_succeeded,
     ev.StepFailed: _step_failed,
     ev.StepDoubted: _step_doubted,

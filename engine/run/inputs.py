@@ -60,6 +60,16 @@ class StepDone(Input):
 
 
 @value(kw_only=True)
+class StepMoved(Input):
+    """The attempt under way has recorded how far it has come."""
+
+    step: str
+    visit: int
+    attempt: int
+    progress: Any
+
+
+@value(kw_only=True)
 class StepLost(Input):
     """An attempt of a step, or of its undo, ended badly, or nobody knows how (`ambiguous`)."""
 

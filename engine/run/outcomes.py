@@ -9,7 +9,7 @@ from __future__ import annotations
 from contracts import run_events as ev
 from engine.run.draft import Draft
 from engine.run.forward import advance, park, resume_parked
-from engine.run.inputs import FateLearned, StepDone, StepLost
+from engine.run.inputs import FateLearned, StepDone, StepLost, StepMoved
 from engine.run.retry import next_attempt_at
 from engine.run.state import Step
 from engine.run.unwind import park_undo, unwind
@@ -41,6 +41,25 @@ def step_done(run: Draft, given: StepDone) -> str | None:
         # What an operator was asked to look into has answered itself.
         run.emit(ev.IncidentResolved(at=run.at, incident=incident.id, how="redrive", by="engine"))
         resume_parked(run)
+    return None
+
+
+def step_moved(run: Draft, given: StepMoved) -> str | None:
+    step = run.state.step(given.step, given.visit)
+    if step is None:
+        return f"no step {given.step!r} (visit {given.visit}) was asked for"
+    if step.status != "open" or step.attempt != given.attempt or step.doubt:
+        return f"attempt {given.attempt} of step {given.step!r} is not under way"
+    run.emit(
+        ev.StepProgressed(
+            at=run.at,
+            step=step.name,
+            visit=step.visit,
+            attempt=given.attempt,
+            progress=given.progress,
+            marks=run.marks(given.progress, (), "/progress"),
+        )
+    )
     return None
 
 

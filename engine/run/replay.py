@@ -165,6 +165,8 @@ def _cause(first: RunEvent, state: RunState, rest: Sequence[RunEvent]) -> Iterat
             yield given_.TimerDue(at=at, key=f"retry/{name}/{visit}/{attempt - 1}")
         case ev.StepSucceeded(step=name, visit=visit, attempt=attempt, output=output, cost=cost):
             yield given_.StepDone(at=at, step=name, visit=visit, attempt=attempt, output=output, cost=cost)
+        case ev.StepProgressed(step=name, visit=visit, attempt=attempt, progress=progress):
+            yield given_.StepMoved(at=at, step=name, visit=visit, attempt=attempt, progress=progress)
         case ev.StepFailed() | ev.StepDoubted():
             yield from _lost(first)
         case ev.StepCleared(step=name, visit=visit, attempt=attempt):

@@ -56,6 +56,8 @@ class Step:
     undo_error: Mapping[str, Any] | None = None
     doubt: Literal["", "retryable", "final"] = ""
     """Set while somebody is asked whether the current attempt happened: may another one follow if it did not?"""
+    progress: Any = None
+    """How far its attempts have come, as the action itself has recorded it; None once it has succeeded."""
 
     def copy(self) -> Step:
         return Step(*_values_of_step(self))

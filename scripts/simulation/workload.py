@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from contracts import run_events as ev
 from contracts.calls import ActionCall, RetryPolicy
 from contracts.manifest import Command, CommandModel, Event, EventModel, FailureModel, Module, UndoModel
 from contracts.sdk import Call, Refused, Retryable, Service, Tx
@@ -157,6 +158,16 @@ def unjot(call: ActionCall) -> None:
     JOTTED.append((call.key, "undo"))
 
 
+PIECES: Final = 3
+
+
+async def jot_in_pieces(call: ActionCall) -> dict[str, Any]:
+    """Goes on after the last piece that it has recorded."""
+    for piece in range(call.progress or 0, PIECES):
+        await call.record(piece + 1)
+    return {"line": call.key}
+
+
 @saga("order", version=1, on=PLACED)
 async def order(run: Run, placed: Any) -> Any:
     await run.step("jot", jot, undo=unjot)
@@ -181,17 +192,24 @@ async def order(run: Run, placed: Any) -> Any:
 
 @saga("echo", version=1, on=PLACED)
 async def echo(run: Run, placed: Any) -> Any:
-    return await run.step("jot", jot, undo=None)
+    return await run.step("jot", jot_in_pieces, undo=None)
 
 
 SAGAS: Final = (order, echo)
 
 
 def laws(runs: Runs, ended: Ended) -> list[str]:
-    """One effect per key in the module's ledger, and none left of a run that unwound."""
+    """One effect per key in the module's ledger, and none left of a run that unwound; each piece of a long step is
+    recorded once, by whoever has the step.
+    """
+    found = []
+    for (_, run), log in runs.items():
+        pieces = [event.progress for event in log if isinstance(event, ev.StepProgressed)]
+        if pieces != list(range(1, len(pieces) + 1)):
+            found.append(f"H: the step of run {run} recorded its pieces as {pieces}")
     rows = ended.rows(MODULE.name, "SELECT key, done FROM effects ORDER BY place")
     effects = [(row["key"], row["done"]) for row in rows]
-    return one_effect_each(effects, runs)
+    return found + one_effect_each(effects, runs)
 
 
 BUSY: Final[dict[str, int]] = {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from contracts.calls import ActionCall, ActionFailed, RetryPolicy
+from contracts.calls import ActionCall, ActionFailed, Perform, RetryPolicy
 from contracts.manifest import Command, CommandModel, Event, EventModel, Module, UndoModel
 from engine.plan.code import Run, saga
 from tests.faults import places
@@ -27,6 +27,8 @@ class OrderPlacedV1(EventModel):
     """Part 3 cannot be made: what was made is unmade."""
     held: bool = False
     """Part 2 waits for an answer of the test."""
+    pieces: bool = False
+    """Part 2 is made in four pieces, each of which waits for an answer of the test."""
     parcel: bool = False
     """The order ends with a command to the module `parcels`."""
     rests: float = 0.0
@@ -90,6 +92,23 @@ async def make_outside(call: ActionCall) -> dict[str, Any]:
     return {"made": call.input["part"]}
 
 
+PIECES = 4
+
+
+async def make_in_pieces(call: ActionCall) -> dict[str, Any]:
+    """Goes on after the last piece that it has recorded."""
+    for piece in range(call.progress or 0, PIECES):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ["FAULTS_OUTSIDE"]))
+        try:
+            writer.write(orjson.dumps({"pid": os.getpid(), "key": f"{call.key}#{piece}"}) + b"\n")
+            await reader.readline()
+        finally:
+            writer.close()
+        note(f"piece {call.key}#{piece}")
+        await call.record(piece + 1)
+    return {"made": call.input["part"]}
+
+
 def unmake(call: ActionCall) -> dict[str, Any]:
     note(f"undo {call.key} {orjson.dumps(call.receipt).decode()}")
     places.reached("undo")
@@ -100,7 +119,9 @@ def unmake(call: ActionCall) -> dict[str, Any]:
 async def order(run: Run, placed: dict[str, Any]) -> dict[str, Any]:
     await run.state("Making")
     for part in (1, 2, 3):
-        action = make_outside if part == 2 and placed.get("held") else make
+        action: Perform = make
+        if part == 2 and (placed.get("held") or placed.get("pieces")):
+            action = make_in_pieces if placed.get("pieces") else make_outside
         await run.step(f"part-{part}", action, undo=unmake, retry=ONCE, part=part, spoiled=placed.get("spoiled"))
     if placed.get("rests"):
         await run.sleep("rest", placed["rests"])

@@ -223,6 +223,9 @@ class Site:
         """The topics of what happened in a run, in order."""
         return [entry["topic"] for entry in (await self._get(f"/v1/runs/{run['run_id']}/timeline?limit=1000"))["items"]]
 
+    async def steps(self, run: Record) -> list[Record]:
+        return list((await self._get(f"/v1/runs/{run['run_id']}/steps"))["items"])
+
     async def until_runs(self, holds: Callable[[list[Record]], bool]) -> list[Record]:
         return await until(self.runs, holds, seconds=PATIENCE_SECONDS)
 

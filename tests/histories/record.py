@@ -39,6 +39,7 @@ from tests.pure.run.telling import (
     given,
     lost,
     matched,
+    moved,
     retried,
     undo_lost,
     undone,
@@ -252,6 +253,11 @@ def queued_and_held() -> Story:
     return story.holding(False).when(admitted(), done("try", {"id": 1}))
 
 
+def gone_on_from_its_progress() -> Story:
+    story = Story(sagas.stubborn).when(begun(), moved("try", {"piece": 1}), moved("try", {"piece": 2}), lost("try"))
+    return story.when(due("retry/try/1/1"), moved("try", {"piece": 3}, attempt=2), done("try", {"id": 1}))
+
+
 def saga_changed() -> Story:
     from engine.plan.replay import CodePlan
 
@@ -295,6 +301,7 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         closure_given_back,
         generated_for_a_product,
         queued_and_held,
+        gone_on_from_its_progress,
         saga_changed,
         run_once_more,
     )

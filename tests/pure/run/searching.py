@@ -35,6 +35,7 @@ from tests.pure.run.telling import (
     learned,
     lost,
     matched,
+    moved,
     retried,
     skipped,
     stuck,
@@ -80,6 +81,7 @@ def inputs() -> Iterator[tuple[str, Heard]]:
     """Every input, by the word the diagram uses for it."""
     for step in STEPS:
         yield "a step succeeds", done(step, {"of": step})
+        yield "a step tells its progress", moved(step, {"of": step})
         yield "a step fails", lost(step)
         yield "a step's fate is unknown", lost(step, ambiguous=True)
         yield "a step can never work", lost(step, irrecoverable=True)

@@ -67,6 +67,10 @@ def due(key: str) -> Heard:
     return lambda at: given_.TimerDue(at=at, key=key)
 
 
+def moved(step: str, progress: Any, *, visit: int = 1, attempt: int = 1) -> Heard:
+    return lambda at: given_.StepMoved(at=at, step=step, visit=visit, attempt=attempt, progress=progress)
+
+
 def learned(step: str, attempt: int, happened: bool | None, *, visit: int = 1) -> Heard:
     return lambda at: given_.FateLearned(
         at=at, step=step, visit=visit, attempt=attempt, happened=happened, closing=False, detail="asked"

@@ -1,0 +1,155 @@
+"""Very many runs at once, on a small scale: those that wait cost nothing, those that fail harm no other, and a tenant
+that has much to do does not keep a small one waiting. UNWIND_STORY_RUNS says how many (docs/acceptance.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from contracts.envelope import Envelope
+from contracts.modules import billing, crm
+from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published
+from engine.caps import EVERYONE, SETTING
+from scripts.bench.workload import HELD, MODULE, PAID, hold_order
+from scripts.opening import opened_store
+from tests.stories.house import House, Record, Stack, until
+
+RUNS = int(os.environ.get("UNWIND_STORY_RUNS", "60"))
+PATIENCE_SECONDS = 20 + RUNS / 5
+HOT = 20
+"""So many waiting runs may stay in memory."""
+
+SLOTS = 5
+AGREED = "AwaitingConfirmation"
+
+
+async def send(house: House, tenant: str, kind: str, source: str, *data: Mapping[str, Any]) -> None:
+    """Events of a module, each with an id of its own."""
+    messages = []
+    for number, one in enumerate(data):
+        envelope = Envelope(
+            id=f"{kind}-{one.get('order_id') or one.get('signup_id') or number}",
+            source=source,
+            type=kind,
+            tenantid=tenant,
+            time=datetime.now(UTC),
+            data=dict(one),
+        )
+        messages.append(Message(EVENTS_EXCHANGE, kind, envelope.to_json()))
+    assert set(await house.ear.transport.publish(messages)) == {Published.CONFIRMED}
+
+
+async def listed(house: House, tenant: str) -> list[Record]:
+    """Every run of the tenant."""
+    found: list[Record] = []
+    page = await house.api.get("/v1/runs", tenant=tenant, limit=200)
+    found += page["items"]
+    while page.get("next"):
+        page = await house.api.get("/v1/runs", tenant=tenant, limit=200, after=page["next"])
+        found += page["items"]
+    return found
+
+
+async def told(house: House, metric: str) -> float:
+    """The sum of a metric's samples."""
+    page = (await house.page(f"{house.url}/metrics")).decode()
+    return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(metric))
+
+
+async def connections(stack: Stack) -> int:
+    """Of everybody to the stack's database; none on SQLite."""
+    if stack.database_url is None:
+        return 0
+    watch = await asyncpg.connect(stack.database_url)
+    try:
+        found = await watch.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+    finally:
+        await watch.close()
+    return int(found)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.acceptance("G14")
+async def test_runs_that_wait_hold_no_memory_no_task_and_no_connection_and_wake_by_their_own_event(
+    stack: Stack,
+) -> None:
+    limits = {"waiting_runs": HOT}
+    async with House(stack, sagas=(hold_order,), contracts=(MODULE,), modules=(), limits=limits, hears=()) as house:
+
+        async def statuses() -> Counter[str]:
+            return Counter(run["status"] for run in await listed(house, "acme"))
+
+        async def hold(first: int, last: int) -> None:
+            orders = [{"order_id": f"o-{number}", "seconds": 30 * 86_400.0} for number in range(first, last)]
+            await send(house, "acme", HELD, MODULE.source, *orders)
+            await until(statuses, lambda found: found == {"waiting": last}, seconds=PATIENCE_SECONDS)
+
+        await hold(0, HOT)
+        tasks, sockets = len(asyncio.all_tasks()), await connections(stack)
+        await hold(HOT, HOT + RUNS)
+        await until(lambda: told(house, "unwind_runs_hot"), lambda hot: hot <= HOT, seconds=PATIENCE_SECONDS)
+        assert len(asyncio.all_tasks()) <= tasks + 10
+        assert await connections(stack) <= sockets + 5
+
+        one = f"o-{HOT + RUNS // 2}"
+        await send(house, "acme", PAID, MODULE.source, {"order_id": one})
+
+        wanted = {"succeeded": 1, "waiting": HOT + RUNS - 1}
+        await until(statuses, lambda found: found == wanted, seconds=PATIENCE_SECONDS)
+        [woken] = [run for run in await listed(house, "acme") if run["status"] == "succeeded"]
+        assert (await house.run(woken["run_id"]) or {})["data"]["order_id"] == one
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.acceptance("H17")
+async def test_a_tenth_of_many_onboardings_fails_and_no_other_notices(stack: Stack) -> None:
+    few, failing = max(RUNS // 10, 5), RUNS // 10
+    async with opened_store(stack.settings(), migrate=True) as store:
+        await store.put_setting(EVERYONE, SETTING, {"tenant": SLOTS})
+    async with House(stack, hears=()) as house:
+        await house.script("large", "billing.CreateCustomerV1", "irrecoverable", times=failing, code="not_today")
+
+        async def sign_up(tenant: str, many: int) -> None:
+            forms = [
+                {"signup_id": f"{tenant}-{n}", "email": f"c{n}@{tenant}.example", "name": f"C{n}", "plan": "standard"}
+                for n in range(many)
+            ]
+            await send(house, tenant, "crm.SignupRequestedV1", crm.MODULE.source, *forms)
+
+        async def onboarded(tenant: str) -> list[Record]:
+            runs = [run for run in await listed(house, tenant) if run["workflow"] == "customer-onboarding"]
+            return [run for run in runs if run["business_state"] == AGREED or run["ended_at"]]
+
+        await sign_up("large", RUNS)
+        await sign_up("small", few)
+        small = await until(lambda: onboarded("small"), lambda runs: len(runs) == few, seconds=PATIENCE_SECONDS)
+        # The small tenant came last and has its fair share of the slots: it is done long before the large one.
+        assert len(await onboarded("large")) <= 0.75 * RUNS
+        large = await until(lambda: onboarded("large"), lambda runs: len(runs) == RUNS, seconds=PATIENCE_SECONDS)
+
+        outcomes = Counter(run["error_code"] if run["ended_at"] else AGREED for run in large)
+        assert outcomes == {AGREED: RUNS - failing, "not_today": failing}
+        assert {run["status"] for run in large if run["ended_at"]} == {"compensated"}
+        assert {run["business_state"] for run in small} == {AGREED}
+        seen: set[str] = set()
+        for tenant, run in [("large", run) for run in large] + [("small", run) for run in small]:
+            steps = await house.steps(run["run_id"])
+            account = steps["create-account"]["output"]["user_id"]
+            query = billing.GetCustomerV1(account_id=account)
+            owner = await house.ask(billing.MODULE, query, billing.CustomerSnapshotV1, tenant)
+            assert account not in seen
+            seen.add(account)
+            if run["ended_at"]:
+                assert (owner.customer_id, set(steps)) == (None, {"create-account", "create-billing"})
+                assert steps["create-account"]["undo"]["status"] == "done"
+            else:
+                assert owner.customer_id == steps["create-billing"]["output"]["customer_id"]
+                assert len(steps) == 4
