@@ -284,6 +284,7 @@ class Follower:
             lane=self.lane,
             position=at.position,
             topic=at.topic,
+            tenant_id=at.tenant,
             run_id=at.stream,
-            reason=reason,
+            error=error.code if isinstance(error, Problem) else type(error).__name__,
         )

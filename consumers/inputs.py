@@ -25,6 +25,7 @@ from engine.answers import Ignored, NotOurs, Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.endless import Endless
+from engine.logs import logger
 from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
 from engine.store import Commit, InputRow, Start, Store
@@ -61,6 +62,7 @@ class Inputs:
         self._store, self._vault, self._mapper = store, vault, mapper
         self._registry, self._plans = registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
+        self._log = logger("inputs")
         self._taken: set[int] = set()
         self._wake = asyncio.Event()
         self._work = Endless()
@@ -241,6 +243,14 @@ class Inputs:
     def _refuse(self, row: InputRow, problem: Problem) -> None:
         """It was accepted once and is refused now: a contract has changed. Settled, with the reason in the journal."""
         self._settle(row)
+        self._log.warning(
+            "input_refused",
+            tenant_id=row.tenant,
+            run_id=row.run_id,
+            event_id=row.arrival[1] if row.arrival is not None else None,
+            kind=row.kind,
+            code=problem.code,
+        )
         if row.arrival is not None:
             self._spawn(self._remember(row, row.arrival, f"refused: {problem.code}: {problem.detail}"))
 

@@ -26,6 +26,7 @@ from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.answers import Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.logs import logger
 from engine.metrics import Metrics
 from engine.notes import event_start_key
 from engine.run.inputs import Begin
@@ -85,6 +86,7 @@ class Intake:
             clock,
             metrics,
         )
+        self._log = logger("intake")
         self._prefetch, self._limit = prefetch, runs_in_decision
         self._consumer: Consumer | None = None
         self._waiting: deque[Delivery] = deque()
@@ -266,10 +268,20 @@ class Intake:
     async def _bury(self, delivery: Delivery, problem: Problem) -> None:
         """Keeps the whole message, sealed, before the broker may forget it."""
         try:
-            await bury(self._store, self._vault, self._clock, delivery, problem)
+            letter = await bury(self._store, self._vault, self._clock, delivery, problem)
         except Unavailable:
             self._take_later(delivery)
             return
+        claims = _claims(delivery)
+        self._log.warning(
+            "dead_letter",
+            letter_id=letter,
+            tenant_id=claims.get("tenantid"),
+            event_id=claims.get("id"),
+            message_type=claims.get("type"),
+            queue=self._queue,
+            reason=problem.code,
+        )
         self._metrics.dead_letters.of(problem.code).inc()
         self._metrics.deliveries.of(self._queue, "dead").inc()
         self._ack(delivery)

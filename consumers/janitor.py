@@ -20,6 +20,7 @@ from contracts.tenant_events import RunsRepaired
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.endless import Endless
+from engine.logs import logger
 from engine.metrics import OTHER, Metrics
 from engine.run.inputs import Admitted, PlanStuck
 from engine.store import OpenRun, Store
@@ -61,6 +62,7 @@ class Janitor:
         self._journal = timedelta(days=journal_days)
         self._paused = paused
         self._log = log
+        self._lines = logger("janitor")
         self._tried: dict[UUID, float] = {}
         self._work = Endless()
         self._freed = asyncio.Event()
@@ -179,6 +181,8 @@ class Janitor:
                 event = RunsRepaired(at=self._clock.now(), runs=len(new), run_ids=tuple(new[:NAMED]))
                 await self._log.record(tenant, event)
             for run_id in runs:
+                if run_id not in tried:
+                    self._lines.warning("run_repaired", tenant_id=tenant, run_id=run_id)
                 self._tried[run_id] = now
                 if self._rests(run_id):
                     self._door.reload(tenant, run_id)

@@ -23,6 +23,7 @@ from engine.answers import Result
 from engine.attempts import call_for
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.logs import logger
 from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.run.inputs import FateLearned, StepDone, StepLost, StepMoved
@@ -59,6 +60,7 @@ class Worker:
         self._door = coordinator
         self._clock = clock
         self._metrics = metrics
+        self._log = logger("worker")
         self._tracing = tracing
         self._tasks: set[asyncio.Task[None]] = set()
         self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(actions_in_flight))
@@ -208,6 +210,16 @@ class Worker:
             return
         # The type and place only: an exception's text may hold what was being worked on.
         stack = [line.strip() for line in traceback.format_tb(error.__traceback__)[-STACK_LINES:]]
+        self._log.warning(
+            "action_raised",
+            tenant_id=state.tenant,
+            run_id=state.run_id,
+            correlation_id=state.correlation_id,
+            step_id=attempt.step,
+            attempt=attempt.attempt,
+            error=type(error).__name__,
+            frames=stack,
+        )
         self._lost(state, attempt, "raised", type(error).__name__, ambiguous=True, stack=stack)
 
     def _lost(

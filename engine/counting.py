@@ -1,4 +1,5 @@
-"""Counts what was appended: the one place where run events become metrics. A tally notes what there is to count, which
+"""Counts what was appended: the one place where run events become metrics, and where a run that wants a person gets a
+log line. A tally notes what there is to count, which
 takes no time of a run that goes on; `flush` counts it later, and moves a counter once per tally rather than once per
 event.
 """
@@ -11,8 +12,11 @@ from datetime import datetime
 
 from contracts import run_events as ev
 from contracts.run_events import RunEvent
+from engine.logs import logger
 from engine.metrics import Metrics
 from engine.run.state import RunState, Step
+
+_log = logger("runs")
 
 
 class Tally:
@@ -77,6 +81,15 @@ class Tally:
                     self._ended.append((state.workflow, event.status, seconds))
                 case ev.IncidentOpened():
                     self._incidents[event.reason] += 1
+                    _log.warning(
+                        "run_parked",
+                        tenant_id=state.tenant,
+                        run_id=state.run_id,
+                        correlation_id=state.correlation_id,
+                        workflow=state.workflow,
+                        step_id=event.step,
+                        reason=event.reason,
+                    )
                 case ev.UndoSucceeded() | ev.UndoFailed():
                     outcome = "succeeded" if isinstance(event, ev.UndoSucceeded) else "failed"
                     self._undos[_step(state, event.step, event.visit).undo or "", outcome] += 1

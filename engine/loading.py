@@ -99,7 +99,12 @@ class Loader:
         if state.subject is not None:
             hot.subject = await self._vault.keys_of_run(hot.tenant, state.subject, (one.body for one in stored))
             if isinstance(hot.subject, Erased) and state.cause is None and not state.incidents:
-                self._log.warning("subject_erased", run_id=str(hot.run_id), tenant_id=hot.tenant)
+                self._log.warning(
+                    "subject_erased",
+                    tenant_id=hot.tenant,
+                    run_id=hot.run_id,
+                    correlation_id=state.correlation_id,
+                )
                 hot.mailbox.appendleft((PlanStuck(at=self._clock.now(), reason="subject_erased", detail=ERASED), None))
         hot.state = state
         hot.bare = False
@@ -114,7 +119,7 @@ class Loader:
         """Its log cannot be opened or folded here. It stays ours, so that it is counted as stuck and not handed round;
         only what a newer process wrote is left to that one.
         """
-        self._log.error("run_unreadable", run_id=str(hot.run_id), tenant_id=hot.tenant, code=getattr(why, "code", None))
+        self._log.error("run_unreadable", tenant_id=hot.tenant, run_id=hot.run_id, code=getattr(why, "code", None))
         self._runs.forget(hot)
         if isinstance(why, EventNewer):
             await self._store.release_runs(self._epoch(), [hot.run_id])

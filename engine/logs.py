@@ -2,9 +2,9 @@
 
     log = engine.logs.logger("relay"); log.info("published", tenant_id="acme", run_id=run_id, count=12)
 
-`run_id`, `step_id`, `tenant_id` and `event_id` are the names of the places in every line; `bind(...)` keeps some of
-them for everything that follows in the task. Values are redacted by name and by pattern; names that could hold a
-payload are refused, and a line that cannot be redacted is reduced to its event name.
+`tenant_id`, `run_id`, `correlation_id`, `step_id` and `event_id` are the names of the places in every line; `bind(...)`
+keeps some of them for everything that follows in the task. Values are redacted by name and by pattern; names that could
+hold a payload are refused, and a line that cannot be redacted is reduced to its event name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from contracts.sdk.places import PLACES
 from engine.guards.redaction import REDACTED, Redactor, redact_text
 
 PAYLOAD_NAMES: Final = frozenset(
@@ -55,7 +56,11 @@ def configure(
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(allow=PLACES),
+                *shared,
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
@@ -132,7 +137,7 @@ def _clean(value: Any) -> Any:
 
 
 def _exception(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """An exception as its type, message and places, without locals: `error` and `stack`."""
+    """An exception as its type, message and places, without locals: `error` and `frames`."""
     given = line.pop("exc_info", None)
     if not given:
         return line
@@ -145,7 +150,7 @@ def _exception(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMappin
             code = trace.tb_frame.f_code
             frames.append(f"{'/'.join(code.co_filename.split('/')[-2:])}:{trace.tb_lineno} {code.co_name}")
             trace = trace.tb_next
-        line["stack"] = frames[-20:]
+        line["frames"] = frames[-20:]
     return line
 
 

@@ -89,7 +89,7 @@ async def fold_up(
             if isinstance(broken, Unavailable) and not isinstance(broken, KeysNotLoaded):
                 raise
         if state is None:
-            _log.info("snapshot_passed_over", run_id=str(run_id), tenant_id=tenant, version=version)
+            _log.info("snapshot_passed_over", tenant_id=tenant, run_id=run_id, version=version)
             stored = await store.load(tenant, run_id)
     keys = await vault.ready(tenant, [one.body for one in stored])
     return keys, fold(state or RunState(run_id, tenant), mapper.decode_all(keys, run_id, stored)), stored

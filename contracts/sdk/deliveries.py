@@ -24,6 +24,7 @@ from contracts.sdk.database import DatabaseUnavailable
 from contracts.sdk.handling import Handling
 from contracts.sdk.outbox import Relay, Stored
 from contracts.sdk.pacing import Pace
+from contracts.sdk.places import places
 from contracts.sdk.queries import QueryDesk, QueryHandler
 from contracts.sdk.tally import Tally
 from contracts.sdk.tracing import Tracing
@@ -135,7 +136,13 @@ class Deliveries:
             await self._handle(delivery)
         except (EnvelopeInvalid, ContractUnknown, PayloadInvalid, DuplicateMismatch, HandlerBroken, Poison) as reason:
             self._tally.add("dead")
-            log.error("%s: a delivery with key %s becomes a dead letter: %s", self._name, delivery.routing_key, reason)
+            log.error(
+                "%s: a delivery with key %s becomes a dead letter: %s",
+                self._name,
+                delivery.routing_key,
+                reason,
+                extra=self._places_of(delivery),
+            )
             (await consumer).reject(delivery, requeue=False)
         else:
             self._tally.add("handled")
@@ -181,19 +188,38 @@ class Deliveries:
                 self._relay.hand_over(stored)
                 return
             except Unanswered as reason:
-                log.info("%s: %s is left unanswered: %s", self._name, envelope.type, reason)
+                log.info(
+                    "%s: %s is left unanswered: %s", self._name, envelope.type, reason, extra=self._places(envelope)
+                )
                 return
             except DatabaseUnavailable as error:
-                log.warning("%s: %s waits for the database: %s", self._name, envelope.type, error)
+                log.warning(
+                    "%s: %s waits for the database: %s", self._name, envelope.type, error, extra=self._places(envelope)
+                )
                 await pace.pause()
             except (EnvelopeInvalid, ContractUnknown, PayloadInvalid, DuplicateMismatch, HandlerBroken):
                 raise
             except Exception as error:
                 failures += 1
                 if failures >= self._max_attempts:
-                    raise Poison(f"{type(error).__name__} {failures} times over: {error}") from error
-                log.warning("%s: the handler of %s failed", self._name, envelope.type, exc_info=error)
+                    raise Poison(f"{type(error).__name__} {failures} times over") from error
+                log.warning(
+                    "%s: the handler of %s raised %s",
+                    self._name,
+                    envelope.type,
+                    type(error).__name__,
+                    extra=self._places(envelope, error),
+                )
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+
+    def _places(self, envelope: Envelope, error: BaseException | None = None) -> dict[str, Any]:
+        return places(envelope, command=envelope.type in self._registry.commands, error=error)
+
+    def _places_of(self, delivery: Delivery) -> dict[str, Any]:
+        try:
+            return self._places(parse(delivery.body, delivery.headers))
+        except EnvelopeInvalid:
+            return {}
 
     async def _count_attempt(self, envelope: Envelope) -> int:
         """How often a delivery of it was begun and not finished. A message that ends the process each time is given up

@@ -21,6 +21,7 @@ from contracts.problems import EnvelopeInvalid, PayloadInvalid, Problem, Unavail
 from contracts.registry import QueryEntry
 from contracts.sdk.database import Database, Tx
 from contracts.sdk.fates import Fates
+from contracts.sdk.places import places
 from contracts.sdk.transport import COMMANDS_EXCHANGE, Consumer, Delivery, Published, Queue, Topology, Transport
 from contracts.sdk.transport import Message as BusMessage
 from contracts.shapes import Shape
@@ -209,8 +210,13 @@ class QueryDesk:
             kind, data = self._refusal(error.code, error.detail)
         except Problem as error:
             kind, data = self._refusal(error.code, error.title)
-        except Exception:
-            log.exception("the handler of %s failed", envelope.type)
+        except Exception as error:
+            log.error(
+                "the handler of %s raised %s",
+                envelope.type,
+                type(error).__name__,
+                extra=places(envelope, command=False, error=error),
+            )
             kind, data = self._refusal("handler_failed", "the module's handler failed; see its log")
         answered = Envelope(
             id=str(uuid4()),

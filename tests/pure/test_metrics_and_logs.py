@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -137,7 +140,7 @@ def test_an_exception_is_logged_with_places_and_without_locals(out: io.StringIO)
         logs.logger("worker").exception("failed")
     line = lines(out)[0]
     assert line["error"] == "ValueError: wrong address [redacted], 6"
-    assert line["stack"][-1].startswith("pure/test_metrics_and_logs.py:")
+    assert line["frames"][-1].startswith("pure/test_metrics_and_logs.py:")
     assert "canary" not in out.getvalue()
 
 
@@ -156,3 +159,58 @@ def test_libraries_speak_the_same_form(out: io.StringIO) -> None:
     logging.getLogger("aio_pika").info("chatter")
     (line,) = lines(out)
     assert (line["event"], line["logger"], line["level"]) == ("lost [redacted]", "aio_pika", "warning")
+
+
+LOGGERS = {"log", "lines"}
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+
+
+def log_calls() -> Iterator[tuple[str, str, set[str]]]:
+    """(place, event, names) of every line that the engine's parts write by keyword."""
+    root = Path(logs.__file__).resolve().parents[1]
+    for floor in ("engine", "projections", "consumers"):
+        for path in sorted((root / floor).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                match node:
+                    case ast.Call(func=ast.Attribute(attr=level, value=target), args=[ast.Constant(value=str(event))]):
+                        name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+                        if name.strip("_") in LOGGERS and level in LEVELS:
+                            names = {keyword.arg or "" for keyword in node.keywords}
+                            yield f"{path.relative_to(root)}:{node.lineno}", event, names
+
+
+def test_every_line_about_a_run_names_its_tenant_and_none_has_a_place_for_a_payload() -> None:
+    calls = list(log_calls())
+    assert {"run_parked", "action_raised", "run_unreadable", "dead_letter", "declared_dead"} <= {e for _, e, _ in calls}
+    wrong = [
+        (place, event)
+        for place, event, names in calls
+        if ("run_id" in names and "tenant_id" not in names) or names & logs.PAYLOAD_NAMES
+    ]
+    assert wrong == []
+
+
+def test_every_line_about_a_run_stands_in_the_operations_page() -> None:
+    page = (Path(logs.__file__).resolve().parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page[page.index("| event | level |") :].split("\n\n", 1)[0]
+    about_runs = {event: names for _, event, names in log_calls() if "run_id" in names}
+    for event, names in about_runs.items():
+        [row] = [line for line in table.splitlines() if line.startswith(f"| `{event}` |")]
+        assert set(re.findall(r"`(\w+)`", row.rsplit("|", 2)[1])) == names, event
+
+
+def test_lines_of_modules_show_their_places_and_no_other_extra(out: io.StringIO) -> None:
+    extra = {"tenant_id": "acme", "payload": "canary", "x": "canary"}
+    logging.getLogger("unwind.module").warning("it raised", extra=extra)
+    (line,) = lines(out)
+    assert line["tenant_id"] == "acme"
+    assert "canary" not in out.getvalue()
+
+
+def test_lines_for_a_terminal_take_an_exception_and_its_places_too(out: io.StringIO) -> None:
+    logs.configure(format="console", stream=out)
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        logs.logger("worker").exception("failed")
+    assert "ValueError: wrong" in out.getvalue()
