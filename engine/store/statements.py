@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +31,12 @@ class Statement:
 
     name: str
     steps: tuple[Step, ...]
+    reads: bool = field(init=False)
+    """Whether it only reads, told by its first word."""
 
-    @property
-    def reads(self) -> bool:
-        """Whether it only reads, told by its first word."""
-        return all(step.sql.split(None, 1)[0].upper() == "SELECT" for step in self.steps)
+    def __post_init__(self) -> None:
+        reads = all(step.sql.split(None, 1)[0].upper() == "SELECT" for step in self.steps)
+        object.__setattr__(self, "reads", reads)
 
 
 class Caller(ABC):

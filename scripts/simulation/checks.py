@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 THOROUGH: Final = 3
 """In each world of so many the audit is walked and every read model rebuilt, a third of what a world costs."""
 
-SUSPECT: Final = 5
-"""A module whose process ended so often while it had a message in hand rightly takes the message for poison."""
+SUSPECT: Final = 3
+"""A module that was interrupted so often rightly takes what it had in hand for poison: it gives up what it began more
+than five times, and of a message that came twice both copies are begun anew.
+"""
 
 Effects = Sequence[tuple[str, str]]
 """(key, do or undo) in the order in which they happened."""
@@ -71,7 +73,7 @@ async def judge(world: World) -> None:
         *told(messages, runs),
     ]
     [letters] = world.database.rows("SELECT count(*) FROM dead_letters", ())
-    if letters[0] and max((world.kills_of[module.name] for module in play.modules), default=0) < SUSPECT:
+    if letters[0] and max((world.interrupted[module.name] for module in play.modules), default=0) < SUSPECT:
         found.append(f"Q: {letters[0]} dead letters of good messages")
     if not found and play.check is not None:
         try:

@@ -113,6 +113,7 @@ class Process(ABC):
             world.kill(self, place)
             self._alive()
         if chance.happens("connection lost", place, world.weather.kill / 8, world.loop.time()) and self.transport:
+            world.interrupted[self.name] += 1
             self.transport.break_off()
 
     def _alive(self) -> None:

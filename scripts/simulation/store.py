@@ -31,7 +31,7 @@ from engine.store.statements import Driver, Statement, bind, load
 
 T = TypeVar("T")
 DRIVER: Driver = "sqlite"
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 
 
 class Gate(Protocol):
@@ -59,31 +59,34 @@ class Open:
 
 
 class SimDatabase:
-    """One database in memory, migrated, with the read models of `views`."""
+    """One database in memory, migrated, with the read models of `views`. All of a world is one transaction that is
+    never committed, so that the connection, with all its prepared statements, serves the next world as it was.
+    """
 
     def __init__(self, views: Path | None = None) -> None:
-        folder = views or Path(__file__).parents[2] / "projections" / "sql" / "sqlite"
-        self.statements, self.views = _statements(FOLDER / "sqlite"), _statements(folder)
-        self.recorder = LogRecorder(SQLiteDatastore("file::memory:"), self.statements)
-        self.appender = Appender(self.recorder, self.statements)
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.deserialize(_template(folder))
-        self.connection.row_factory = sqlite3.Row
+        self._folder = views or Path(__file__).parents[2] / "projections" / "sql" / "sqlite"
+        self.statements, self.views = _statements(FOLDER / "sqlite"), _statements(self._folder)
+        self.recorder, self.appender = _appender()
+        idle = _IDLE.setdefault(self._folder, [])
+        self.connection = idle.pop() if idle else _open(self._folder)
+        self.connection.execute("BEGIN")
 
     def close(self) -> None:
-        self.connection.close()
+        self.connection.execute("ROLLBACK")
+        _IDLE[self._folder].append(self.connection)
 
     def transaction(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         """Whole or not at all; raises the store's errors."""
         cursor = self.connection.cursor()
-        cursor.execute("BEGIN")
+        cursor.execute("SAVEPOINT transaction_of_a_process")
         try:
             answer = work(cursor)
         except Exception as error:
-            cursor.execute("ROLLBACK")
+            cursor.execute("ROLLBACK TO transaction_of_a_process")
+            cursor.execute("RELEASE transaction_of_a_process")
             known = translated(error)
             raise known from (None if known is error else error)
-        cursor.execute("COMMIT")
+        cursor.execute("RELEASE transaction_of_a_process")
         return answer
 
     def rows(self, sql: str, values: Sequence[Any]) -> list[Any]:
@@ -197,6 +200,24 @@ class SimStore(SqliteStore):
 @cache
 def _statements(folder: Path) -> Mapping[str, Statement]:
     return load([folder], DRIVER)
+
+
+_IDLE: dict[Path, list[sqlite3.Connection]] = {}
+"""Empty databases of worlds that have ended, by the folder of their read models."""
+
+
+def _open(views: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1_000)
+    connection.deserialize(_template(views))
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+@cache
+def _appender() -> tuple[LogRecorder, Appender]:
+    statements = _statements(FOLDER / "sqlite")
+    recorder = LogRecorder(SQLiteDatastore("file::memory:"), statements)
+    return recorder, Appender(recorder, statements)
 
 
 @cache

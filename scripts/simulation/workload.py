@@ -174,7 +174,7 @@ async def order(run: Run, placed: Any) -> Any:
     if placed["naps"]:
         await run.sleep("nap", 1.5)
     if placed["waits"]:
-        paid = await run.wait_for("paid", PAID, key=("order", placed["order_id"]), timeout_seconds=8)
+        paid = await run.wait_for("paid", PAID, key=("order", placed["order_id"]), timeout_seconds=3)
         if paid is None:
             return "unpaid"
     parts = [
