@@ -233,6 +233,7 @@ class Assembly:
         coordinator.run_queued = janitor.run_queued
         coordinator.suspect = self.heartbeat.suspected
         self.door.on_input = inputs.wake
+        coordinator.wrote_inputs = inputs.wake
         self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers
         await coordinator.start(self.epoch)
         self._failing += [coordinator.failed, inputs.failed, timers.failed, janitor.failed]

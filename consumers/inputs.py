@@ -183,7 +183,7 @@ class Inputs:
         plan = self._plans.latest(row.workflow or "")
         saga = self._plans.saga(plan.name)
         started = notes.start_of(envelope, saga)
-        if started is not None and started.trigger["kind"] == reruns.KIND:
+        if started is not None and started.trigger["kind"] in reruns.KINDS:
             started = await reruns.told(self._store, self._vault, self._mapper, row.tenant, started)
         if started is None:
             checked = self._registry.check_event(envelope)
@@ -217,6 +217,7 @@ class Inputs:
             traceparent=traceparent,
             scope=started.scope,
             inherited=started.inherited,
+            adopted=started.adopted,
         )
         start = Start(key=started.key, workflow=plan.name, workflow_version=plan.version)
         self._door.begin(plan, given, start, keys, subject, done=lambda result: self._answered(row, result))

@@ -117,6 +117,8 @@ class ActionSpec:
     permission: str | None = None
     query: str | None = None
     """Commands closed by a query: its wire type, `billing.FindChargeV1`."""
+    run: str | None = None
+    """Child runs: the workflow whose run is started, or unwound."""
     find: Find | None = None
     """Local actions closed by a query: the function that looks."""
 

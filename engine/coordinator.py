@@ -92,6 +92,7 @@ class Coordinator:
         self.perform: Callable[[RunState, Plan, Perform], None] = lambda state, plan, attempt: None
         self.matched: Callable[[Sequence[InputRow]], None] = lambda rows: None
         self.wrote_outbox: Callable[[], None] = lambda: None
+        self.wrote_inputs: Callable[[], None] = lambda: None
         self.freed_slot: Callable[[], None] = lambda: None
         self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
@@ -301,7 +302,7 @@ class Coordinator:
             self.runs.rest(hot)
             return
         start = hot.start
-        if start is not None and not state.queued:
+        if start is not None and not state.queued and state.cause is None:
             caps = self._caps(hot.tenant, state.workflow)
             if caps.workflow is not None or caps.tenant is not None:
                 start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant)
@@ -384,6 +385,8 @@ class Coordinator:
         self._accounts.appended(hot.tenant, len(prepared.events), len(commit.outbox), len(prepared.perform))
         if commit.outbox:
             self.wrote_outbox()
+        if commit.inputs:
+            self.wrote_inputs()
         if commit.open_run is not None and before.holds_slot and not hot.state.holds_slot:
             self.freed_slot()
         if hot.state.queued:

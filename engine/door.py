@@ -104,6 +104,7 @@ class Door:
         initiator: str,
         correlation_id: str | None = None,
         traceparent: str | None = None,
+        start_key: str | None = None,
     ) -> Begun:
         """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another
         content (`Conflict`).
@@ -111,7 +112,7 @@ class Door:
         saga = self.plans.saga(workflow)
         if not isinstance(data, dict):
             raise PayloadInvalid("the input of a run must be a JSON object", field="input")
-        start_key = f"{kind}/{key}"
+        start_key = start_key or f"{kind}/{key}"
         if len(start_key) > 200:
             raise PayloadInvalid("the key is too long; use at most 180 characters", field="key")
         run_id = UUID(str(uuid_utils.uuid7()))

@@ -18,8 +18,19 @@ from contracts.envelope import Envelope, format_time, parse_time
 from contracts.notices import UNWIND
 from contracts.pointers import expand_marks, resolve, segments
 from contracts.problems import PayloadInvalid
+from contracts.run_events import StepReused
 from engine.plan.code import Saga
-from engine.run.inputs import AbandonAsked, CancelAsked, Decided, Input, RetryAsked, SkipAsked, TerminateAsked
+from engine.run.inputs import (
+    AbandonAsked,
+    CancelAsked,
+    Decided,
+    Input,
+    RetryAsked,
+    SkipAsked,
+    StepDone,
+    StepLost,
+    TerminateAsked,
+)
 from engine.run.state import Inherited
 
 START_TYPE: Final = "unwind.StartRequestedV1"
@@ -31,6 +42,8 @@ _NOTES: Final[dict[str, type[Input]]] = {
     "skip": SkipAsked,
     "abandon": AbandonAsked,
     "decide": Decided,
+    "child_done": StepDone,
+    "child_lost": StepLost,
 }
 _NAMES = {kind: name for name, kind in _NOTES.items()}
 
@@ -48,6 +61,8 @@ class Started:
     scope: str | None = None
     inherited: tuple[Inherited, ...] = ()
     """A rerun's (`engine.reruns`)."""
+    adopted: tuple[StepReused, ...] = ()
+    """Of a run that unwinds another (`engine.reruns`)."""
 
 
 def event_start_key(workflow: str, source: str, event_id: str) -> str:
@@ -111,12 +126,37 @@ def start_envelope(
     )
 
 
+def successor_key(run_id: object) -> str:
+    """The start key of the one run that may follow an ended run: its rerun, or the run that unwinds it. So nobody
+    undoes what another has taken over.
+    """
+    return f"rerun/{run_id}"
+
+
 def start_of(envelope: Envelope, saga: Saga) -> Started | None:
     """How to begin from a journaled start; None when the envelope is an event of a module."""
     if envelope.type != START_TYPE:
         return None
     asked = envelope.data
     data = asked["input"]
+    if asked.get("parent") is not None:
+        parent = asked["parent"]
+        return Started(
+            trigger={
+                "kind": asked["kind"],
+                "id": parent["run_id"],
+                "type": START_TYPE,
+                "source": envelope.source,
+                "parent": parent,
+                "depth": asked["depth"],
+            },
+            data=data,
+            marks=tuple(asked["marks"]),
+            subject=asked["subject"],
+            initiator=asked["initiator"],
+            key=asked["key"],
+            scope=asked["scope"],
+        )
     subject = resolve(data, segments(saga.subject)) if saga.subject else None
     return Started(
         trigger={"kind": asked["kind"], "id": asked["key"], "type": START_TYPE, "source": envelope.source},

@@ -19,9 +19,9 @@ class RunFacts:
     """One run. `first` is the version of its first event in the batch at hand: 1 means that it started there."""
 
     __slots__ = (
-        "attempts", "business_state", "cause", "cost_micros", "ended", "ended_at", "error", "first", "incidents",
-        "missing", "open_steps", "open_undos", "parked", "position", "queued", "run_id", "started", "steps", "tenant",
-        "undone", "updated_at", "version",
+        "attempts", "business_state", "cause", "children", "cost_micros", "ended", "ended_at", "error", "first",
+        "incidents", "missing", "open_steps", "open_undos", "parked", "position", "queued", "run_id", "started",
+        "steps", "tenant", "undone", "updated_at", "version",
     )  # fmt: skip
 
     def __init__(self, run_id: UUID, tenant: str) -> None:
@@ -46,6 +46,8 @@ class RunFacts:
         self.incidents: dict[str, str] = {}
         self.open_steps: set[tuple[str, int]] = set()
         self.open_undos: set[tuple[str, int]] = set()
+        self.children: set[tuple[str, int]] = set()
+        """Steps that other runs are the outcome of."""
         self.steps = 0
         self.undone = 0
         self.attempts = 0
@@ -91,7 +93,10 @@ def _run_admitted(run: RunFacts, event: _Event) -> None:
 
 
 def _step_scheduled(run: RunFacts, event: _Event) -> None:
-    run.open_steps.add((event["step"], event["visit"]))
+    if event["action"].startswith("run:"):  # waiting for a child is not running
+        run.children.add((event["step"], event["visit"]))
+    else:
+        run.open_steps.add((event["step"], event["visit"]))
     run.steps += 1
     run.attempts += 1
 
@@ -101,7 +106,8 @@ def _step_reused(run: RunFacts, event: _Event) -> None:
 
 
 def _step_attempted(run: RunFacts, event: _Event) -> None:
-    run.open_steps.add((event["step"], event["visit"]))
+    if (event["step"], event["visit"]) not in run.children:
+        run.open_steps.add((event["step"], event["visit"]))
     run.attempts += 1
 
 

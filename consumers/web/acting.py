@@ -18,6 +18,7 @@ from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.tenant_events import PLATFORM
 from contracts.traceparent import read
 from engine import reruns
+from engine.door import Begun
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 DIRECT_COMMAND = "direct-command"
@@ -236,12 +237,31 @@ async def rerun_run(call: Call) -> Answer:
         reason=given.reason,
         traceparent=traceparent(call),
     )
+    return await _follower(call, begun)
+
+
+async def undo_run(call: Call) -> Answer:
+    """202 with the run that unwinds it, 200 with the first one when this was asked before."""
+    given: asked.Reason = call.body
+    tenant = await _may_move(call)
+    begun = await reruns.undo(
+        call.deps.door,
+        tenant,
+        call.run_id,
+        by=call.principal.name,
+        reason=given.reason,
+        traceparent=traceparent(call),
+    )
+    return await _follower(call, begun)
+
+
+async def _follower(call: Call, begun: Begun) -> Answer:
     return Answer(
         status=200 if begun.duplicate else 202,
         headers={"Location": f"/v1/runs/{begun.run_id}"},
         content={
             "run_id": str(begun.run_id),
-            "reruns": str(call.run_id),
+            "follows": str(call.run_id),
             "duplicate": begun.duplicate,
             "as_of": await call.deps.reader.head(),
         },

@@ -15,7 +15,7 @@ from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
 from contracts.problems import NotFound
 from contracts.run_events import RunEvent
-from engine import reruns
+from engine.notes import successor_key
 from engine.recording import command_id
 from engine.store.keys import Erased
 from engine.store.mapper import arrival_ident, open_blob, redacted
@@ -54,8 +54,8 @@ async def get_run(call: Call) -> Answer:
     if found is None:
         raise no_run()
     if found["ended_at"] is not None:
-        again = await call.deps.store.started(found["tenant"], f"{reruns.KIND}/{call.run_id}")
-        found["rerun"] = None if again is None else str(again)
+        again = await call.deps.store.started(found["tenant"], successor_key(call.run_id))
+        found["followed_by"] = None if again is None else str(again)
     return Answer(content=found)
 
 

@@ -86,7 +86,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="POST", path="/v1/runs/{run_id}/rerun", handler=acting.rerun_run, tag="runs", permission="runs.rerun",
         summary="Run an ended run once more, as a run of its own that does not repeat effects that stand",
-        body=asked.RerunRun, query=asked.Query, answer=told.Rerun, status=202,
+        body=asked.RerunRun, query=asked.Query, answer=told.Follower, status=202,
+    ),
+    Route(
+        method="POST", path="/v1/runs/{run_id}/undo", handler=acting.undo_run, tag="runs", permission="runs.rerun",
+        summary="Undo what an ended run did, as a run of its own with the receipts of that one",
+        body=asked.Reason, query=asked.Query, answer=told.Follower, status=202,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/skip", handler=acting.skip_step, tag="runs", permission="runs.skip",

@@ -70,11 +70,11 @@ class Backfilled(Told):
     as_of: str
 
 
-class Rerun(Told):
-    """`run_id` is the new run, `reruns` the one before it. `duplicate`: it was asked for before."""
+class Follower(Told):
+    """`run_id` is the new run, `follows` the one before it. `duplicate`: it was asked for before."""
 
     run_id: str
-    reruns: str
+    follows: str
     duplicate: bool
     as_of: str
 
@@ -111,7 +111,7 @@ class RunDetail(Run):
     output: Json = None
     error: Json = None
     left: list[str] = Field(description="Steps whose effects were not undone")
-    rerun: str | None = Field(None, description="The run that ran this one once more")
+    followed_by: str | None = Field(None, description="The run that ran this one once more, or undid what it did")
     as_of: str
 
 

@@ -23,6 +23,7 @@ import orjson
 
 from contracts.calls import ActionSpec, Perform, RetryPolicy
 from engine.plan import ApprovalAsked, OnFailure, Operation, SleepAsked, StateAsked, StepAsked, ValueAsked, WaitAsked
+from engine.run.children import MAX_DEPTH, STARTS, child_spec
 from engine.run.state import RunState
 
 MAX_PASSED_BYTES: Final = 64 * 1024
@@ -99,6 +100,7 @@ class Run:
         self.workflow = state.workflow
         self.correlation_id = state.correlation_id
         self.initiator = state.initiator
+        self._depth = int((state.trigger or {}).get("depth") or 0)
         self._actions = actions
         self._on_failure = on_failure
 
@@ -123,19 +125,39 @@ class Run:
         """
         spec = self._spec(action)
         undo_name = spec.undo if undo == _DEFAULT else None if undo is None else self._spec(undo).name
-        try:
-            canonical = orjson.dumps(arguments, option=CANONICAL)
-        except orjson.JSONEncodeError as error:
-            raise SagaMistake(f"step {name!r}: the arguments of {spec.name} must be JSON ({error})") from None
-        if len(canonical) > MAX_PASSED_BYTES:
-            raise SagaMistake(
-                f"step {name!r}: the arguments are {len(canonical)} bytes; pass at most {MAX_PASSED_BYTES}"
-            )
-        digest = hashlib.blake2b(canonical, digest_size=12).hexdigest()
-        content = orjson.loads(canonical)
+        content, digest = _canonical(name, spec.name, arguments)
         policy = on_failure or self._on_failure
         limit = spec.timeout_seconds if timeout_seconds is None else timeout_seconds
         return Asked(name, lambda visit: StepAsked(name, visit, spec, content, digest, undo_name, policy, retry, limit))
+
+    async def child(
+        self,
+        name: str,
+        workflow: str,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        undo: bool = True,
+        on_failure: OnFailure | None = None,
+    ) -> Any:
+        """Runs `workflow` with `data` as a run of its own and answers its output once it has succeeded.
+
+        Its story and tenant are this run's. When it ends otherwise the step has failed, and `on_failure` says what
+        follows. When this run is unwound, an open child is cancelled, and what a succeeded one did is undone by a run
+        that unwinds it; with `undo` False that stays. Parks the run (`SagaMistake`) when the data is no JSON, or
+        children are nested deeper than `engine.run.children.MAX_DEPTH`.
+        """
+        if self._depth >= MAX_DEPTH:
+            raise SagaMistake(f"child {name!r}: runs may be nested {MAX_DEPTH} deep; this one is as deep as that")
+        spec = child_spec(f"{STARTS}{workflow}")
+        assert spec is not None
+        content, digest = _canonical(name, spec.name, data or {})
+        policy = on_failure or self._on_failure
+        undo_name = spec.undo if undo else None
+        answer = await Asked(
+            name, lambda visit: StepAsked(name, visit, spec, content, digest, undo_name, policy, None, 0)
+        )
+        return answer["output"]
 
     def sleep(self, name: str, seconds: float | None = None, *, until: datetime | None = None) -> Awaitable[None]:
         """Waits for `seconds`, or until an instant; survives restarts and holds no resources."""
@@ -198,6 +220,17 @@ class Run:
                 raise SagaMistake(f"no installed module or connector brings the action {action!r}")
             return spec
         return function_action(action)
+
+
+def _canonical(name: str, action: str, arguments: Mapping[str, Any]) -> tuple[Any, str]:
+    """What the step is given, as JSON has it, and its hash."""
+    try:
+        canonical = orjson.dumps(arguments, option=CANONICAL)
+    except orjson.JSONEncodeError as error:
+        raise SagaMistake(f"step {name!r}: the arguments of {action} must be JSON ({error})") from None
+    if len(canonical) > MAX_PASSED_BYTES:
+        raise SagaMistake(f"step {name!r}: the arguments are {len(canonical)} bytes; pass at most {MAX_PASSED_BYTES}")
+    return orjson.loads(canonical), hashlib.blake2b(canonical, digest_size=12).hexdigest()
 
 
 def function_action(function: Any) -> ActionSpec:

@@ -44,6 +44,7 @@ from engine.plan.code import (
     function_named,
 )
 from engine.plan.driver import Driver
+from engine.run.children import child_spec
 from engine.run.state import Key, RunState
 
 MAX_OPERATIONS: Final = 1000
@@ -66,7 +67,7 @@ class CodePlan:
     def action(self, name: str) -> ActionSpec | None:
         spec = self._actions.get(name)
         if spec is None and ":" in name:
-            spec = function_named(name)
+            spec = child_spec(name) or function_named(name)
         return spec
 
     def attributes(self, data: Any) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
@@ -35,7 +35,8 @@ from engine.run.unwind import unwind
 def start(run: Draft, given: Begin) -> None:
     """The first event, and the plan's first requests unless the run must queue for a slot."""
     plan = run.plan
-    timeout = plan.timeout_seconds
+    unwinds = given.trigger.get("kind") == "unwind"
+    timeout = None if unwinds else plan.timeout_seconds
     attributes = plan.attributes(given.data)
     run.emit(
         ev.RunStarted(
@@ -52,10 +53,15 @@ def start(run: Draft, given: Begin) -> None:
             subject=given.subject,
             attributes=attributes,
             deadline=run.at + timedelta(seconds=timeout) if timeout else None,
-            queued=given.queued,
+            queued=given.queued and not unwinds,
             marks=_start_marks(given, attributes),
         )
     )
+    if unwinds:
+        for step in given.adopted:
+            run.emit(replace(step, at=run.at))
+        unwind(run, "abandoned", by=given.initiator, error={"code": "undone", "message": "what the run did is undone"})
+        return
     for one in given.inherited:
         run.emit(
             ev.ResultInherited(

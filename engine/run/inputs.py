@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from contracts.run_events import StepReused
 from contracts.values import value
 from engine.run.state import Inherited
 
@@ -43,6 +44,8 @@ class Begin(Input):
     queued: bool = False
     inherited: tuple[Inherited, ...] = ()
     """A rerun's: what is known of the run before it."""
+    adopted: tuple[StepReused, ...] = ()
+    """Of a run that unwinds another: the steps of that one that stand, in the order of their completion."""
 
 
 @value(kw_only=True)

@@ -77,6 +77,21 @@ class Settled:
 
 
 @value()
+class Recall:
+    """Cancel the child that the open step waits for: the run that started it is being unwound."""
+
+    step: str
+    visit: int
+
+
+@value()
+class Report:
+    """Tell the run that started this one how it ended."""
+
+    event: ev.RunEnded
+
+
+@value()
 class Notify:
     """Publish one of the engine's own notices (`contracts.notices`); `fields` hold no payload."""
 
@@ -87,7 +102,7 @@ class Notify:
 APPROVAL = "a person's decision"
 """What an open approval is subscribed to: no message has this type, but the row is the run's reason to wake."""
 
-Effect = Perform | Send | SetTimer | ClearTimer | Subscribe | Unsubscribe | Settled | Notify
+Effect = Perform | Send | SetTimer | ClearTimer | Subscribe | Unsubscribe | Settled | Recall | Report | Notify
 
 
 def react(event: RunEvent, state: RunState) -> list[Effect]:
@@ -221,6 +236,7 @@ def _compensation_started(event: ev.CompensationStarted, state: RunState) -> lis
             effects.append(Unsubscribe(wait.name, wait.visit))
         prefix = "wait" if wait.kind == "fact" else wait.kind
         effects.append(ClearTimer(f"{prefix}/{wait.name}/{wait.visit}"))
+    effects += [Recall(step.name, step.visit) for step in state.open_steps() if step.is_child]
     return effects
 
 
@@ -251,9 +267,11 @@ def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
     """Success is told by the log and the read models alone; an ending that someone may have to act on is also a
     notice.
     """
+    effects: list[Effect] = [Report(event)] if (state.trigger or {}).get("parent") else []
     if event.status == "succeeded":
-        return []
+        return effects
     return [
+        *effects,
         Notify(
             "RunEndedV1",
             {
@@ -262,7 +280,7 @@ def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
                 "code": (event.error or {}).get("code"),
                 "attributes": _told(state),
             },
-        )
+        ),
     ]
 
 

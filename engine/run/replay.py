@@ -154,6 +154,7 @@ def _cause(first: RunEvent, state: RunState, rest: Sequence[RunEvent]) -> Iterat
                 scope=first.scope,
                 queued=first.queued,
                 inherited=tuple(_inherited(rest[1:])),
+                adopted=tuple(_adopted(rest[1:])) if first.trigger.get("kind") == "unwind" else (),
             )
         case ev.RunAdmitted():
             yield given_.Admitted(at=at)
@@ -205,6 +206,13 @@ def _cause(first: RunEvent, state: RunState, rest: Sequence[RunEvent]) -> Iterat
             if state.cause is not None:
                 yield given_.AbandonAsked(at=at, by=by)
             yield given_.TerminateAsked(at=at, by=by, reason=_message(first))
+
+
+def _adopted(rest: Sequence[RunEvent]) -> Iterator[ev.StepReused]:
+    for event in rest:
+        if not isinstance(event, ev.StepReused):
+            return
+        yield event
 
 
 def _inherited(rest: Sequence[RunEvent]) -> Iterator[Inherited]:

@@ -43,6 +43,33 @@ def inherit(before: RunState, *, from_step: str | None = None, repeat: Collectio
     return tuple(found)
 
 
+def adopt(before: RunState) -> tuple[ev.StepReused, ...]:
+    """What of the ended run `before` stands and can be undone, oldest completion first, for a run that unwinds it."""
+    assert before.started_at is not None
+    standing = [
+        step
+        for step in (before.steps or {}).values()
+        if step.undo is not None and step.status == "succeeded" and step.undo_status != "done"
+    ]
+    return tuple(
+        ev.StepReused(
+            at=before.started_at,
+            step=step.name,
+            visit=step.visit,
+            key=step.key,
+            action=step.action,
+            kind=step.kind,
+            input=step.input,
+            input_hash=step.input_hash,
+            output=step.output,
+            undo=step.undo,
+            timeout_seconds=step.timeout_seconds,
+            marks=step.marks + step.output_marks,
+        )
+        for step in sorted(standing, key=lambda step: step.completed)
+    )
+
+
 def _is_step(before: RunState, key: Key) -> bool:
     known = (before.inherited or {}).get(key)
     return key in (before.steps or {}) or (known is not None and known.kind == "step")

@@ -59,6 +59,11 @@ class Step:
     progress: Any = None
     """How far its attempts have come, as the action itself has recorded it; None once it has succeeded."""
 
+    @property
+    def is_child(self) -> bool:
+        """Whether another run is what the step waits for."""
+        return self.action.startswith("run:")
+
     def copy(self) -> Step:
         return Step(*_values_of_step(self))
 
@@ -163,7 +168,7 @@ class RunState:
     @property
     def status(self) -> RunStatus:
         """Terminal, else compensating, queued, running while an attempt is under way, parked when an incident is all
-        that is left to move it, else waiting.
+        that is left to move it, else waiting, also for a child.
         """
         if self.ended is not None:
             assert self.ended in TERMINAL
@@ -175,7 +180,7 @@ class RunState:
             undoing = any(step.undo_status == "open" for step in self.steps.values())
             return "parked" if self.incidents and not undoing else "compensating"
         for step in reversed(self.steps.values()):  # the one under way is mostly the last
-            if step.status == "open":
+            if step.status == "open" and not step.is_child:
                 return "running"
         return "parked" if self.incidents else "waiting"
 

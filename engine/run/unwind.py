@@ -53,7 +53,8 @@ def unwind(
         run.emit(ev.StateEntered(at=run.at, name=entered, visit=0, previous=run.state.business_state))
     undone = any(step.undo_status == "done" for step in _steps(run.state))
     status = _STATUS[run.state.cause]
-    end(run, "failed" if status == "compensated" and not undone else status, by=by, error=run.state.cause_error)
+    nothing = status == "compensated" and not undone and (run.state.trigger or {}).get("kind") != "unwind"
+    end(run, "failed" if nothing else status, by=by, error=run.state.cause_error)
 
 
 def _settle_siblings(run: Draft) -> None:

@@ -68,6 +68,7 @@ async def judge(world: World) -> None:
         *one_run_each(expected(messages, play.started_by), runs),
         *histories(runs),
         *undone(runs),
+        *children(runs),
         *(play.laws(runs, rest) if play.laws is not None else ()),
         *one_payload_each(messages),
         *told(messages, runs),
@@ -129,7 +130,7 @@ def one_run_each(expected: Collection[tuple[str, str, str]], runs: Runs) -> list
     started = Counter(
         (tenant, str(log[0].trigger.get("id")), log[0].workflow)
         for (tenant, _), log in runs.items()
-        if isinstance(log[0], ev.RunStarted)
+        if isinstance(log[0], ev.RunStarted) and "parent" not in log[0].trigger
     )
     found = [f"R: event {key[1]} has started {started[key]} runs of {key[2]}" for key in expected if started[key] != 1]
     ghosts = [key for key in started if key not in expected]
@@ -187,8 +188,12 @@ def undone(runs: Runs) -> list[str]:
         start = next((at for at, event in enumerate(log) if isinstance(event, ev.CompensationStarted)), None)
         if start is None:
             continue
-        undo_of = {(e.step, e.visit): e.undo for e in log if isinstance(e, ev.StepScheduled)}
-        done = [(e.step, e.visit) for e in log if isinstance(e, ev.StepSucceeded) and undo_of.get((e.step, e.visit))]
+        undo_of = {(e.step, e.visit): e.undo for e in log if isinstance(e, ev.StepScheduled | ev.StepReused)}
+        done = [
+            (e.step, e.visit)
+            for e in log
+            if isinstance(e, ev.StepSucceeded | ev.StepReused) and undo_of.get((e.step, e.visit))
+        ]
         begun = list(dict.fromkeys((e.step, e.visit) for e in log if isinstance(e, ev.UndoScheduled)))
         ended = [(e.step, e.visit) for e in log if isinstance(e, ev.UndoSucceeded)]
         wanted = list(reversed(done))
@@ -196,6 +201,38 @@ def undone(runs: Runs) -> list[str]:
             found.append(f"C: run {run} completed {done} and undid {begun}")
         if sorted(set(ended)) != sorted(ended) or not set(done) <= set(ended):
             found.append(f"C: run {run} completed {done} and has undone {ended}")
+    return found
+
+
+def _is_order(step: ev.StepScheduled) -> bool:
+    """Whether a module was to carry it out: a child is no message."""
+    return step.kind == "command" and not step.action.startswith("run:")
+
+
+def children(runs: Runs) -> list[str]:
+    """A step that waits for a child has one, which ended as the step says; what succeeded and was undone has one run
+    that unwound it.
+    """
+    found: list[str] = []
+    starts = {run: log[0] for (_, run), log in runs.items() if isinstance(log[0], ev.RunStarted)}
+    ends = {run: log[-1] for (_, run), log in runs.items() if isinstance(log[-1], ev.RunEnded)}
+    started = Counter(
+        (UUID(start.trigger["parent"]["run_id"]), start.trigger["parent"]["step"], start.trigger["kind"])
+        for start in starts.values()
+        if "parent" in start.trigger
+    )
+    for (parent, step, kind), times in started.items():
+        if times > 1:
+            found.append(f"R: step {step} of run {parent} has started {times} runs ({kind})")
+    for (_, run), log in runs.items():
+        waits = {event.step for event in log if isinstance(event, ev.StepScheduled) and event.action.startswith("run:")}
+        for event in log:
+            if isinstance(event, ev.StepSucceeded) and event.step in waits:
+                end = ends.get(UUID(event.output["run_id"]))
+                if not isinstance(end, ev.RunEnded) or end.status != "succeeded":
+                    found.append(f"H: step {event.step} of run {run} succeeded without its child")
+            if isinstance(event, ev.UndoSucceeded) and event.step in waits and not started[run, event.step, "unwind"]:
+                found.append(f"C: step {event.step} of run {run} was undone, and its child was not")
     return found
 
 
@@ -211,12 +248,17 @@ def one_effect_each(effects: Effects, runs: Runs) -> list[str]:
     unwound: set[UUID] = set()
     for (_, run), log in runs.items():
         for event in log:
-            if isinstance(event, ev.StepScheduled) and event.kind == "command":
+            if isinstance(event, ev.StepScheduled) and _is_order(event):
                 keys[event.key] = (run, event)
             elif isinstance(event, ev.StepSucceeded):
                 outcome[run].add((event.step, event.visit))
             elif isinstance(event, ev.CompensationStarted):
                 unwound.add(run)
+    # What a child did goes with its parent.
+    for (_, run), log in runs.items():
+        parent = log[0].trigger.get("parent") if isinstance(log[0], ev.RunStarted) else None
+        if parent is not None and UUID(parent["run_id"]) in unwound:
+            unwound.add(run)
     found += [f"G: effect {key} was never asked for" for key in did | undid if key not in keys]
     for key, (run, step) in keys.items():
         if (step.step, step.visit) in outcome[run] and key not in did:
@@ -253,7 +295,7 @@ def told(messages: Sequence[Mapping[str, object]], runs: Runs) -> list[str]:
         if any(isinstance(event, ev.CompensationStarted) for event in log):
             wanted = ["unwind.CompensationStartedV1", "unwind.RunEndedV1"]
             found += [f"N: {kind} of run {run} was never sent" for kind in wanted if (str(run), kind) not in heard]
-        orders = [event for event in log if isinstance(event, ev.StepScheduled) and event.kind == "command"]
+        orders = [event for event in log if isinstance(event, ev.StepScheduled) and _is_order(event)]
         found += [
             f"N: the command of {order.step} of run {run} was never sent"
             for order in orders

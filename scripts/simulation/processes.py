@@ -211,6 +211,7 @@ class Engine(Process):
         coordinator.freed_slot, coordinator.run_queued = janitor.slot_freed, janitor.run_queued
         coordinator.suspect = heartbeat.suspected
         coordinator.wrote_outbox = relay.wake
+        coordinator.wrote_inputs = inputs.wake
         await coordinator.start(self.epoch)
         intakes = [
             Intake(transport, queue, store, vault, known, plans, coordinator, clock, counted, prefetch=20)

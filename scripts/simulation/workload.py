@@ -29,6 +29,8 @@ class OrderPlacedV1(EventModel):
     waits: bool = False
     naps: bool = False
     together: bool = False
+    helped: str = ""
+    """The fate of what another run reserves for this one; empty: nobody helps."""
 
 
 class OrderPaidV1(EventModel):
@@ -136,6 +138,7 @@ def place_orders(chance: Chance) -> Iterator[Sent]:
             waits=chance.below(0.4),
             naps=chance.below(0.3),
             together=chance.below(0.4),
+            helped=chance.pick(("", "", "", "ok", "1", "refused")),
         )
         events: list[EventModel] = [placed]
         if placed.waits and chance.below(0.7):
@@ -177,6 +180,8 @@ async def order(run: Run, placed: Any) -> Any:
         paid = await run.wait_for("paid", PAID, key=("order", placed["order_id"]), timeout_seconds=3)
         if paid is None:
             return "unpaid"
+    if placed["helped"]:
+        await run.child("help", "helper", {"order_id": placed["order_id"], "fate": placed["helped"]})
     parts = [
         run.step(f"reserve-{part}", "stock.reserve", order_id=placed["order_id"], part=part, fate=fate)
         for part, fate in enumerate(placed["fates"])
@@ -190,12 +195,18 @@ async def order(run: Run, placed: Any) -> Any:
     return "placed"
 
 
+@saga("helper", version=1)
+async def helper(run: Run, given: Any) -> Any:
+    """A child: one reservation, beyond those of the order itself."""
+    return await run.step("reserve", "stock.reserve", order_id=given["order_id"], part=9, fate=given["fate"])
+
+
 @saga("echo", version=1, on=PLACED)
 async def echo(run: Run, placed: Any) -> Any:
     return await run.step("jot", jot_in_pieces, undo=None)
 
 
-SAGAS: Final = (order, echo)
+SAGAS: Final = (order, helper, echo)
 
 
 def laws(runs: Runs, ended: Ended) -> list[str]:

@@ -26,6 +26,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
 def register(root: typer.Typer) -> None:
     verb(root, "replay")(replay)
     verb(root, "rerun")(rerun)
+    verb(root, "undo")(undo)
     verb(root, "explain-event")(explain_event)
     verb(root, "effects")(effects)
 
@@ -265,6 +266,16 @@ async def rerun(
     return Answer(begun, f"{begun['run_id']}{known}")
 
 
+async def undo(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
+    """Undo what an ended run did, newest effect first, as a run of its own."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        begun = await api.post(f"/v1/runs/{segment(run)}/undo", {"reason": reason}, tenant=tenant)
+    known = " (it is being undone already: that run)" if begun["duplicate"] else ""
+    return Answer(begun, f"{begun['run_id']}{known}")
+
+
 @verb(app, "cancel")
 async def cancel(run: RunId, tenant: Tenant = None, reason: Reason = "") -> Answer:
     """Stop a run and undo what it did."""
@@ -340,7 +351,7 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
             "error": error,
             "output": None if run.get("output") is None else spell(run["output"]),
             "not undone": ", ".join(run["left"]) or None,
-            "rerun as": run.get("rerun"),
+            "followed by": run.get("followed_by"),
         }
     )
     rows = [

@@ -102,6 +102,16 @@ async def slow(run: Run, data: Any) -> Any:
     return await run.step("after", note)
 
 
+@saga("family", version=1)
+async def family(run: Run, data: Any) -> Any:
+    """Two children, one after the other; with `fails` they are taken back."""
+    for number in (1, 2):
+        await run.child(f"child-{number}", "quick")
+    if data.get("fails"):
+        raise run.fail("unwanted")
+    return "grown up"
+
+
 @saga("waiting", version=1)
 async def waiting(run: Run, data: Any) -> Any:
     await run.sleep("nap", 60)
@@ -154,7 +164,7 @@ async def printing(run: Run, data: Any) -> Any:
     return await run.step("print", "press.print")
 
 
-SAGAS: tuple[Saga, ...] = (printing, quick, slow, waiting, flaky, patient, inviting, endless)
+SAGAS: tuple[Saga, ...] = (printing, quick, family, slow, waiting, flaky, patient, inviting, endless)
 
 
 class Watched:

@@ -21,7 +21,7 @@ from contracts.tenant_events import TENANT_EVENTS
 from docs.examples.products import shop
 from engine.blueprints import installed, load
 from engine.plan.code import Run, saga
-from engine.run.rerun import inherit
+from engine.run.rerun import adopt, inherit
 from engine.run.state import RunState
 from engine.sagas.customer_onboarding import customer_onboarding
 from engine.sagas.tenant_closure import tenant_closure
@@ -278,6 +278,21 @@ def run_once_more() -> Story:
     return rerun.when(lost("three", retryable=False), undone("two"), undone("one"))
 
 
+def undone_by_another() -> Story:
+    """A run that unwinds a child which had succeeded."""
+    before = given(sagas.three, done("one", "first"), done("two", "second"), done("three")).state
+    parent = {"run_id": str(UUID(int=9)), "step": "child", "visit": 1, "attempt": 1, "undo": True}
+    trigger = {"kind": "unwind", "id": str(before.run_id), "parent": parent, "depth": 2}
+    story = Story(sagas.three).when(begun(trigger=trigger, scope=str(before.run_id), adopted=adopt(before)))
+    return story.when(undone("three"), undone("two"), undone("one"))
+
+
+def waited_for_a_child() -> Story:
+    child = {"run_id": str(UUID(int=9)), "output": "grown up"}
+    story = given(sagas.parental, done("child", child), lost("after", retryable=False))
+    return story.when(undone("child"))
+
+
 SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -304,6 +319,8 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         gone_on_from_its_progress,
         saga_changed,
         run_once_more,
+        undone_by_another,
+        waited_for_a_child,
     )
 }
 

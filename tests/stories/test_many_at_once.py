@@ -43,10 +43,10 @@ async def test_many_runs_are_counted_and_then_told_one_by_one(stack: Stack) -> N
         otherwise = await house.cli(*words, "--most", "2")
         assert otherwise["results"] == {"refused": 2}
         assert {one["code"] for one in otherwise["refused"]} == {"conflict"}
-        reruns = [(await house.cli("runs", "show", run))["rerun"] for run in runs]
+        reruns = [(await house.cli("runs", "show", run))["followed_by"] for run in runs]
         for run in reruns:
             await house.until_status(run, "succeeded")
-        assert (await house.run(other) or {})["rerun"] is None
+        assert (await house.run(other) or {})["followed_by"] is None
 
         ledger = await house.cli("effects", "--tenant", "acme", "--workflow", "charge-and-ship")
         states = {(one["run_id"], one["step"]): one["state"] for one in ledger["items"]}

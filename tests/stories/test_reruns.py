@@ -33,7 +33,7 @@ async def test_a_rerun_has_no_effect_twice_unless_it_is_told_to(stack: Stack) ->
 
         known = await house.cli("rerun", first, "--reason", "the carrier is back")
         assert (known["run_id"], known["duplicate"]) == (second, True)
-        assert (await house.cli("runs", "show", first))["rerun"] == second
+        assert (await house.cli("runs", "show", first))["followed_by"] == second
         code, _, complaint = await house.cli_raw("rerun", first, "--from", "charge")
         assert (code, second in orjson.loads(complaint)["detail"]) == (4, True)
 

@@ -65,3 +65,22 @@ async def slow_signup(run: Run, signup: dict[str, Any]) -> str:
     """As slow as the company it is told to call."""
     await run.step("call", "http.request", url=signup["company"], timeout_seconds=120.0)
     return "done"
+
+
+@saga("member", version=1)
+async def member(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """One user, made at once or when somebody has approved it."""
+    if data.get("ask"):
+        await run.approve("admit", "Admit a member")
+    user = await run.step("user", "identity.create_user", email=data["email"], name="Eve")
+    return {"user_id": user["user_id"]}
+
+
+@saga("household", version=1)
+async def household(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """Members as runs of their own; whoever is not wanted takes all of them away."""
+    first = await run.child("first", "member", {"email": data["email"]})
+    second = await run.child("second", "member", {"email": f"second-{data['email']}", "ask": True})
+    if data.get("unwanted"):
+        raise run.fail("unwanted")
+    return {"members": [first["user_id"], second["user_id"]]}

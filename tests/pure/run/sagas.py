@@ -103,6 +103,12 @@ async def long_way(run: Run, data: Any) -> Any:
     return "arrived"
 
 
+@saga("parental", version=1)
+async def parental(run: Run, data: Any) -> Any:
+    grown = await run.child("child", "three", {"email": "ann@example.org"})
+    return await run.step("after", do, undo=undo_it, retry=ONCE, grown=grown)
+
+
 @saga("values", version=1)
 async def values(run: Run, data: Any) -> Any:
     first = [await run.now(), await run.uuid(), await run.random()]
