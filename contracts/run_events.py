@@ -483,6 +483,17 @@ class UndoFailed(RunEvent):
 
 
 @value(kw_only=True)
+class RunContinued(RunEvent):
+    """The saga goes on in another run, which starts with `data`; this one ends. What it did is not undone any more."""
+
+    TOPIC: ClassVar[str] = "run.continued"
+
+    run_id: str
+    """The run that goes on."""
+    data: Json
+
+
+@value(kw_only=True)
 class RunEnded(RunEvent):
     """The last event of the stream; nothing may follow. `left` names steps whose effects were not undone."""
 

@@ -139,17 +139,12 @@ def start_of(envelope: Envelope, saga: Saga) -> Started | None:
         return None
     asked = envelope.data
     data = asked["input"]
-    if asked.get("parent") is not None:
-        parent = asked["parent"]
+    if "by" in asked:  # a run has started it
+        trigger = {"kind": asked["kind"], "id": asked["by"], "type": START_TYPE, "source": envelope.source}
+        if asked["parent"] is not None:
+            trigger |= {"parent": asked["parent"]}
         return Started(
-            trigger={
-                "kind": asked["kind"],
-                "id": parent["run_id"],
-                "type": START_TYPE,
-                "source": envelope.source,
-                "parent": parent,
-                "depth": asked["depth"],
-            },
+            trigger=trigger | {"depth": asked["depth"]},
             data=data,
             marks=tuple(asked["marks"]),
             subject=asked["subject"],

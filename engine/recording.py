@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from contracts.envelope import Envelope
 from contracts.notices import UNWIND
-from contracts.run_events import RunEnded, RunEvent
+from contracts.run_events import RunContinued, RunEnded, RunEvent
 from contracts.sdk.transport import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from engine import notes
 from engine.plan import Plan
@@ -217,6 +217,8 @@ def _add(
             rows.awaits_dropped.append(command_id(key))
         case fx.Recall(name, visit):
             rows.inputs.append(_recall(state, keys, name, visit, event.at))
+        case fx.Continue(continued):
+            rows.inputs.append(_continue(continued, state, keys, subject, ordinal))
         case fx.Report(ended):
             rows.inputs.append(_report(ended, state, keys, subject))
         case fx.Notify(notice, fields):
@@ -343,37 +345,65 @@ def _start_run(
         key = f"child/{state.run_id}/{name}/{visit}/{attempt}"
         kind, data, scope = "child", step.input, child_scope(step.key, attempt)
         marks = tuple(mark.removeprefix("/input") for mark in step.marks)
-    envelope = Envelope(
-        id=key,
-        source=UNWIND.source,
-        type=notes.START_TYPE,
-        tenantid=state.tenant,
-        time=at,
-        data={
-            "workflow": workflow,
-            "kind": kind,
-            "initiator": state.initiator,
-            "key": key,
-            "input": data,
-            "run_id": str(run_id),
-            "parent": parent,
-            "depth": depth,
-            "scope": scope,
-            "marks": list(marks),
-            "subject": state.subject,
-        },
-        correlationid=state.correlation_id,
-        causationid=str(uuid5(state.run_id, str(ordinal))),
-        traceparent=state.traceparent,
-    )
-    body = seal_blob(keys, "input", str(run_id), envelope.to_json(), subject)
-    rows.inputs.append(NewInput(kind="start", run_id=run_id, workflow=workflow, body=body))
+    asked = {"kind": kind, "key": key, "input": data, "parent": parent, "depth": depth, "scope": scope}
+    rows.inputs.append(_start(run_id, workflow, asked, marks, state, keys, subject, at, ordinal))
     if attempt == 1:
         rows.awaits.append(
             Await(
                 command_id=command_id(step.key + "/undo" if effect.undo else step.key), step=what, visit=visit, types=()
             )
         )
+
+
+def _start(
+    run_id: UUID,
+    workflow: str,
+    asked: Mapping[str, Any],
+    marks: tuple[str, ...],
+    state: RunState,
+    keys: TenantKeys,
+    subject: SubjectKeys | Erased | None,
+    at: datetime,
+    ordinal: int,
+) -> NewInput:
+    """A start by this run, as `engine.notes.start_of` reads it."""
+    envelope = Envelope(
+        id=asked["key"],
+        source=UNWIND.source,
+        type=notes.START_TYPE,
+        tenantid=state.tenant,
+        time=at,
+        data={
+            "workflow": workflow,
+            "initiator": state.initiator,
+            "run_id": str(run_id),
+            "by": str(state.run_id),
+            "marks": list(marks),
+            "subject": state.subject,
+            **asked,
+        },
+        correlationid=state.correlation_id,
+        causationid=str(uuid5(state.run_id, str(ordinal))),
+        traceparent=state.traceparent,
+    )
+    body = seal_blob(keys, "input", str(run_id), envelope.to_json(), subject)
+    return NewInput(kind="start", run_id=run_id, workflow=workflow, body=body)
+
+
+def _continue(
+    event: RunContinued, state: RunState, keys: TenantKeys, subject: SubjectKeys | Erased | None, ordinal: int
+) -> NewInput:
+    trigger = state.trigger or {}
+    asked = {
+        "kind": "continue",
+        "key": f"continue/{state.run_id}",
+        "input": event.data,
+        "parent": trigger.get("parent"),
+        "depth": trigger.get("depth") or 0,
+        "scope": None,
+    }
+    marks = tuple(mark.removeprefix("/data") for mark in event.marks)
+    return _start(UUID(event.run_id), state.workflow, asked, marks, state, keys, subject, event.at, ordinal)
 
 
 def _recall(state: RunState, keys: TenantKeys, name: str, visit: int, at: datetime) -> NewInput:

@@ -97,6 +97,13 @@ class Finished:
 
 
 @value()
+class Continued:
+    """The plan goes on in another run, which starts with `data`."""
+
+    data: Any
+
+
+@value()
 class GaveUp:
     """The plan says that the run has failed (`fail`), or let a failed step's error through: unwind."""
 
@@ -118,7 +125,7 @@ class Diverged:
     diff: str
 
 
-Next = Ask | Finished | GaveUp | Raised | Diverged
+Next = Ask | Finished | Continued | GaveUp | Raised | Diverged
 
 
 class Plan(Protocol):

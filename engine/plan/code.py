@@ -54,6 +54,14 @@ class SagaFailed(Exception):
         self.code = code
 
 
+class SagaContinues(Exception):
+    """Raised by a saga's author to go on in another run, with a history of its own."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        super().__init__("the saga continues in another run")
+        self.data = data
+
+
 class SagaMistake(Exception):
     """The saga asked for something that cannot be: an unknown action, a closure, an argument that is not JSON.
 
@@ -212,6 +220,13 @@ class Run:
     def fail(self, code: str, message: str = "") -> SagaFailed:
         """`raise run.fail("rejected")` ends the run as failed and unwinds what it did."""
         return SagaFailed(code, message)
+
+    def continue_as(self, data: Mapping[str, Any]) -> SagaContinues:
+        """`raise run.continue_as(data)` ends this run and starts the newest version of its workflow with `data`: for
+        loops without an end, whose history would grow without one. What this run did stands for good: nothing undoes it
+        when a later one fails. Whoever waits for this run waits for the last one.
+        """
+        return SagaContinues(data)
 
     def _spec(self, action: str | Perform) -> ActionSpec:
         if isinstance(action, str):

@@ -19,6 +19,7 @@ from contracts.problems import PayloadInvalid
 from engine.plan import (
     ApprovalAsked,
     Ask,
+    Continued,
     Diverged,
     Finished,
     GaveUp,
@@ -38,6 +39,7 @@ from engine.plan.code import (
     Actions,
     Run,
     Saga,
+    SagaContinues,
     SagaFailed,
     SagaMistake,
     StepFailed,
@@ -136,6 +138,16 @@ def _misfit(fresh: tuple[Operation, ...]) -> str | None:
     return None
 
 
+def _continued(data: Any) -> Next:
+    try:
+        canonical = orjson.dumps(data, option=CANONICAL)
+    except orjson.JSONEncodeError as unfit:
+        return Raised(f"what the saga continues with must be JSON ({unfit})")
+    if not isinstance(data, dict) or len(canonical) > MAX_PASSED_BYTES:
+        return Raised(f"a saga continues with a JSON object of at most {MAX_PASSED_BYTES} bytes, not {len(canonical)}")
+    return Continued(orjson.loads(canonical))
+
+
 def _ending(driver: Driver) -> Next:
     error = driver.error
     if error is None:
@@ -146,6 +158,8 @@ def _ending(driver: Driver) -> Next:
         if len(canonical) > MAX_PASSED_BYTES:
             return Raised(f"the saga's result is {len(canonical)} bytes; return at most {MAX_PASSED_BYTES}")
         return Finished(orjson.loads(canonical))
+    if isinstance(error, SagaContinues):
+        return _continued(error.data)
     if isinstance(error, SagaFailed):
         return GaveUp(error.code, str(error))
     if isinstance(error, StepFailed):

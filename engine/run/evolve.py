@@ -372,6 +372,10 @@ def _undo_failed(state: RunState, event: ev.UndoFailed) -> None:
     )
 
 
+def _run_continued(state: RunState, event: ev.RunContinued) -> None:
+    state.continued = event.run_id
+
+
 def _run_ended(state: RunState, event: ev.RunEnded) -> None:
     state.ended, state.end_output, state.queued = event.status, event.output, False
 
@@ -408,5 +412,6 @@ _APPLY: dict[type[RunEvent], Callable[[RunState, Any], None]] = {
     ev.UndoScheduled: _undo_scheduled,
     ev.UndoSucceeded: _undo_succeeded,
     ev.UndoFailed: _undo_failed,
+    ev.RunContinued: _run_continued,
     ev.RunEnded: _run_ended,
 }

@@ -14,6 +14,7 @@ from contracts.run_events import IncidentReason
 from engine.plan import (
     ApprovalAsked,
     Ask,
+    Continued,
     Diverged,
     Finished,
     GaveUp,
@@ -25,6 +26,7 @@ from engine.plan import (
     ValueAsked,
     WaitAsked,
 )
+from engine.run.children import child_id
 from engine.run.draft import Draft
 from engine.run.inputs import Begin
 from engine.run.rerun import reuse, step_key, unlike_before
@@ -127,6 +129,13 @@ def advance(run: Draft) -> None:
                         marks=run.taint(output, (), "/output"),
                     )
                 )
+                return
+            case Continued(data):
+                following = child_id(run.state.run_id, "continue", 1, 1, run.at)
+                run.emit(
+                    ev.RunContinued(at=run.at, run_id=str(following), data=data, marks=run.taint(data, (), "/data"))
+                )
+                run.emit(ev.RunEnded(at=run.at, status="succeeded", by="engine"))
                 return
             case GaveUp(code, message):
                 unwind(run, "failed", by="saga", error={"code": code, "message": message})

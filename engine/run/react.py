@@ -85,6 +85,13 @@ class Recall:
 
 
 @value()
+class Continue:
+    """Start the run that goes on after this one."""
+
+    event: ev.RunContinued
+
+
+@value()
 class Report:
     """Tell the run that started this one how it ended."""
 
@@ -102,7 +109,9 @@ class Notify:
 APPROVAL = "a person's decision"
 """What an open approval is subscribed to: no message has this type, but the row is the run's reason to wake."""
 
-Effect = Perform | Send | SetTimer | ClearTimer | Subscribe | Unsubscribe | Settled | Recall | Report | Notify
+Effect = (
+    Perform | Send | SetTimer | ClearTimer | Subscribe | Unsubscribe | Settled | Recall | Continue | Report | Notify
+)
 
 
 def react(event: RunEvent, state: RunState) -> list[Effect]:
@@ -263,11 +272,16 @@ def _undo_settled(event: ev.UndoSucceeded | ev.UndoFailed, state: RunState) -> l
     return effects
 
 
+def _run_continued(event: ev.RunContinued, state: RunState) -> list[Effect]:
+    return [Continue(event)]
+
+
 def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
     """Success is told by the log and the read models alone; an ending that someone may have to act on is also a
     notice.
     """
-    effects: list[Effect] = [Report(event)] if (state.trigger or {}).get("parent") else []
+    reports = state.continued is None and (state.trigger or {}).get("parent")
+    effects: list[Effect] = [Report(event)] if reports else []
     if event.status == "succeeded":
         return effects
     return [
@@ -317,5 +331,6 @@ _REACT: dict[type[RunEvent], Callable[[Any, RunState], list[Effect]]] = {
     ev.UndoScheduled: _undo_scheduled,
     ev.UndoSucceeded: _undo_settled,
     ev.UndoFailed: _undo_settled,
+    ev.RunContinued: _run_continued,
     ev.RunEnded: _run_ended,
 }

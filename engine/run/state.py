@@ -157,6 +157,8 @@ class RunState:
     cause: str | None = None
     """Why it is unwinding; None while it goes forward."""
     cause_error: Mapping[str, Any] | None = None
+    continued: str | None = None
+    """The run that goes on after this one; None: nobody does."""
     ended: str | None = None
     end_output: Any = None
     timed_out: bool = False

@@ -130,7 +130,7 @@ def one_run_each(expected: Collection[tuple[str, str, str]], runs: Runs) -> list
     started = Counter(
         (tenant, str(log[0].trigger.get("id")), log[0].workflow)
         for (tenant, _), log in runs.items()
-        if isinstance(log[0], ev.RunStarted) and "parent" not in log[0].trigger
+        if isinstance(log[0], ev.RunStarted) and log[0].trigger["kind"] == "event"
     )
     found = [f"R: event {key[1]} has started {started[key]} runs of {key[2]}" for key in expected if started[key] != 1]
     ghosts = [key for key in started if key not in expected]
@@ -224,7 +224,10 @@ def children(runs: Runs) -> list[str]:
     for (parent, step, kind), times in started.items():
         if times > 1:
             found.append(f"R: step {step} of run {parent} has started {times} runs ({kind})")
+    followed = Counter(str(start.trigger["id"]) for start in starts.values() if start.trigger["kind"] == "continue")
     for (_, run), log in runs.items():
+        if followed[str(run)] != sum(isinstance(event, ev.RunContinued) for event in log):
+            found.append(f"R: run {run} is continued by {followed[str(run)]} runs")
         waits = {event.step for event in log if isinstance(event, ev.StepScheduled) and event.action.startswith("run:")}
         for event in log:
             if isinstance(event, ev.StepSucceeded) and event.step in waits:

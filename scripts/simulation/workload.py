@@ -203,7 +203,10 @@ async def helper(run: Run, given: Any) -> Any:
 
 @saga("echo", version=1, on=PLACED)
 async def echo(run: Run, placed: Any) -> Any:
-    return await run.step("jot", jot_in_pieces, undo=None)
+    line = await run.step("jot", jot_in_pieces, undo=None)
+    if placed["naps"] and "again" not in placed:
+        raise run.continue_as({**placed, "again": True})
+    return line
 
 
 SAGAS: Final = (order, helper, echo)

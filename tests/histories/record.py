@@ -287,6 +287,10 @@ def undone_by_another() -> Story:
     return story.when(undone("three"), undone("two"), undone("one"))
 
 
+def continued_as_another() -> Story:
+    return given(sagas.rolling, done("pass", "first"), data={"left": 1})
+
+
 def waited_for_a_child() -> Story:
     child = {"run_id": str(UUID(int=9)), "output": "grown up"}
     story = given(sagas.parental, done("child", child), lost("after", retryable=False))
@@ -321,6 +325,7 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         run_once_more,
         undone_by_another,
         waited_for_a_child,
+        continued_as_another,
     )
 }
 

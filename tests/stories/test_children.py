@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from tests.stories.house import House, Stack, until
-from tests.stories.workshop import household, member
+from tests.stories.workshop import household, member, rolling, rolls
 
-SAGAS = (household, member)
+SAGAS = (household, member, rolling, rolls)
 
 
 async def child_of(house: House, parent: str, step: str) -> str:
@@ -102,3 +102,16 @@ async def test_what_a_finished_run_did_is_undone_by_command_and_done_again(stack
         await house.until_status(again, "succeeded")
         assert (await house.steps(again))["user"]["key"] == f"{run}/user/2"
         assert await users(house) == 1
+
+
+async def test_a_saga_goes_on_in_run_after_run_and_whoever_waits_hears_of_the_last(stack: Stack) -> None:
+    async with House(stack, sagas=SAGAS) as house:
+        parent = await house.start("rolls", "acme", {})
+        assert (await house.until_status(parent, "succeeded"))["output"] == {"last": "pass 0"}
+        passes = (await house.api.get("/v1/runs", tenant="acme", workflow="rolling"))["items"]
+        assert [run["status"] for run in passes] == ["succeeded"] * 4
+        newest_first = [run["trigger"] for run in passes]
+        assert [trigger["kind"] for trigger in newest_first] == ["continue", "continue", "continue", "child"]
+        assert [trigger["id"] for trigger in newest_first] == [*[run["run_id"] for run in passes[1:]], parent]
+        for run in passes:
+            assert (await house.cli("replay", run["run_id"]))["same"]

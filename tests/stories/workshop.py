@@ -76,6 +76,21 @@ async def member(run: Run, data: dict[str, Any]) -> dict[str, Any]:
     return {"user_id": user["user_id"]}
 
 
+@saga("rolling", version=1)
+async def rolling(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """A loop without an end, a pass a run."""
+    noted = await run.step("pass", note, text=f"pass {data['left']}")
+    if data["left"]:
+        raise run.continue_as({"left": data["left"] - 1})
+    return {"last": noted["noted"]}
+
+
+@saga("rolls", version=1)
+async def rolls(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """Waits for the last of the runs that its child goes on in."""
+    return dict(await run.child("roll", "rolling", {"left": 3}))
+
+
 @saga("household", version=1)
 async def household(run: Run, data: dict[str, Any]) -> dict[str, Any]:
     """Members as runs of their own; whoever is not wanted takes all of them away."""

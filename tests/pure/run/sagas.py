@@ -103,6 +103,15 @@ async def long_way(run: Run, data: Any) -> Any:
     return "arrived"
 
 
+@saga("rolling", version=1)
+async def rolling(run: Run, data: Any) -> Any:
+    """A loop without an end, a pass a run."""
+    await run.step("pass", do, undo=undo_it, retry=ONCE)
+    if data["left"]:
+        raise run.continue_as({**data, "left": data["left"] - 1})
+    return "rolled"
+
+
 @saga("parental", version=1)
 async def parental(run: Run, data: Any) -> Any:
     grown = await run.child("child", "three", {"email": "ann@example.org"})

@@ -117,3 +117,33 @@ def test_the_id_of_a_child_is_a_time_ordered_one_that_follows_from_its_attempt()
     assert ids[0] == child_id(RUN, "child", 1, 1, START + timedelta(seconds=1))
     assert len({child_id(RUN, what, visit, 1, START) for what in ("a", "a/undo", "b") for visit in (1, 2)}) == 6
     assert child_scope("k", 1) == child_scope("k", 1) != child_scope("k", 2)
+
+
+def test_a_saga_goes_on_in_another_run_and_this_one_has_succeeded() -> None:
+    story = given(sagas.rolling, done("pass"), data={"left": 2, "email": "ann@example.org"})
+    story.then(
+        saw(ev.StepSucceeded),
+        saw(ev.RunContinued, data={"left": 1, "email": "ann@example.org"}),
+        saw(ev.RunEnded, status="succeeded", output=None),
+    )
+    assert story.effects[-1] == fx.Continue(story.of(ev.RunContinued)[0])
+    *_, last = replay(RUN, "acme", story.log, CodePlan(sagas.rolling, {}))
+    assert (last.difference, last.events) == (None, len(story.log))
+
+
+def test_only_the_last_of_the_runs_reports() -> None:
+    parent = {"run_id": str(UUID(int=9)), "step": "child", "visit": 1, "attempt": 1, "undo": False}
+    trigger = {"kind": "child", "id": parent["run_id"], "parent": parent}
+    first = Story(sagas.rolling).when(begun({"left": 1}, trigger=trigger), done("pass"))
+    assert not [effect for effect in first.effects if isinstance(effect, fx.Report)]
+    last = Story(sagas.rolling).when(begun({"left": 0}, trigger=trigger), done("pass"))
+    assert [effect.event.output for effect in last.effects if isinstance(effect, fx.Report)] == ["rolled"]
+
+
+@pytest.mark.parametrize("data", [["no object"], {"bad": object()}, {"long": "x" * 70_000}])
+def test_what_a_saga_continues_with_is_a_bounded_object(data: Any) -> None:
+    @saga("unfit", version=1)
+    async def unfit(run: Run, _: Any) -> Any:
+        raise run.continue_as(data)
+
+    given(unfit).is_("parked")
