@@ -109,9 +109,9 @@ def test_redaction_takes_linear_time(unit: str) -> None:
         text = unit * (length // len(unit))
         best = float("inf")
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             redact_text(text)
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, time.thread_time() - begun)
         return best
 
     # A quadratic pattern would take 64 times as long for 8 times the text.
@@ -120,7 +120,7 @@ def test_redaction_takes_linear_time(unit: str) -> None:
 
 def test_a_megabyte_of_marked_records_is_redacted_within_a_second() -> None:
     document = {"people": [{"email": "ada@example.org", "age": n, "note": "n" * 40} for n in range(12_000)]}
-    begun = time.perf_counter()
+    begun = time.thread_time()
     shown = redact(document, ["/people/*/email"])
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
     assert {person["email"] for person in shown["people"]} == {REDACTED}
