@@ -36,13 +36,13 @@ def run(*command: str | Path, cwd: Path, timeout: float = 240, **environment: st
         cwd=cwd,
         env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
-    assert done.returncode == 0, f"{command[0]} exited with {done.returncode}:\n{done.stdout[-6000:]}"
+    said = (done.stdout + done.stderr)[-6000:]
+    assert done.returncode == 0, f"{command[0]} exited with {done.returncode}:\n{said}"
     return done.stdout
 
 
