@@ -138,6 +138,7 @@ class Projector:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             followed: set[int] = set()
+            tidied = False
             while not self._stopping.is_set():
                 with suppress(Unavailable):
                     for lane in await self._store.lanes():
@@ -145,6 +146,10 @@ class Projector:
                             followed.add(lane)
                             self._follower(lane)
                             tasks.create_task(self._follow(lane), name=f"projector-{lane}")
+                    if not tidied:
+                        for view in await self._store.drop_shadows():
+                            self._log.info("dropped what a dead rebuild left", view=view)
+                        tidied = True
                 await self._pause(IDLE_SECONDS * 5)
 
     async def _follow(self, lane: int) -> None:

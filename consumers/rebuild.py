@@ -1,16 +1,18 @@
-"""Rebuilding a read model from the log while the engine runs, and proving that it came out the same.
+"""Rebuilding a read model from the log beside the living one, which everyone goes on reading and writing, and proving
+that both are the same.
 
-    hold the view -> digest -> reset -> read the log to where the view was -> digest again -> let go
+    make a shadow -> read the log into it -> compare both at the same positions -> read on -> switch, in one transaction
 
-Live projectors leave a held view alone; a rebuild that dies stops renewing its hold, and they go on from where it came
-to. `as_of` on every answer tells readers how far the view is meanwhile. Called by `unwind rebuild`.
+A difference is the proof of a bug, or of a projection that was changed since the rows were written. What dies in
+between leaves the living view whole; its shadow is dropped by the next rebuild, or by the next projector that starts.
+Called by `unwind rebuild` and `unwind projections verify`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -18,17 +20,23 @@ from typing import Any, Final
 import orjson
 
 from consumers.following import HOLD, Follower
+from contracts.envelope import format_time
 from contracts.problems import Conflict
 from engine.clock import Clock
 from engine.metrics import Metrics
-from engine.store import Store
+from engine.store import Comparison, Difference, Shadow, Store
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from projections import View
 
-HOLD_SECONDS: Final = 30
-BATCH: Final = 2_000
-TRIES: Final = 10
+HOLD_SECONDS: Final = 10
+BATCH: Final = 4_000
+VERIFIED: Final = "projection.verified"
+"""Setting of tenant `*`: view to when, and how, it was last compared with the log."""
+
+FREE_TRIES: Final = 20
+TRIES: Final = 200
+"""Meetings of the living view and its shadow at one position; after the free ones the living view is asked to wait."""
 
 Progress = Callable[[int, int], None]
 """Told (events read, events in all) after each stretch."""
@@ -36,20 +44,35 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """`before` and `after` are digests of all rows of the view at the same positions."""
+    """`before` and `after` are digests of all rows of the living view and of its shadow at the same `positions`;
+    `differences` names the first keys in which they differ."""
 
     view: str
     events: int
     before: str
     after: str
+    positions: Mapping[int, int]
+    differences: Sequence[Difference]
+    switched: bool
 
     @property
     def equal(self) -> bool:
         return self.before == self.after
 
 
+class _Aside:
+    """The store as a follower sees it that writes a shadow."""
+
+    def __init__(self, store: Store, shadow: Shadow) -> None:
+        self._store = store
+        self.checkpoint, self.apply, self.fetch = shadow.checkpoint, shadow.apply, shadow.fetch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
 class Rebuild:
-    """Rebuilds one view at a time. Its own follower reads for it; nothing is shared with a running projector."""
+    """Builds one view at a time. Its own followers read for it; nothing is shared with a running projector."""
 
     def __init__(
         self,
@@ -59,38 +82,106 @@ class Rebuild:
         clock: Clock,
         metrics: Metrics,
         *,
-        quiet_seconds: float = 2.5,
+        pause_seconds: float = 0.1,
     ) -> None:
         self._store = store
         self._vault = vault
         self._mapper = mapper
         self._clock = clock
         self._metrics = metrics
-        self._quiet_seconds = quiet_seconds
+        self._pause_seconds = pause_seconds
+        self._events = 0
 
     async def run(self, view: View, *, progress: Progress | None = None) -> Rebuilt:
-        """Empties the view and fills it again up to where it was. Raises `Conflict` when it does not stand still."""
-        await self._hold(view.name)
-        try:
-            before, targets = await self._settled(view.name)
-            await self._store.reset(view.name)
-            events = 0
-            for lane, target in targets.items():
-                events += await self._refill(view, lane, target, events, sum(targets.values()), progress)
-            return Rebuilt(view.name, events, before, await digest(self._store, view.name))
-        finally:
-            await self._let_go(view.name)
+        """Writes the view anew and puts it in the living one's place. Raises `Conflict` when another rebuild of it is
+        under way, or when it cannot take an event."""
+        return await self._build(view, progress, switch=True)
 
-    async def _refill(
-        self, view: View, lane: int, target: int, done: int, total: int, progress: Progress | None
-    ) -> int:
-        follower = Follower(self._store, self._vault, self._mapper, (view,), lane, self._metrics)
-        events = 0
-        while (read := await follower.step(BATCH, until=target)) > 0:
-            events += read
-            await self._hold(view.name)
+    async def verify(self, view: View, *, progress: Progress | None = None) -> Rebuilt:
+        """As `run`, and leaves the living view as it is."""
+        return await self._build(view, progress, switch=False)
+
+    async def _build(self, view: View, progress: Progress | None, *, switch: bool) -> Rebuilt:
+        self._events = 0
+        async with self._store.shadow(view.name) as shadow:
+            followers = {
+                lane: Follower(
+                    _Aside(self._store, shadow),
+                    self._vault,
+                    self._mapper,
+                    (view,),
+                    lane,
+                    self._metrics,
+                )
+                for lane in await self._store.lanes()
+            }
+            found = await self._meet(view, shadow, followers, progress)
+            if switch:
+                await self._switch(view, shadow, followers, progress)
+        rebuilt = Rebuilt(
+            view.name,
+            self._events,
+            _digest(found.living),
+            _digest(found.built),
+            found.positions,
+            found.differences,
+            switch,
+        )
+        await self._put(
+            VERIFIED,
+            view.name,
+            {
+                "at": format_time(self._clock.now()),
+                "equal": rebuilt.equal,
+                "rebuilt": switch,
+                "checksum": rebuilt.after,
+                "positions": {str(lane): position for lane, position in found.positions.items()},
+            },
+        )
+        return rebuilt
+
+    async def _meet(
+        self, view: View, shadow: Shadow, followers: Mapping[int, Follower], progress: Progress | None
+    ) -> Comparison:
+        """Both compared at one position. The living view moves on meanwhile; one that is never met is held for a
+        moment."""
+        held = False
+        try:
+            for attempt in range(TRIES):
+                if attempt >= FREE_TRIES:
+                    held = True
+                    until = self._clock.now() + timedelta(seconds=HOLD_SECONDS)
+                    await self._put(HOLD, view.name, until.isoformat())
+                for lane, follower in followers.items():
+                    await self._follow(view, follower, await self._store.checkpoint(view.name, lane), progress)
+                found = await shadow.compare()
+                if found is not None:
+                    return found
+                if held:
+                    await asyncio.sleep(self._pause_seconds)
+        finally:
+            if held:
+                await self._put(HOLD, view.name, None)
+        raise Conflict(
+            f"view {view.name} never stood still; stop the projectors of older versions and try again", view=view.name
+        )
+
+    async def _switch(
+        self, view: View, shadow: Shadow, followers: Mapping[int, Follower], progress: Progress | None
+    ) -> None:
+        """Reads to the log's end, so that the living view can hardly be further, and takes its place."""
+        for _ in range(TRIES):
+            for lane, follower in followers.items():
+                await self._follow(view, follower, await self._store.head(lane), progress)
+            if await shadow.switch():
+                return
+        raise Conflict(f"view {view.name} moves faster than its rebuild; try again when less is going on")
+
+    async def _follow(self, view: View, follower: Follower, target: int, progress: Progress | None) -> None:
+        while await follower.step(BATCH, until=target):
+            position = follower.positions[view.name]
             if progress is not None:
-                progress(done + events, max(total, done + events))
+                progress(position, max(target, position))
         for stopped in follower.stopped.values():
             raise Conflict(
                 f"view {view.name} cannot take event {stopped.position} ({stopped.topic}): {stopped.reason}; "
@@ -98,39 +189,22 @@ class Rebuild:
                 view=view.name,
                 position=stopped.position,
             )
-        return events
+        self._events = max(self._events, follower.positions.get(view.name, 0))
 
-    async def _settled(self, view: str) -> tuple[str, dict[int, int]]:
-        """The digest and the positions it belongs to, once no live projector moves the view any more."""
-        for _ in range(TRIES):
-            lanes = await self._store.lanes()
-            positions = {lane: await self._store.checkpoint(view, lane) for lane in lanes}
-            before = await digest(self._store, view)
-            await asyncio.sleep(self._quiet_seconds)
-            if positions == {lane: await self._store.checkpoint(view, lane) for lane in lanes}:
-                return before, positions
-        raise Conflict(f"view {view} is still being written by another process; stop its projector and rebuild again")
-
-    async def _hold(self, view: str) -> None:
-        until = self._clock.now() + timedelta(seconds=HOLD_SECONDS)
-        await self._put(view, until.isoformat())
-
-    async def _let_go(self, view: str) -> None:
-        await self._put(view, None)
-
-    async def _put(self, view: str, until: str | None) -> None:
-        holds: Any = await self._store.setting("*", HOLD)
-        holds = dict(holds) if isinstance(holds, dict) else {}
-        if until is None:
-            holds.pop(view, None)
-        else:
-            holds[view] = until
-        await self._store.put_setting("*", HOLD, holds)
+    async def _put(self, setting: str, view: str, value: Any) -> None:
+        known: Any = await self._store.setting("*", setting)
+        known = dict(known) if isinstance(known, dict) else {}
+        known[view] = value
+        await self._store.put_setting("*", setting, {name: one for name, one in known.items() if one is not None})
 
 
 async def digest(store: Store, view: str) -> str:
-    """SHA-256 over every row of the view, as its `<view>_digest` statement lists them."""
+    """SHA-256 over the checksums of the view's tables, as its `<view>_digest` statement answers them."""
+    return _digest(await store.fetch(f"{view}_digest", tenant=None))
+
+
+def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
     total = hashlib.sha256()
-    for row in await store.fetch(f"{view}_digest", tenant=None):
-        total.update(orjson.dumps(row, default=str))
+    for row in rows:
+        total.update(orjson.dumps(dict(row), default=str))
     return total.hexdigest()

@@ -61,15 +61,18 @@ class Reader:
         """How far the log goes: whoever waits for this sees all that was committed before."""
         return _token({lane: await self._store.head(lane) for lane in await self._known_lanes()})
 
-    async def reached(self, view: str, token: str, *, timeout_seconds: float) -> bool:
-        """Waits until the view was written up to the position; False at the timeout. Raises `PayloadInvalid`."""
-        wanted = parse_token(token)
+    async def reached(self, view: str, token: str, *, timeout_seconds: float, field: str = "wait_for_position") -> bool:
+        """Waits until the view was written up to the position; False at the timeout. Raises `PayloadInvalid`, of that
+        `field`."""
+        wanted = parse_token(token, field)
         deadline = time.monotonic() + timeout_seconds
         pause = 0.01
         known = await self._known_lanes()
         for lane, position in wanted.items():
             if lane not in known or position > await self._store.head(lane):
-                raise PayloadInvalid("as_of lies past the end of the log; pass a token of this API", field="as_of")
+                raise PayloadInvalid(
+                    f"{field} lies past the end of the log; pass the as_of of an answer of this API", field=field
+                )
             while await self._store.checkpoint(view, lane) < position:
                 if time.monotonic() + pause > deadline:
                     return False
@@ -335,10 +338,10 @@ def _token(positions: Mapping[int, int]) -> str:
     return ".".join(f"{lane}-{position}" for lane, position in sorted(positions.items()))
 
 
-def parse_token(token: str) -> dict[int, int]:
+def parse_token(token: str, field: str = "wait_for_position") -> dict[int, int]:
     """Lane to position. Raises `PayloadInvalid`."""
     try:
         parts = [part.split("-") for part in token.split(".")]
         return {int(lane): int(position) for lane, position in parts}
     except ValueError:
-        raise PayloadInvalid("as_of must be a token that this API gave, such as 0-42", field="as_of") from None
+        raise PayloadInvalid(f"{field} must be a token that this API gave, such as 0-42", field=field) from None

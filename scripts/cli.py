@@ -24,6 +24,7 @@ from scripts.verbs import (
     keys,
     pauses,
     platform,
+    projections,
     proofs,
     runs,
     subjects,
@@ -47,6 +48,8 @@ runs.register(app)
 bulk.register(app)
 app.add_typer(deadletters.app, name="deadletters")
 platform.register(app)
+projections.register(app)
+app.add_typer(projections.app, name="projections")
 backups.register(app)
 pauses.register(app)
 app.add_typer(pauses.app, name="maintenance")

@@ -34,9 +34,13 @@ class Query(BaseModel):
 
 
 class Reading(Query):
-    as_of: str | None = Field(
-        None, max_length=200, description="Wait until the read model has seen this position (from Unwind-As-Of)"
+    wait_for_position: str | None = Field(
+        None,
+        max_length=200,
+        description="Wait, for at most 5 seconds, until the read model has seen this position: the `as_of` of an "
+        "earlier answer, of a write too",
     )
+    as_of: str | None = Field(None, max_length=200, description="The same as wait_for_position")
 
 
 class ResumeQuery(Query):

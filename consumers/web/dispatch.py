@@ -17,7 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from consumers.web import spans
-from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, Answer, Call, Deps, Route
+from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answer, Call, Deps, Route
 from contracts.envelope import check_depth
 from contracts.problems import EnvelopeInvalid, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
 from engine.guards.permissions import Principal, verify_authorization
@@ -28,7 +28,7 @@ from engine.tracing import RunTracing
 PROBLEM_TYPE: Final = "application/problem+json"
 REQUEST_ID: Final = "X-Request-Id"
 VIEW_SECONDS: Final = 5.0
-"""How long a reader waits for a read model to reach `as_of`."""
+"""How long a reader waits for a read model to reach `wait_for_position`."""
 
 MAX_LINE: Final = 4_000
 NOBODY: Final = Principal("", None, (), frozenset())
@@ -84,15 +84,24 @@ async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response
         raw = await _read(request, deps.max_body_bytes)
         if not route.signed:
             body = _body(route, raw)
-    as_of = getattr(query, "as_of", None)
-    if (
-        route.view is not None
-        and as_of is not None
-        and not await deps.reader.reached(route.view, as_of, timeout_seconds=VIEW_SECONDS)
-    ):
-        raise ViewBehind("the read model is still behind this position; ask again, or leave as_of out")
+    await _wait(route, deps, request, query)
     call = Call(deps=deps, request=request, principal=principal, tenant=tenant, body=body, query=query, raw=raw)
     return render(route, await route.handler(call))
+
+
+async def _wait(route: Route, deps: Deps, request: web.Request, query: BaseModel) -> None:
+    """Until the read model has seen every position that the caller named. Raises `ViewBehind`."""
+    if route.view is None:
+        return
+    asked = {name: getattr(query, name, None) for name in ("wait_for_position", "as_of")}
+    asked[WAIT_HEADER] = request.headers.get(WAIT_HEADER)
+    for name, position in asked.items():
+        if position is not None and not await deps.reader.reached(
+            route.view, position, field=name, timeout_seconds=VIEW_SECONDS
+        ):
+            raise ViewBehind(
+                f"the read model {route.view} is still behind this position; ask again, or leave {name} out", field=name
+            )
 
 
 def render(route: Route, given: Answer) -> web.Response:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from consumers.web import told
-from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, Route
+from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Route
 from contracts.version import __version__
 
 REF: Final = "#/components/schemas/{model}"
@@ -26,7 +26,8 @@ PROBLEMS: Final = {
     409: "The present state does not allow it",
     413: "The body is too large",
     422: "A field does not fit",
-    503: "A part the engine depends on does not answer; try again",
+    503: "A part the engine depends on does not answer, or the read model is still behind the position that was waited "
+    "for; try again after Retry-After",
 }
 
 Document = dict[str, Any]
@@ -106,6 +107,16 @@ def _operation(route: Route, schemas: Document) -> Document:
                 "schema": {"type": "string"},
             }
         )
+    if route.view is not None:
+        parameters.append(
+            {
+                "name": WAIT_HEADER,
+                "in": "header",
+                "required": False,
+                "description": "The same as the query parameter wait_for_position",
+                "schema": {"type": "string", "maxLength": 200},
+            }
+        )
     if route.key:
         parameters.append(
             {
@@ -151,7 +162,10 @@ def _responses(route: Route) -> Document:
     }
     if "as_of" in route.answer.model_fields:
         good["headers"] = {
-            AS_OF_HEADER: {"description": "How far the answer has seen the log", "schema": {"type": "string"}}
+            AS_OF_HEADER: {
+                "description": "How far the answer has seen the log: wait_for_position of a later read",
+                "schema": {"type": "string"},
+            }
         }
     answers: Document = {str(route.status): good}
     if route.key and route.status != 200:

@@ -31,6 +31,8 @@ from engine.triggers import Plans
 from projections.reader import Reader
 
 AS_OF_HEADER: Final = "Unwind-As-Of"
+WAIT_HEADER: Final = "Unwind-Wait-For-Position"
+"""The same as the query parameter `wait_for_position`, for a client that sends a position with every request."""
 TENANT_HEADER: Final = "X-Tenant"
 
 Checks = Mapping[str, Mapping[str, Any]]
@@ -133,7 +135,8 @@ Handler = Callable[[Call], Awaitable[Answer]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One row of the table. `permission` None: the handler itself proves who is calling (webhooks). `key`: it takes
-    an Idempotency-Key header. `view`: the read model it answers from, which a caller may wait for with `as_of`.
+    an Idempotency-Key header. `view`: the read model it answers from, which a caller may wait for with
+    `wait_for_position`.
     `signed`: the handler gets the body as received. `always`: an order that is taken under maintenance, too.
     """
 

@@ -13,12 +13,14 @@ suite. Bodies come in sealed and go out sealed: the store never sees a payload (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote
 from uuid import UUID
 
+from engine.store.shadows import Comparison, Difference, Shadow
 from engine.store.shapes import (
     READ_BYTES,
     Account,
@@ -74,7 +76,9 @@ __all__ = [
     "Changed",
     "Closed",
     "Commit",
+    "Comparison",
     "DeadLetter",
+    "Difference",
     "DueTimer",
     "Duplicate",
     "Fenced",
@@ -96,6 +100,7 @@ __all__ = [
     "Process",
     "ReadModels",
     "Recorded",
+    "Shadow",
     "Stale",
     "Start",
     "Store",
@@ -334,7 +339,17 @@ class ReadModels(Protocol):
         platform's view over all tenants."""
 
     async def reset(self, view: str) -> None:
-        """Empties the view's tables and its checkpoints (statement `<view>_reset`), for a rebuild."""
+        """Empties the view's tables and its checkpoints (statement `<view>_reset`): whoever follows writes it anew."""
+
+    def shadow(self, view: str) -> AbstractAsyncContextManager[Shadow]:
+        """An empty shadow of the view, dropped at the end unless it was switched to. Raises `Conflict` while another
+        process holds one of the same view."""
+
+    async def drop_shadows(self) -> list[str]:
+        """Drops what dead processes left of shadows; answers the views' names."""
+
+    async def view_rows(self, view: str) -> dict[str, int]:
+        """Rows of each table of the view; from the server's statistics where it has many."""
 
 
 class Store(Log, Work, Journal, Catalog, ReadModels, Protocol):

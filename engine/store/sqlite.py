@@ -7,7 +7,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import READ_BYTES, Change, Commit, Notification, Outcome, Stored
+from engine.store import READ_BYTES, Change, Commit, Notification, Outcome, Shadow, Stored
 from engine.store import rows as read
 from engine.store.batch import send_bisecting
 from engine.store.catalog import CatalogVerbs
@@ -23,9 +23,11 @@ from engine.store.errors import Unavailable
 from engine.store.es import open_recorder
 from engine.store.journal import JournalVerbs
 from engine.store.migrate import FOLDER, Missing, check, missing
+from engine.store.shadows import views_of
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
+from engine.store.sqlite_shadows import SqliteShadows, create
 from engine.store.sqlite_threads import Readers, Writer
-from engine.store.statements import bind, load
+from engine.store.statements import Statement, bind, load
 from engine.store.work import WorkVerbs
 
 T = TypeVar("T")
@@ -39,12 +41,13 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         super().__init__()
         self._path = path
         self._statements = load([FOLDER / "sqlite"], "sqlite")
-        self._views = load([views], "sqlite")
+        self.view_statements = load([views], "sqlite")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._recorder = open_recorder(path, self._statements, lock_timeout_seconds=max(1, round(patience_seconds)))
         self._appender = Appender(self._recorder, self._statements)
         self._writer: Writer | None = None
-        self._readers = Readers(path)
+        self.readers = Readers(path)
+        self._shadows = SqliteShadows(self, path)
         self._heads: dict[int, int] = {}
         self._moved = asyncio.Event()
         self._inputs = asyncio.Event()
@@ -53,10 +56,10 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
     # ------------------------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        check("sqlite", await self._write(self._applied))
+        check("sqlite", await self.write(self._applied))
 
     async def pending(self) -> Missing:
-        return missing("sqlite", await self._write(self._applied))
+        return missing("sqlite", await self.write(self._applied))
 
     async def table_rows(self) -> dict[str, int]:
         return {}
@@ -67,7 +70,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         self._stopped = True
         if self._writer is not None:
             await self._writer.stop()
-        await self._readers.stop()
+        await self.readers.stop()
         self._recorder.close()
 
     async def migrate(self) -> list[str]:
@@ -77,16 +80,14 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
             for migration in fresh.migrations:
                 for statement in complete_statements(migration.script):
                     cursor.execute(statement)
-                self._execute(
+                self.execute(
                     cursor, "record_migration", {"name": migration.name, "checksum": migration.checksum, "now": _now()}
                 )
-            for name in sorted(self._views):
-                if name.endswith("_create"):
-                    for step in self._views[name].steps:
-                        cursor.execute(step.sql)
+            for view in views_of(self.view_statements):
+                create(cursor, self.view_statements, view)
             return fresh.names
 
-        return await self._write(run)
+        return await self.write(run)
 
     async def ping(self) -> None:
         await self.call("ping")
@@ -101,7 +102,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
     def _sql(self, statement: str) -> str:
         return self._statements[statement].steps[0].sql
 
-    async def _write(self, work: Callable[[sqlite3.Cursor], T]) -> T:
+    async def write(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         if self._stopped:
             raise Unavailable("the store is stopped; open it again")
         if self._writer is None:
@@ -117,10 +118,10 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
             "lease": now + LEASE_MICROSECONDS,
         }
         if known.reads:
-            return await self._readers.fetch(known.steps[0].sql, bind(known.steps[0], plain))
-        return await self._write(lambda cursor: self._execute(cursor, statement, plain))
+            return await self.readers.fetch(known.steps[0].sql, bind(known.steps[0], plain))
+        return await self.write(lambda cursor: self.execute(cursor, statement, plain))
 
-    def _execute(self, cursor: sqlite3.Cursor, statement: str, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def execute(self, cursor: sqlite3.Cursor, statement: str, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         answer: list[Mapping[str, Any]] = []
         for step in self._statements[statement].steps:
             answer.extend(cursor.execute(step.sql, bind(step, values)).fetchall())
@@ -162,7 +163,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
                     self._appender.check_tenant(cursor, tenant, part)
                 return self._appender.append(cursor, part, lane=lane, epoch=epoch, now=moment)
 
-            outcomes = await self._write(work)
+            outcomes = await self.write(work)
             self._appended(lane, outcomes, any(commit.arrival or commit.inputs for commit in part))
             return outcomes
 
@@ -178,7 +179,7 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
             moment = datetime.now(UTC)
             return self._appender.append(cursor, commits, lane=lane, epoch=epoch, now=moment, strict=True, view=view)
 
-        outcomes = await self._write(work)
+        outcomes = await self.write(work)
         self._appended(lane, outcomes, False)
         return outcomes
 
@@ -258,31 +259,56 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         found = await self.call("checkpoint", view=view, lane=lane)
         return int(found[0]["position"]) if found else 0
 
-    async def apply(self, view: str, lane: int, *, expected: int, position: int, changes: Sequence[Change]) -> bool:
+    async def apply(
+        self,
+        view: str,
+        lane: int,
+        *,
+        expected: int,
+        position: int,
+        changes: Sequence[Change],
+        texts: Mapping[str, Statement] | None = None,
+    ) -> bool:
+        """`texts`: other statements of those names, a shadow's."""
+        statements = self.view_statements if texts is None else texts
+
         def work(cursor: sqlite3.Cursor) -> bool:
             move = {"view": view, "lane": lane, "expected": expected, "position": position}
-            if not self._execute(cursor, "move_checkpoint", move):
+            if not self.execute(cursor, "move_checkpoint", move):
                 return False
             for change in changes:
                 rows = [tuple(shown_value(value) for value in row) for row in change.rows]
-                for step in self._views[change.statement].steps:
+                for step in statements[change.statement].steps:
                     cursor.executemany(step.sql, rows)
             return True
 
-        return await self._write(work)
+        return await self.write(work)
 
     async def fetch(self, statement: str, *, tenant: str | None, **params: Any) -> list[dict[str, Any]]:
-        step = self._views[statement].steps[0]
+        return await self.rows(self.view_statements[statement], tenant, params)
+
+    async def rows(self, text: Statement, tenant: str | None, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`fetch` of this statement."""
+        step = text.steps[0]
         values = {name: shown_value(value) for name, value in params.items()} | {"tenant": tenant}
-        return [dict(row) for row in await self._readers.fetch(step.sql, bind(step, values))]
+        return [dict(row) for row in await self.readers.fetch(step.sql, bind(step, values))]
 
     async def reset(self, view: str) -> None:
         def work(cursor: sqlite3.Cursor) -> None:
-            for step in self._views[f"{view}_reset"].steps:
+            for step in self.view_statements[f"{view}_reset"].steps:
                 cursor.execute(step.sql)
-            self._execute(cursor, "drop_checkpoints", {"view": view})
+            self.execute(cursor, "drop_checkpoints", {"view": view})
 
-        await self._write(work)
+        await self.write(work)
+
+    def shadow(self, view: str) -> AbstractAsyncContextManager[Shadow]:
+        return self._shadows.shadow(view)
+
+    async def drop_shadows(self) -> list[str]:
+        return await self._shadows.drop_shadows()
+
+    async def view_rows(self, view: str) -> dict[str, int]:
+        return await self._shadows.view_rows(view)
 
 
 def _now() -> int:

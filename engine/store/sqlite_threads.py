@@ -5,6 +5,7 @@ their own job."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import queue
 import sqlite3
 import threading
@@ -122,6 +123,22 @@ class Readers:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    async def at_one_moment(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """Several questions of one snapshot."""
+
+        def work() -> T:
+            try:
+                connection = self._connection()
+                connection.execute("BEGIN")
+                try:
+                    return look(connection)
+                finally:
+                    connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise translated(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
@@ -129,6 +146,7 @@ class Readers:
                 f"file:{self._path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=5
             )
             connection.row_factory = sqlite3.Row
+            connection.create_aggregate("row_sum", 1, RowSum)  # type: ignore[arg-type]
             self._local.connection = connection
             self._connections.append(connection)
         return connection
@@ -137,6 +155,19 @@ class Readers:
         await asyncio.to_thread(self._pool.shutdown)
         while self._connections:
             self._connections.pop().close()
+
+
+class RowSum:
+    """SQL's `row_sum(text)`: a checksum over rows in any order, a row at a time, so that no table is held in memory."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def step(self, line: str) -> None:
+        self._sum += int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "big")
+
+    def finalize(self) -> str:
+        return str(self._sum)
 
 
 def translated(error: BaseException) -> BaseException:

@@ -26,7 +26,7 @@ from engine.store.es import LogRecorder
 from engine.store.migrate import FOLDER, migrations
 from engine.store.sqlite import SqliteStore, complete_statements, own_value, shown_value
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
-from engine.store.sqlite_threads import translated
+from engine.store.sqlite_threads import RowSum, translated
 from engine.store.statements import Driver, Statement, bind, load
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class SimStore(SqliteStore):
         self.appended: Callable[[Sequence[Commit], Sequence[Outcome], int], None] = lambda commits, outcomes, epoch: (
             None
         )
-        self._statements, self._views = dict(database.statements), dict(database.views)
+        self._statements, self.view_statements = dict(database.statements), dict(database.views)
         self._written: list[tuple[Sequence[Commit], Sequence[Outcome], int]] = []
         self._appender = _Told(database.appender, self._written)
         self._heads: dict[int, int] = {}
@@ -135,7 +135,7 @@ class SimStore(SqliteStore):
     async def migrate(self) -> list[str]:
         return []
 
-    async def _write(self, work: Callable[[sqlite3.Cursor], T]) -> T:
+    async def write(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         port = work.__qualname__.split(".")[1].lstrip("_")
         await self.gate.before(port)
         self._written.clear()
@@ -158,11 +158,11 @@ class SimStore(SqliteStore):
                 statement, lambda: self.database.rows(known.steps[0].sql, bind(known.steps[0], plain))
             )
         return await self._pass(
-            statement, lambda: self.database.transaction(lambda cursor: self._execute(cursor, statement, plain))
+            statement, lambda: self.database.transaction(lambda cursor: self.execute(cursor, statement, plain))
         )
 
     async def fetch(self, statement: str, *, tenant: str | None, **params: Any) -> list[dict[str, Any]]:
-        step = self._views[statement].steps[0]
+        step = self.view_statements[statement].steps[0]
         values = {name: shown_value(value) for name, value in params.items()} | {"tenant": tenant}
         rows = await self._pass("fetch", lambda: self.database.rows(step.sql, bind(step, values)))
         return [dict(row) for row in rows]
@@ -208,6 +208,7 @@ _IDLE: dict[Path, list[sqlite3.Connection]] = {}
 
 def _open(views: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1_000)
+    connection.create_aggregate("row_sum", 1, RowSum)  # type: ignore[arg-type]
     connection.deserialize(_template(views))
     connection.row_factory = sqlite3.Row
     return connection

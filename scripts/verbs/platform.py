@@ -1,4 +1,4 @@
-"""Verbs about the platform as a whole: `publish` an event, `rebuild` a read model, `doctor`, `openapi`."""
+"""Verbs about the platform as a whole: `publish` an event, `doctor`, `openapi`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from scripts.answer import Answer, progress, table
+from scripts.answer import Answer, table
 from scripts.border import verb
 from scripts.verbs.runs import Tenant
 
 
 def register(app: typer.Typer) -> None:
     verb(app, "publish")(publish)
-    verb(app, "rebuild")(rebuild)
     verb(app, "accounting")(accounting)
     verb(app, "doctor")(doctor)
     verb(app, "openapi")(openapi)
@@ -73,50 +72,6 @@ async def accounting(
     ]
     shown = table(("TENANT", "CPU S", "ROWS", "SENDS", "ACTIONS"), rows, empty="Nothing was used in this span.")
     return Answer(found, shown)
-
-
-async def rebuild(
-    view: Annotated[
-        str, typer.Argument(help="history, usage, audit, stats or approvals; all: one after the other.")
-    ] = "all",
-) -> Answer:
-    """Write a read model again from the log.
-
-    Empties it, reads the whole log, and compares checksums; the engine may keep running.
-    """
-    from consumers.projector import VIEWS
-    from consumers.rebuild import Rebuild
-    from contracts.problems import NotFound
-    from engine.clock import SystemClock
-    from engine.metrics import Metrics
-    from engine.settings import load
-    from engine.store.key_ring import KeyRing
-    from engine.store.keys import Vault
-    from engine.store.mapper import Mapper
-    from scripts.opening import opened_store
-
-    chosen = [one for one in VIEWS if view in ("all", one.name)]
-    if not chosen:
-        raise NotFound(
-            f"no read model is called {view!r}; choose one of {', '.join(one.name for one in VIEWS)}", field="VIEW"
-        )
-    settings = load()
-    rebuilt = []
-    async with opened_store(settings) as store:
-        vault = Vault(store, KeyRing.load(settings.key_path))
-        await vault.start()
-        builder = Rebuild(store, vault, Mapper(), SystemClock(), Metrics())
-        for one in chosen:
-            with progress(one.name) as tell:
-                rebuilt.append(await builder.run(one, progress=lambda done, total, tell=tell: tell(done)))  # type: ignore[misc]
-    document = [
-        {"view": one.view, "events": one.events, "before": one.before, "after": one.after, "equal": one.equal}
-        for one in rebuilt
-    ]
-    rows = [(one.view, one.events, "equal" if one.equal else "DIFFERENT", one.after[:16]) for one in rebuilt]
-    return Answer(
-        document, table(("VIEW", "EVENTS", "CHECKSUM", "SHA-256"), rows), 0 if all(one.equal for one in rebuilt) else 1
-    )
 
 
 async def doctor() -> Answer:

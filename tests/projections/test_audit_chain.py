@@ -104,7 +104,7 @@ async def test_entries_are_refused_any_change_by_the_database(house: House) -> N
 
     await _fill(house)
     driver = "sqlite" if "sqlite" in type(house.store).__module__ else "postgres"
-    views = house.store._views  # type: ignore[attr-defined]
+    views = getattr(house.store, "view_statements", None) or house.store.statements  # type: ignore[attr-defined]
     for statement in ("UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries"):
         views["audit_tamper"] = parse(f"-- name: audit_tamper\n{statement}", driver)["audit_tamper"]  # type: ignore[arg-type]
         position = await house.store.checkpoint("audit", 0)

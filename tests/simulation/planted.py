@@ -190,7 +190,7 @@ def checkpoint_outside_the_transaction() -> Iterator[None]:
 
         def work(cursor: Any) -> None:
             for change in changes:
-                for step in self._views[change.statement].steps:
+                for step in self.view_statements[change.statement].steps:
                     cursor.executemany(step.sql, [tuple(shown_value(value) for value in row) for row in change.rows])
 
         self.database.transaction(work)

@@ -132,6 +132,12 @@ async def test_read_models_are_rebuilt_while_the_engine_runs_and_come_out_the_sa
         assert {one["view"]: one["equal"] for one in rebuilt} == dict.fromkeys(
             ("history", "usage", "audit", "stats", "approvals"), True
         )
+        verified = await house.cli("projections", "verify", "history")
+        assert [(one["equal"], one["switched"], one["differences"]) for one in verified] == [(True, False, [])]
+        listed = {one["view"]: one for one in await house.cli("projections", "list")}
+        assert listed["history"]["verified"]["rebuilt"] is False
+        assert listed["audit"]["verified"]["rebuilt"] is True
+        assert listed["history"]["rows"]["history_runs"] == 5
         late = await house.start("greeting", "acme", {"name": "late"})
         last = await house.until_status(late, "succeeded")
         for record in before:

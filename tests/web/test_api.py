@@ -138,8 +138,24 @@ async def test_whoever_waits_for_a_position_reads_what_was_written_before(town: 
     await town.projector.stop()
     assert (await _json(response))["status"] == "succeeded"
     assert response.headers["Unwind-As-Of"] == head
-    bad = await _json(await town.get("/v1/runs", as_of="soon"), 422)
-    assert bad["field"] == "as_of"
+    assert (await _json(await town.get(f"/v1/runs/{run_id}", wait_for_position=head)))["status"] == "succeeded"
+    for field in ("as_of", "wait_for_position"):
+        bad = await _json(await town.get("/v1/runs", **{field: "soon"}), 422)
+        assert bad["field"] == field
+
+
+async def test_a_view_that_does_not_come_so_far_in_time_says_so_and_when_to_ask_again(
+    town: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.web.dispatch.VIEW_SECONDS", 0.05)
+    await record(town.store, town.vault, "acme", histories.straight(), epoch=town.epoch)
+    head = f"0-{await town.store.head(0)}"
+    behind = await town.get("/v1/runs", wait_for_position=head)
+    assert behind.headers["Retry-After"] == "1"
+    told = await _json(behind, 503)
+    assert (told["code"], told["field"]) == ("view_behind", "wait_for_position")
+    await town.projector.catch_up()
+    assert (await _json(await town.get("/v1/runs", wait_for_position=head)))["items"]
 
 
 async def test_explain_says_why_a_run_stands_still(town: Site) -> None:

@@ -51,8 +51,7 @@ ORDER BY run_id DESC, name DESC, visit DESC
 LIMIT :limit;
 
 -- name: approvals_digest
-SELECT 'approvals' AS part, json_array(
+SELECT 'approvals' AS part, count(*) AS n, row_sum(json_array(
     tenant, run_id, name, visit, workflow, title, role, context, requested_at, due, state, decided_by, comment, decided_at
-) AS line
-FROM approvals
-ORDER BY 2;
+)) AS sum
+FROM approvals;

@@ -80,10 +80,9 @@ ORDER BY number
 LIMIT :limit;
 
 -- name: audit_digest
-SELECT 'entries' AS part, json_array(
+SELECT 'entries' AS part, count(*) AS n, row_sum(json_array(
     tenant, number, position, stream, kind, version, topic, actor, details, recorded_at, hex(leaves), hex(hash)
-) AS line
+)) AS sum
 FROM audit_entries
 UNION ALL
-SELECT 'heads', json_array(tenant, number, hex(hash), hex(leaves)) FROM audit_heads
-ORDER BY 1, 2;
+SELECT 'heads', count(*), row_sum(json_array(tenant, number, hex(hash), hex(leaves))) FROM audit_heads;

@@ -172,15 +172,14 @@ GROUP BY reason
 ORDER BY reason;
 
 -- name: history_digest
--- Every row, in key order, for comparing a rebuild with what was there before.
-SELECT 'runs' AS part, json_array(
+-- One row per table: a sum over all rows that does not depend on their order.
+SELECT 'runs' AS part, count(*) AS n, row_sum(json_array(
     tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, causation_id,
     trace_id, attributes, started_at, deadline, version, position, status, business_state, parked, error_code,
     error_message, steps, attempts, undone, cost_micros, updated_at, ended_at
-) AS line
+)) AS sum
 FROM history_runs
 UNION ALL
-SELECT 'timeline', json_array(tenant, run_id, block, first, last, hex(entries)) FROM history_timeline
+SELECT 'timeline', count(*), row_sum(json_array(tenant, run_id, block, first, last, hex(entries))) FROM history_timeline
 UNION ALL
-SELECT 'attributes', json_array(tenant, name, hex(hash), run_id) FROM history_attributes
-ORDER BY 1, 2;
+SELECT 'attributes', count(*), row_sum(json_array(tenant, name, hex(hash), run_id)) FROM history_attributes;

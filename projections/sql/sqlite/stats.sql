@@ -52,10 +52,9 @@ WHERE (:tenant IS NULL OR tenant = :tenant) AND day >= :from_day AND day <= :to_
 ORDER BY tenant, day, workflow, status, bucket;
 
 -- name: stats_digest
-SELECT 'started' AS part, json_array(tenant, workflow, day, runs) AS line FROM stats_started
+SELECT 'started' AS part, count(*) AS n, row_sum(json_array(tenant, workflow, day, runs)) AS sum FROM stats_started
 UNION ALL
-SELECT 'ended', json_array(
+SELECT 'ended', count(*), row_sum(json_array(
     tenant, workflow, day, status, bucket, runs, duration_micros, longest_micros, cost_micros
-)
-FROM stats_ended
-ORDER BY 1, 2;
+))
+FROM stats_ended;

@@ -52,10 +52,9 @@ WHERE :tenant IS NULL OR tenant = :tenant
 ORDER BY tenant;
 
 -- name: usage_digest
-SELECT 'days' AS part, json_array(
+SELECT 'days' AS part, count(*) AS n, row_sum(json_array(
     tenant, day, runs_started, runs_ended, runs_failed, steps, attempts, undos, approvals, cost_micros
-) AS line
+)) AS sum
 FROM usage_days
 UNION ALL
-SELECT 'now', json_array(tenant, open_runs, total_runs) FROM usage_now
-ORDER BY 1, 2;
+SELECT 'now', count(*), row_sum(json_array(tenant, open_runs, total_runs)) FROM usage_now;

@@ -64,10 +64,10 @@ BEGIN
     LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = unwind, pg_temp', f.signature);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f.signature);
-        IF r.engine IS NOT NULL AND f.name NOT IN ('append_for', 'open_lane') THEN
+        IF r.engine IS NOT NULL AND f.name NOT IN ('append_for', 'open_lane') AND f.name NOT LIKE 'shadow\_%' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.engine);
         END IF;
-        IF r.projector IS NOT NULL AND f.name IN ('read_log', 'head') THEN
+        IF r.projector IS NOT NULL AND (f.name IN ('read_log', 'head') OR f.name LIKE 'shadow\_%') THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.projector);
         END IF;
         IF r.web IS NOT NULL AND f.name IN ('append_for', 'head', 'lane_of') THEN
@@ -110,3 +110,26 @@ BEGIN
         EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA views TO %I', r.projector);
     END IF;
 END $$
+
+-- Shadows of read models (`functions/shadows.sql`); a session holds the lock of a view for as long as its shadow lives.
+-- name: shadow_lock
+SELECT pg_try_advisory_lock(1970169719, hashtext(:view)) AS held
+
+-- name: shadow_make
+SELECT shadow_make(:view, :tables::text[])
+
+-- name: shadow_drop
+SELECT shadow_drop(:view, :tables::text[])
+
+-- name: shadow_switch
+SELECT shadow_switch(:view, :tables::text[])
+
+-- name: shadow_differences
+SELECT name, key FROM shadow_differences(:tables::text[], :limit::integer)
+
+-- name: shadow_tables_left
+SELECT relname AS name FROM pg_class WHERE relnamespace = 'views'::regnamespace AND relkind = 'r' AND relname LIKE 'shadow\_%'
+
+-- name: estimated_rows
+SELECT relname AS name, reltuples::bigint AS rows FROM pg_class
+WHERE relnamespace = 'views'::regnamespace AND relname = ANY (:tables::text[]) AND reltuples >= 100000

@@ -11,3 +11,9 @@ RETURNING position
 
 -- name: drop_checkpoints
 DELETE FROM checkpoints WHERE view = :view
+
+-- name: checkpoints_of
+SELECT view, lane, position FROM checkpoints WHERE view IN (:view, :shadow) AND position > 0 ORDER BY view, lane
+
+-- name: rename_checkpoints
+UPDATE checkpoints SET view = :view WHERE view = :shadow
