@@ -27,7 +27,7 @@ from engine.store.shadows import views_of
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
 from engine.store.sqlite_shadows import SqliteShadows, create
 from engine.store.sqlite_threads import Readers, Writer
-from engine.store.statements import Statement, bind, load
+from engine.store.statements import Statement, bind, load, narrowed
 from engine.store.work import WorkVerbs
 
 T = TypeVar("T")
@@ -291,7 +291,8 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         """`fetch` of this statement."""
         step = text.steps[0]
         values = {name: shown_value(value) for name, value in params.items()} | {"tenant": tenant}
-        return [dict(row) for row in await self.readers.fetch(step.sql, bind(step, values))]
+        bound = bind(step, values)
+        return [dict(row) for row in await self.readers.fetch(narrowed(step.sql, bound), bound)]
 
     async def reset(self, view: str) -> None:
         def work(cursor: sqlite3.Cursor) -> None:

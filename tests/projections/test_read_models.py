@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import date
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from consumers.projector import VIEWS
 from consumers.rebuild import digest
 from engine.run.evolve import fold
 from engine.run.state import RunState
+from engine.store.statements import bind, load, narrowed
 from projections.facts import RunFacts
 from projections.stats import bucket, percentile, upper_seconds
 from tests.projections import histories
@@ -152,6 +155,38 @@ async def test_runs_are_found_by_status_story_workflow_and_hashed_attribute(hous
     assert len((await reader.runs(None, correlation_id="story-1", limit=50)).items) == 2 * len(SHAPES)
     assert (await reader.runs("acme", workflow="nothing")).items == []
     assert (await reader.runs("acme", business_state="Active")).items[0]["business_state"] == "Active"
+
+
+async def test_runs_that_share_an_attribute_are_paged_newest_first(house: House) -> None:
+    runs = (await _fill(house))["acme"]
+    await house.projector().catch_up()
+    seen: list[str] = []
+    before: str | None = None
+    while True:
+        page = await house.reader.runs("acme", attribute=("email", "ada@example.org"), before=before, limit=4)
+        seen += [run["run_id"] for run in page.items]
+        if page.next is None:
+            break
+        before = page.next
+    assert seen == sorted(map(str, runs), reverse=True)
+    filtered = await house.reader.runs("acme", attribute=("email", "ada@example.org"), statuses=("failed",), limit=50)
+    assert {run["status"] for run in filtered.items} == {"failed"}
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"workflow": "onboarding"}, {"correlation_id": "story-1"}, {"business_state": "Active"}], ids=str
+)
+def test_lists_of_the_embedded_store_ride_an_index(asked: dict[str, str]) -> None:
+    folder = Path(__file__).parents[2] / "projections" / "sql" / "sqlite"
+    statements = load([folder], "sqlite")
+    connection = sqlite3.connect(":memory:")
+    for step in statements["history_create"].steps:
+        connection.execute(step.sql)
+    step = statements["history_list"].steps[0]
+    names = ("tenant", "before", "statuses", "workflow", "correlation_id", "trace_id", "business_state", "limit")
+    values = bind(step, dict.fromkeys(names) | {"tenant": "acme", "limit": 25} | asked)
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + narrowed(step.sql, values), values)]
+    assert plan[0].startswith("SEARCH"), plan
 
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -38,6 +38,8 @@ CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, 
 CREATE INDEX IF NOT EXISTS history_runs_by_trace ON history_runs (trace_id, run_id) WHERE trace_id IS NOT NULL;
 -- Partial on what people look for among millions: an index over every status would be written twice per run.
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+CREATE INDEX IF NOT EXISTS history_runs_by_state ON history_runs (tenant, business_state, run_id)
+    WHERE business_state IS NOT NULL;
 CREATE INDEX IF NOT EXISTS history_runs_parked ON history_runs (run_id) WHERE parked IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS history_timeline (
@@ -163,20 +165,35 @@ ORDER BY run_id DESC
 LIMIT CAST(:limit AS integer);
 
 -- name: history_list_by_attribute
--- Rides the primary key of history_attributes. Two hashes while the tenant's index key is being replaced.
-SELECT * FROM history_runs
-WHERE run_id IN (
-        SELECT found.run_id FROM history_attributes AS found
-        WHERE (CAST(:tenant AS text) IS NULL OR found.tenant = :tenant) AND found.name = :attribute
-            AND found.hash IN (CAST(:hash AS bytea), CAST(:old_hash AS bytea))
-    )
-    AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
-    AND (CAST(:before AS uuid) IS NULL OR run_id < CAST(:before AS uuid))
-    AND (CAST(:statuses AS text) IS NULL OR status = ANY (string_to_array(CAST(:statuses AS text), ',')))
-    AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
-    AND (CAST(:correlation_id AS text) IS NULL OR correlation_id = :correlation_id)
-    AND (CAST(:trace_id AS text) IS NULL OR trace_id = :trace_id)
-    AND (CAST(:business_state AS text) IS NULL OR business_state = :business_state)
+-- Newest first, in the order of history_attributes' primary key, so that a value that a million runs share is read as far
+-- as the page. Two hashes while the tenant's index key is being replaced; a run may then be known under both.
+SELECT * FROM (
+    SELECT run.* FROM history_attributes AS found
+        JOIN history_runs AS run ON run.run_id = found.run_id AND run.tenant = found.tenant
+        WHERE found.tenant = :tenant AND found.name = :attribute AND found.hash = CAST(:hash AS bytea)
+            AND (CAST(:before AS uuid) IS NULL OR found.run_id < CAST(:before AS uuid))
+            AND (CAST(:statuses AS text) IS NULL OR run.status = ANY (string_to_array(CAST(:statuses AS text), ',')))
+            AND (CAST(:workflow AS text) IS NULL OR run.workflow = :workflow)
+            AND (CAST(:correlation_id AS text) IS NULL OR run.correlation_id = :correlation_id)
+            AND (CAST(:trace_id AS text) IS NULL OR run.trace_id = :trace_id)
+            AND (CAST(:business_state AS text) IS NULL OR run.business_state = :business_state)
+        ORDER BY found.run_id DESC
+        LIMIT CAST(:limit AS integer)
+) AS new
+UNION
+SELECT * FROM (
+    SELECT run.* FROM history_attributes AS found
+        JOIN history_runs AS run ON run.run_id = found.run_id AND run.tenant = found.tenant
+        WHERE found.tenant = :tenant AND found.name = :attribute AND found.hash = CAST(:old_hash AS bytea) AND CAST(:old_hash AS bytea) <> CAST(:hash AS bytea)
+            AND (CAST(:before AS uuid) IS NULL OR found.run_id < CAST(:before AS uuid))
+            AND (CAST(:statuses AS text) IS NULL OR run.status = ANY (string_to_array(CAST(:statuses AS text), ',')))
+            AND (CAST(:workflow AS text) IS NULL OR run.workflow = :workflow)
+            AND (CAST(:correlation_id AS text) IS NULL OR run.correlation_id = :correlation_id)
+            AND (CAST(:trace_id AS text) IS NULL OR run.trace_id = :trace_id)
+            AND (CAST(:business_state AS text) IS NULL OR run.business_state = :business_state)
+        ORDER BY found.run_id DESC
+        LIMIT CAST(:limit AS integer)
+) AS old
 ORDER BY run_id DESC
 LIMIT CAST(:limit AS integer);
 

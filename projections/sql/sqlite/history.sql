@@ -36,6 +36,8 @@ CREATE INDEX IF NOT EXISTS history_runs_by_tenant ON history_runs (tenant, run_i
 CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+CREATE INDEX IF NOT EXISTS history_runs_by_state ON history_runs (tenant, business_state, run_id)
+    WHERE business_state IS NOT NULL;
 CREATE INDEX IF NOT EXISTS history_runs_parked ON history_runs (run_id) WHERE parked IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS history_timeline (
@@ -128,20 +130,35 @@ ORDER BY run_id DESC
 LIMIT :limit;
 
 -- name: history_list_by_attribute
--- Two hashes while the tenant's index key is being replaced.
-SELECT * FROM history_runs
-WHERE run_id IN (
-        SELECT found.run_id FROM history_attributes AS found
-        WHERE (:tenant IS NULL OR found.tenant = :tenant) AND found.name = :attribute
-            AND found.hash IN (:hash, :old_hash)
-    )
-    AND (:tenant IS NULL OR tenant = :tenant)
-    AND (:before IS NULL OR run_id < :before)
-    AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || status || ',') > 0)
-    AND (:workflow IS NULL OR workflow = :workflow)
-    AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
-    AND (:trace_id IS NULL OR trace_id = :trace_id)
-    AND (:business_state IS NULL OR business_state = :business_state)
+-- Newest first, in the order of history_attributes' primary key, so that a value that a million runs share is read as far
+-- as the page. Two hashes while the tenant's index key is being replaced; a run may then be known under both.
+SELECT * FROM (
+    SELECT run.* FROM history_attributes AS found
+        JOIN history_runs AS run ON run.run_id = found.run_id AND run.tenant = found.tenant
+        WHERE found.tenant = :tenant AND found.name = :attribute AND found.hash = :hash
+            AND (:before IS NULL OR found.run_id < :before)
+            AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || run.status || ',') > 0)
+            AND (:workflow IS NULL OR run.workflow = :workflow)
+            AND (:correlation_id IS NULL OR run.correlation_id = :correlation_id)
+            AND (:trace_id IS NULL OR run.trace_id = :trace_id)
+            AND (:business_state IS NULL OR run.business_state = :business_state)
+        ORDER BY found.run_id DESC
+        LIMIT :limit
+) AS new
+UNION
+SELECT * FROM (
+    SELECT run.* FROM history_attributes AS found
+        JOIN history_runs AS run ON run.run_id = found.run_id AND run.tenant = found.tenant
+        WHERE found.tenant = :tenant AND found.name = :attribute AND found.hash = :old_hash AND :old_hash <> :hash
+            AND (:before IS NULL OR found.run_id < :before)
+            AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || run.status || ',') > 0)
+            AND (:workflow IS NULL OR run.workflow = :workflow)
+            AND (:correlation_id IS NULL OR run.correlation_id = :correlation_id)
+            AND (:trace_id IS NULL OR run.trace_id = :trace_id)
+            AND (:business_state IS NULL OR run.business_state = :business_state)
+        ORDER BY found.run_id DESC
+        LIMIT :limit
+) AS old
 ORDER BY run_id DESC
 LIMIT :limit;
 
