@@ -135,6 +135,10 @@ class SimStore(SqliteStore):
     async def migrate(self) -> list[str]:
         return []
 
+    async def drop_shadows(self) -> list[str]:
+        """No rebuild runs in a simulated world."""
+        return []
+
     async def write(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         port = work.__qualname__.split(".")[1].lstrip("_")
         await self.gate.before(port)
