@@ -66,11 +66,13 @@ async def judge(site: Site, settings: Settings) -> Verdict:
         runs, events = await _runs(store, vault, mapper)
         effects = _effects(site.effects)
         triggers = [(event.tenantid, event.id) for event in site.sent if event.type == workload.PLACED]
-        wanted = {(*trigger, saga.name) for trigger in triggers for saga in workload.SAGAS}
+        begun = [saga.name for saga in workload.SAGAS if workload.PLACED in saga.on]
+        wanted = {(*trigger, name) for trigger in triggers for name in begun}
         broken = [
             *checks.one_run_each(wanted, runs),
             *checks.histories(runs),
             *checks.undone(runs),
+            *checks.children(runs),
             *checks.one_effect_each(effects, runs),
             *await checks.audited(Reader(store, vault), workload.TENANTS),
             *await checks.rebuilt(store, vault, mapper, SystemClock(), metrics),

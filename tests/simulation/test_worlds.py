@@ -59,7 +59,7 @@ def test_without_faults_nothing_is_killed_and_every_run_ends() -> None:
         7, Weather(kill=0, refuse=0, lose=0, freeze=0, duplicate=0, reorder=0, lost_confirm=0, lost_message=0)
     )
     assert (told.violation, told.kills, told.faults) == (None, 0, ())
-    assert told.runs == 6
+    assert told.runs >= 6
 
 
 def test_a_failing_seed_shrinks_to_the_faults_that_matter() -> None:
