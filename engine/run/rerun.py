@@ -168,9 +168,11 @@ def _marks(before: RunState, value: Any, declared: tuple[str, ...]) -> tuple[str
 
 
 def reuse(run: Draft, operation: Operation) -> bool:
-    """Answers `operation` with what the run before has; False when it has nothing that lasts."""
+    """Answers `operation` with what the run before has; False when it has nothing that lasts, or what it has is about
+    something else: a mail about an account that was undone is sent once more about the new one.
+    """
     known = (run.state.inherited or {}).get((operation.name, operation.visit))
-    if known is None or known.fate != "stands":
+    if known is None or known.fate != "stands" or _form(operation) != _form_before(known):
         return False
     match operation:
         case StepAsked():
@@ -220,25 +222,29 @@ def reuse(run: Draft, operation: Operation) -> bool:
 
 
 def unlike_before(state: RunState, operations: Sequence[Operation]) -> str | None:
-    """Where the saga now asks for something else than what stands, one line each; None when it fits."""
+    """Where a step that has an undo, and stands, is now asked for otherwise, one line each; None when all fit. If it
+    were done once more, nobody would undo the first effect.
+    """
     lines = []
     for operation in operations:
         known = (state.inherited or {}).get((operation.name, operation.visit))
-        if known is None or known.fate != "stands":
+        if known is None or known.fate != "stands" or not isinstance(operation, StepAsked):
             continue
-        now = _form(operation)
-        was = (known.kind, known.what, known.digest)
-        if now is not None and now != was:
+        now, was = _form(operation), _form_before(known)
+        if now != was and known.undoable and operation.undo is not None:
             place = f"{operation.name!r} (visit {operation.visit})"
             if now[:2] == was[:2]:
-                lines.append(f"~ {place}: {was[0]} {was[1]} is now asked with another input than the run before had")
+                lines.append(f"~ {place}: {was[1]} stands and is now asked with another input than the run before had")
             else:
-                asked = " ".join(filter(None, now[:2]))
-                lines.append(f"~ {place}: the run before had {was[0]} {was[1]}, the code now asks for {asked}")
+                lines.append(f"~ {place}: {was[0]} {was[1]} stands, the code now asks for {now[0]} {now[1]}")
     return "\n".join(lines) or None
 
 
-def _form(operation: Operation) -> tuple[str, str, str] | None:
+def _form_before(known: Inherited) -> tuple[str, str, str]:
+    return known.kind, known.what, known.digest
+
+
+def _form(operation: Operation) -> tuple[str, str, str]:
     match operation:
         case StepAsked():
             return "step", operation.spec.name, operation.input_hash
@@ -251,7 +257,7 @@ def _form(operation: Operation) -> tuple[str, str, str] | None:
         case ValueAsked():
             return "value", "", ""
         case _:
-            return None
+            return "state", operation.name, ""
 
 
 def step_key(state: RunState, operation: StepAsked) -> str:

@@ -71,3 +71,16 @@ async def test_an_onboarding_that_was_unwound_succeeds_when_run_again(stack: Sta
 
 
 SIGN_UP: dict[str, Any] = {"signup_id": "s-1", "email": "ann@example.org", "name": "Ann Example", "plan": "enterprise"}
+
+
+async def test_a_cancelled_onboarding_is_run_again_to_its_end_with_a_new_welcome(stack: Stack) -> None:
+    async with House(stack) as house:
+        first = await house.start("customer-onboarding", "acme", SIGN_UP)
+        await house.until_state(first, "AwaitingConfirmation")
+        await house.cli("runs", "cancel", first)
+        await house.until_status(first, "cancelled")
+        again = (await house.cli("rerun", first))["run_id"]
+        await house.until_state(again, "AwaitingConfirmation")
+        steps = await house.steps(again)
+        assert {step["key"].rpartition("/")[2] for step in steps.values()} == {"2"}
+        assert (await house.cli("replay", again))["same"]
