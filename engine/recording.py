@@ -16,15 +16,13 @@ from uuid import UUID, uuid5
 
 from contracts.envelope import Envelope
 from contracts.notices import UNWIND
-from contracts.run_events import RunContinued, RunEnded, RunEvent
+from contracts.run_events import RunEvent
 from contracts.sdk.transport import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
-from engine import notes
+from engine import between_runs
 from engine.plan import Plan
 from engine.run import react as fx
-from engine.run.children import child_id, child_scope
-from engine.run.inputs import CancelAsked, Input, StepDone, StepLost
 from engine.run.react import react
-from engine.run.state import RunState, Step
+from engine.run.state import RunState
 from engine.store import (
     Arrival,
     Await,
@@ -216,11 +214,11 @@ def _add(
         case fx.Settled(key):
             rows.awaits_dropped.append(command_id(key))
         case fx.Recall(name, visit):
-            rows.inputs.append(_recall(state, keys, name, visit, event.at))
+            rows.inputs.append(between_runs.recall(state, keys, name, visit, event.at))
         case fx.Continue(continued):
-            rows.inputs.append(_continue(continued, state, keys, subject, ordinal))
+            rows.inputs.append(between_runs.go_on(continued, state, keys, subject, ordinal))
         case fx.Report(ended):
-            rows.inputs.append(_report(ended, state, keys, subject))
+            rows.inputs.append(between_runs.report(ended, state, keys, subject))
         case fx.Notify(notice, fields):
             rows.outbox.append(_notice(notice, fields, state, keys, event.at, ordinal, tracing))
 
@@ -243,7 +241,11 @@ def _send(
     key = step.key + "/undo" if effect.undo else step.key
     spec = plan.action(name or "")
     if spec is not None and spec.run is not None:
-        _start_run(rows, spec.run, effect, step, state, keys, subject, at, ordinal)
+        rows.inputs.append(between_runs.start(spec.run, effect, step, state, keys, subject, at, ordinal))
+        if effect.attempt == 1:
+            # No message answers it: it is the reason to wake until the child reports.
+            what = f"{effect.step}/undo" if effect.undo else effect.step
+            rows.awaits.append(Await(command_id=command_id(key), step=what, visit=effect.visit, types=()))
         return
     if spec is None or spec.command is None:
         # The command's module is not installed here: the attempt's deadline turns it into a failure.
@@ -315,120 +317,3 @@ def _notice(
     )
     body = seal_blob(keys, "outbox", identity, envelope.to_json())
     return OutboxMessage(message_id=identity, exchange=EVENTS_EXCHANGE, routing_key=envelope.type, body=body)
-
-
-def _start_run(
-    rows: Rows,
-    workflow: str,
-    effect: fx.Send,
-    step: Step,
-    state: RunState,
-    keys: TenantKeys,
-    subject: SubjectKeys | Erased | None,
-    at: datetime,
-    ordinal: int,
-) -> None:
-    """A child, or the run that unwinds one, as a start among the inputs; an await that no message answers is the reason
-    to wake until it reports.
-    """
-    name, visit, attempt = effect.step, effect.visit, effect.attempt
-    what = f"{name}/undo" if effect.undo else name
-    run_id = child_id(state.run_id, what, visit, attempt, at)
-    parent = {"run_id": str(state.run_id), "step": name, "visit": visit, "attempt": attempt, "undo": effect.undo}
-    depth = int((state.trigger or {}).get("depth") or 0) + 1
-    marks: tuple[str, ...] = ()
-    if effect.undo:
-        child = step.output["run_id"]
-        key = notes.successor_key(child) if attempt == 1 else f"unwind/{child}/{attempt}"
-        kind, data, scope = "unwind", {"run_id": child, "reason": ""}, None
-    else:
-        key = f"child/{state.run_id}/{name}/{visit}/{attempt}"
-        kind, data, scope = "child", step.input, child_scope(step.key, attempt)
-        marks = tuple(mark.removeprefix("/input") for mark in step.marks)
-    asked = {"kind": kind, "key": key, "input": data, "parent": parent, "depth": depth, "scope": scope}
-    rows.inputs.append(_start(run_id, workflow, asked, marks, state, keys, subject, at, ordinal))
-    if attempt == 1:
-        rows.awaits.append(
-            Await(
-                command_id=command_id(step.key + "/undo" if effect.undo else step.key), step=what, visit=visit, types=()
-            )
-        )
-
-
-def _start(
-    run_id: UUID,
-    workflow: str,
-    asked: Mapping[str, Any],
-    marks: tuple[str, ...],
-    state: RunState,
-    keys: TenantKeys,
-    subject: SubjectKeys | Erased | None,
-    at: datetime,
-    ordinal: int,
-) -> NewInput:
-    """A start by this run, as `engine.notes.start_of` reads it."""
-    envelope = Envelope(
-        id=asked["key"],
-        source=UNWIND.source,
-        type=notes.START_TYPE,
-        tenantid=state.tenant,
-        time=at,
-        data={
-            "workflow": workflow,
-            "initiator": state.initiator,
-            "run_id": str(run_id),
-            "by": str(state.run_id),
-            "marks": list(marks),
-            "subject": state.subject,
-            **asked,
-        },
-        correlationid=state.correlation_id,
-        causationid=str(uuid5(state.run_id, str(ordinal))),
-        traceparent=state.traceparent,
-    )
-    body = seal_blob(keys, "input", str(run_id), envelope.to_json(), subject)
-    return NewInput(kind="start", run_id=run_id, workflow=workflow, body=body)
-
-
-def _continue(
-    event: RunContinued, state: RunState, keys: TenantKeys, subject: SubjectKeys | Erased | None, ordinal: int
-) -> NewInput:
-    trigger = state.trigger or {}
-    asked = {
-        "kind": "continue",
-        "key": f"continue/{state.run_id}",
-        "input": event.data,
-        "parent": trigger.get("parent"),
-        "depth": trigger.get("depth") or 0,
-        "scope": None,
-    }
-    marks = tuple(mark.removeprefix("/data") for mark in event.marks)
-    return _start(UUID(event.run_id), state.workflow, asked, marks, state, keys, subject, event.at, ordinal)
-
-
-def _recall(state: RunState, keys: TenantKeys, name: str, visit: int, at: datetime) -> NewInput:
-    step = state.step(name, visit)
-    assert step is not None
-    assert step.began is not None
-    run_id = child_id(state.run_id, name, visit, step.attempt, step.began)
-    given = CancelAsked(at=at, by="engine", reason=f"run {state.run_id}, which started it, is being unwound")
-    return NewInput(
-        kind="note", run_id=run_id, name="note", body=seal_blob(keys, "input", str(run_id), notes.encode(given))
-    )
-
-
-def _report(ended: RunEnded, state: RunState, keys: TenantKeys, subject: SubjectKeys | Erased | None) -> NewInput:
-    """How a child ended, as the outcome of its parent's step; or how what it did was undone."""
-    assert state.trigger is not None
-    parent = state.trigger["parent"]
-    place = {"step": parent["step"], "visit": parent["visit"], "attempt": parent["attempt"], "undo": parent["undo"]}
-    given: Input
-    if ended.status == ("compensated" if parent["undo"] else "succeeded"):
-        given = StepDone(at=ended.at, output={"run_id": str(state.run_id), "output": ended.output}, **place)
-    else:
-        code = str((ended.error or {}).get("code") or ended.status)
-        message = f"run {state.run_id} of {state.workflow} ended {ended.status}"
-        given = StepLost(at=ended.at, error={"code": code, "message": message}, retryable=False, **place)
-    run_id = parent["run_id"]
-    body = seal_blob(keys, "input", run_id, notes.encode(given), subject)
-    return NewInput(kind="note", run_id=UUID(run_id), name="note", body=body)
