@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.web import acting, asked, backfilling, hooks, pausing, runs, showing, subjects, told
+from consumers.web import acting, asked, backfilling, hooks, pausing, runs, showing, subjects, told, told_platform
 from consumers.web.routes import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -18,7 +18,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/v1/workflows", handler=showing.list_workflows, tag="workflows",
         permission="workflows.read", summary="Workflows that this engine can run",
-        query=asked.Query, answer=told.Workflows,
+        query=asked.Query, answer=told_platform.Workflows,
     ),
     Route(
         method="POST", path="/v1/workflows/{workflow}/runs", handler=acting.start_run, tag="runs",
@@ -144,31 +144,32 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET", path="/v1/usage", handler=showing.get_usage, tag="reports", permission="usage.read",
-        summary="Quota usage per tenant: now and per day", query=asked.SpanQuery, answer=told.Usage, view="usage",
+        summary="Quota usage per tenant: now and per day", query=asked.SpanQuery, answer=told_platform.Usage,
+        view="usage",
     ),
     Route(
         method="GET", path="/v1/accounting", handler=showing.get_accounting, tag="reports",
         permission="accounting.read",
         summary="What each tenant used, per day: CPU time, rows, messages, local attempts",
-        query=asked.SpanQuery, answer=told.Accounting,
+        query=asked.SpanQuery, answer=told_platform.Accounting,
     ),
     Route(
         method="GET", path="/v1/stats", handler=showing.get_stats, tag="reports", permission="stats.read",
         summary="Runs per workflow by outcome, durations, cost",
-        query=asked.StatsQuery, answer=told.Statistics, view="stats",
+        query=asked.StatsQuery, answer=told_platform.Statistics, view="stats",
     ),
     Route(
         method="GET", path="/v1/audit", handler=showing.list_audit, tag="audit", permission="audit.read",
-        summary="Who did what, newest first", query=asked.AuditQuery, answer=told.AuditEntries, view="audit",
+        summary="Who did what, newest first", query=asked.AuditQuery, answer=told_platform.AuditEntries, view="audit",
     ),
     Route(
         method="GET", path="/v1/audit/head", handler=showing.get_audit_head, tag="audit", permission="audit.read",
-        summary="The end of the tenant's chain", query=asked.Reading, answer=told.AuditHead, view="audit",
+        summary="The end of the tenant's chain", query=asked.Reading, answer=told_platform.AuditHead, view="audit",
     ),
     Route(
         method="GET", path="/v1/audit/verify", handler=showing.verify_audit, tag="audit", permission="audit.read",
         summary="Walk the tenant's chain and say whether it holds",
-        query=asked.VerifyQuery, answer=told.AuditVerdict, view="audit",
+        query=asked.VerifyQuery, answer=told_platform.AuditVerdict, view="audit",
     ),
     Route(
         method="POST", path="/v1/tenants", handler=acting.register_tenant, tag="tenants", permission="tenants.create",
@@ -178,51 +179,51 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="POST", path="/v1/subjects/erase", handler=subjects.erase_subject, tag="subjects",
         permission="subjects.erase", summary="Erase a data subject: what it sealed is gone for good",
-        body=asked.EraseSubject, query=asked.Query, answer=told.Erasure,
+        body=asked.EraseSubject, query=asked.Query, answer=told_platform.Erasure,
     ),
     Route(
         method="POST", path="/v1/subjects/export", handler=subjects.export_subject, tag="subjects",
         permission="subjects.export", summary="Everything that runs hold of a data subject, opened",
-        body=asked.ExportSubject, query=asked.Query, answer=told.SubjectExport,
+        body=asked.ExportSubject, query=asked.Query, answer=told_platform.SubjectExport,
     ),
     Route(
         method="GET", path="/v1/erasures", handler=subjects.list_erasures, tag="subjects", permission="audit.read",
         summary="Data subjects that were erased, by scope",
-        query=asked.ErasuresQuery, answer=told.PastErasures, view="audit",
+        query=asked.ErasuresQuery, answer=told_platform.PastErasures, view="audit",
     ),
     Route(
         method="POST", path="/v1/erasures", handler=subjects.apply_erasures, tag="subjects",
         permission="subjects.erase", summary="Erase by scope what was erased before the database was restored",
-        body=asked.ApplyErasures, query=asked.Query, answer=told.AppliedErasures,
+        body=asked.ApplyErasures, query=asked.Query, answer=told_platform.AppliedErasures,
     ),
     Route(
         method="GET", path="/v1/pauses", handler=pausing.list_pauses, tag="pauses", permission="runs.read",
         summary="Who is paused, and whether the platform is under maintenance",
-        query=asked.Query, answer=told.Pauses,
+        query=asked.Query, answer=told_platform.Pauses,
     ),
     Route(
         method="POST", path="/v1/pauses", handler=pausing.pause, tag="pauses", permission="runs.pause",
         summary="Let the tenant's runs, or everybody's, begin no new step",
-        body=asked.Pause, query=asked.Query, answer=told.Held, always=True,
+        body=asked.Pause, query=asked.Query, answer=told_platform.Held, always=True,
     ),
     Route(
         method="DELETE", path="/v1/pauses", handler=pausing.resume, tag="pauses", permission="runs.pause",
-        summary="Let the tenant's runs, or everybody's, go on", query=asked.ResumeQuery, answer=told.Released,
+        summary="Let the tenant's runs, or everybody's, go on", query=asked.ResumeQuery, answer=told_platform.Released,
         always=True,
     ),
     Route(
         method="POST", path="/v1/maintenance", handler=pausing.begin_maintenance, tag="pauses",
         permission="settings.write", summary="Take no work and no orders until it ends", body=asked.Reason,
-        answer=told.Held, always=True,
+        answer=told_platform.Held, always=True,
     ),
     Route(
         method="DELETE", path="/v1/maintenance", handler=pausing.end_maintenance, tag="pauses",
-        permission="settings.write", summary="Take work again", answer=told.Released, always=True,
+        permission="settings.write", summary="Take work again", answer=told_platform.Released, always=True,
     ),
     Route(
         method="GET", path="/v1/tenants/{tenant}", handler=showing.show_tenant, tag="tenants",
         permission="tenants.read", summary="A tenant's state and what holds it, as the tenancy module says now",
-        answer=told.Tenant,
+        answer=told_platform.Tenant,
     ),
     Route(
         method="POST", path="/v1/tenants/{tenant}/suspend", handler=acting.suspend_tenant, tag="tenants",

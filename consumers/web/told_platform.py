@@ -1,0 +1,221 @@
+"""What goes out over HTTP about a tenant or the platform as a whole: use, statistics, audit, workflows, pauses, tenants
+and data subjects. Runs and what belongs to them are in `consumers.web.told`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pydantic import Field
+
+from consumers.web.asked import Instant
+from consumers.web.told import Json, Told
+from contracts.run_events import RunStatus
+
+
+class UsageDay(Told):
+    day: date
+    runs_started: int
+    runs_ended: int
+    runs_failed: int
+    steps: int
+    attempts: int
+    undos: int
+    approvals: int
+    cost: float
+
+
+class TenantUsage(Told):
+    tenant: str
+    open_runs: int
+    total_runs: int
+    days: list[UsageDay]
+
+
+class Usage(Told):
+    items: list[TenantUsage]
+    as_of: str
+
+
+class AccountDay(Told):
+    day: date
+    decide_seconds: float = Field(description="CPU seconds of deciding and sealing, from samples")
+    project_seconds: float = Field(description="CPU seconds of writing read models, shared out by events")
+    rows: int = Field(description="Events of runs appended to the log")
+    sends: int = Field(description="Messages that runs put into the outbox")
+    actions: int = Field(description="Local attempts begun")
+
+
+class TenantAccount(Told):
+    """What one tenant used over the span."""
+
+    tenant: str
+    cpu_seconds: float
+    rows: int
+    sends: int
+    actions: int
+    days: list[AccountDay]
+
+
+class Accounting(Told):
+    items: list[TenantAccount]
+
+
+class WorkflowStats(Told):
+    tenant: str
+    workflow: str
+    started: int
+    ended: int
+    by_status: dict[str, int]
+    success_rate: float | None
+    average_seconds: float | None
+    p50_seconds: float | None
+    p95_seconds: float | None
+    longest_seconds: float | None
+    cost: float
+
+
+class Statistics(Told):
+    items: list[WorkflowStats]
+    as_of: str
+
+
+class AuditEntry(Told):
+    tenant: str
+    number: int
+    position: int
+    stream: str
+    kind: str
+    version: int
+    topic: str
+    actor: str
+    details: dict[str, Json]
+    recorded_at: Instant
+    hash: str
+
+
+class AuditEntries(Told):
+    items: list[AuditEntry]
+    next: str | None = None
+    as_of: str
+
+
+class AuditHead(Told):
+    tenant: str
+    number: int
+    hash: str
+    as_of: str
+
+
+class AuditVerdict(Told):
+    tenant: str
+    holds: bool
+    entries: int
+    head: str
+    position: int
+    broken: str | None
+
+
+class Workflow(Told):
+    name: str
+    version: int
+    versions: list[int]
+    events: list[str]
+    hook: str | None
+    attributes: list[str]
+
+
+class Workflows(Told):
+    items: list[Workflow]
+
+
+class Held(Told):
+    """`tenant` `*` is everybody."""
+
+    tenant: str
+    by: str
+    since: Instant
+    reason: str
+
+
+class MaintenanceHeld(Told):
+    by: str
+    since: Instant
+    reason: str
+
+
+class Pauses(Told):
+    items: list[Held]
+    maintenance: MaintenanceHeld | None
+
+
+class Released(Told):
+    """`changed` false: nothing was held."""
+
+    tenant: str
+    changed: bool
+
+
+class Erasure(Told):
+    """`keys` is how many were dropped: 0 for a subject that is unknown, or erased already."""
+
+    scope: str
+    runs: int
+    arrivals: int
+    keys: int
+
+
+class AppliedErasures(Told):
+    items: list[Erasure]
+
+
+class Tenant(Told):
+    tenant: str
+    state: str
+    name: str | None
+    edition: str | None
+    owner_id: str | None
+    steps_completed: list[str]
+    revision: int
+    """Counts the tenant's transitions."""
+    holds: list[str]
+    """The causes for which it is suspended, or will be."""
+
+
+class PastErasure(Told):
+    tenant: str
+    scope: str
+    runs: int
+    by: str
+    at: Instant
+
+
+class PastErasures(Told):
+    items: list[PastErasure]
+    next: str | None
+    as_of: str
+
+
+class SubjectValue(Told):
+    """A personal value, opened, and where in the run's history it stands."""
+
+    version: int
+    topic: str
+    place: str
+    value: Json
+
+
+class SubjectRun(Told):
+    run_id: str
+    workflow: str
+    status: RunStatus
+    started_at: Instant
+    ended_at: Instant | None
+    values: list[SubjectValue]
+
+
+class SubjectExport(Told):
+    tenant: str
+    subject: str
+    scope: str
+    runs: list[SubjectRun]
