@@ -112,7 +112,7 @@ def test_a_planted_bug_is_found_and_a_sound_saga_passes(suite: pytest.Pytester) 
 
 def test_the_seed_that_found_it_plays_again_with_the_faults_that_matter(suite: pytest.Pytester) -> None:
     found = ask(suite, "-k", "hasty").stdout.str()
-    [again] = set(re.findall(r"play it again: pytest test_suite.py::test_hasty --unwind-seed (\d+)", found))
+    [again] = set(re.findall(r"play it again: pytest \S*test_suite\.py::test_hasty --unwind-seed (\d+)", found))
     [(few, whole)] = set(re.findall(r"(\d+) of its (\d+) faults still break a law", found))
     assert 0 < int(few) < int(whole)
     assert re.search(r"E +\d+: (killed|answer lost|refused|connection lost) at ", found)
