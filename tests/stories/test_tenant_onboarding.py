@@ -281,6 +281,7 @@ async def test_a_compensation_whose_engine_was_killed_goes_on_where_it_stood(sta
         engine = await house.process("intake", "worker", "timer", "janitor", "relay")
         await house.script("acme", "notifications.SendNotificationV1", "irrecoverable")
         run = await house.register("acme")
+        await house.until_step(run, "entitlements", lambda step: step["status"] == "succeeded")
         await play(house, "identity.InviteUserV1", "acme")
         undo = await asked(house, "identity.DisableUserV1", "acme")
         await house.until_step(run, "owner", lambda step: step["undo"]["status"] == "open")
