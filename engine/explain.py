@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from contracts.envelope import format_time
+from engine.run.children import STARTS
 from engine.run.state import RunState, Step, Wait
 from engine.store import DeadLetter, Journaled
 
@@ -70,7 +71,7 @@ def _step(step: Step, now: datetime) -> str | None:
         return f"It is asked whether step {step.name!r} ({step.action}, attempt {step.attempt}) happened."
     if step.status == "open":
         if step.is_child:
-            return f"It waits in {step.name!r} for a run of {step.action.removeprefix('run:')!r} that it started."
+            return f"It waits in {step.name!r} for a run of {step.action.removeprefix(STARTS)!r} that it started."
         whom = "an outcome from its module" if step.kind == "command" else "its action to finish"
         limit = f", at the latest{_when(step.deadline, now)}" if step.deadline is not None else ""
         return f"Step {step.name!r} ({step.action}, attempt {step.attempt}) waits for {whom}{limit}."

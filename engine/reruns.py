@@ -104,7 +104,6 @@ async def _follow(
     door: Door, before: RunState, kind: str, asked: Mapping[str, Any], *, by: str, traceparent: str | None
 ) -> Begun:
     key = successor_key(before.run_id)
-    known = await door.store.started(before.tenant, key)
     try:
         return await door.start_run(
             before.tenant,
@@ -118,7 +117,7 @@ async def _follow(
             traceparent=traceparent,
         )
     except Conflict:
-        name = known or "another run"
+        name = await door.store.started(before.tenant, key) or "another run"
         raise Conflict(f"this run is followed by run {name}; rerun or undo that one", field="run_id") from None
 
 

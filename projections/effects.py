@@ -5,10 +5,9 @@ off the steps of the runs asked about (`projections.steps`), so it costs nothing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal
 
 State = Literal["intended", "happened", "reused", "supplied", "unknown", "failed", "undoing", "not_undone", "undone"]
-STATES: Final[tuple[str, ...]] = get_args(State)
 
 
 def effects(run: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

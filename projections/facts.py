@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from engine.run.children import STARTS
+
 _Event = Mapping[str, Any]
 
 MOST_MICROS: Final = 10**12
@@ -93,7 +95,7 @@ def _run_admitted(run: RunFacts, event: _Event) -> None:
 
 
 def _step_scheduled(run: RunFacts, event: _Event) -> None:
-    if event["action"].startswith("run:"):  # waiting for a child is not running
+    if event["action"].startswith(STARTS):  # waiting for a child is not running
         run.children.add((event["step"], event["visit"]))
     else:
         run.open_steps.add((event["step"], event["visit"]))

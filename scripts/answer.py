@@ -90,6 +90,12 @@ def stacked(*parts: Callable[[], RenderableType] | str) -> Callable[[], Renderab
     return shown
 
 
+def listed(page: Mapping[str, Any], shown: Callable[[], RenderableType]) -> Answer:
+    """A page of a list, with the way to the next one."""
+    more = page.get("next")
+    return Answer(page, stacked(shown, f"\nMore: --cursor {more}") if more else shown)
+
+
 def show(answer: Answer, *, as_json: bool, out: TextIO | None = None) -> None:
     """Prints the answer to `out` (standard output by default)."""
     stream = out or sys.stdout

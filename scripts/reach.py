@@ -63,6 +63,17 @@ class Api:
     async def get(self, path: str, **query: object) -> Any:
         return await self._ask("GET", path, query=query)
 
+    async def items(self, path: str, **query: object) -> AsyncIterator[Any]:
+        """The items of a list, page after page."""
+        cursor = None
+        while True:
+            page = await self.get(path, **query, cursor=cursor)
+            for item in page["items"]:
+                yield item
+            cursor = page.get("next")
+            if not cursor:
+                return
+
     async def post(
         self, path: str, body: object = None, *, key: str | None = None, act_for: str | None = None, **query: object
     ) -> Any:

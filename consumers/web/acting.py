@@ -68,11 +68,16 @@ async def publish_event(call: Call) -> Answer:
     )
 
 
-async def start_run(call: Call) -> Answer:
-    given: asked.StartRun = call.body
-    permission = call.deps.plans.saga(call.path("workflow")).permission
+def require_start(call: Call, workflow: str) -> None:
+    """Raises `Forbidden` unless the caller holds what the workflow asks of those who start it."""
+    permission = call.deps.plans.saga(workflow).permission
     if permission is not None:
         call.principal.require(permission)
+
+
+async def start_run(call: Call) -> Answer:
+    given: asked.StartRun = call.body
+    require_start(call, call.path("workflow"))
     return await begin(call, call.named_tenant, call.path("workflow"), given.input, correlation_id=given.correlation_id)
 
 
@@ -189,9 +194,7 @@ async def _may_move(call: Call) -> str:
     if call.principal.tenant is not None:
         state = await call.deps.door.state(tenant, call.run_id)
         if state.workflow in call.deps.plans.names:
-            permission = call.deps.plans.saga(state.workflow).permission
-            if permission is not None:
-                call.principal.require(permission)
+            require_start(call, state.workflow)
     return tenant
 
 

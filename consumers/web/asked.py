@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from contracts.run_events import RunStatus
+from projections.effects import State
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Remark = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")]
@@ -85,10 +86,7 @@ class EventQuery(Query):
 class EffectsQuery(RunsQuery):
     limit: int = Field(25, ge=1, le=100, description="Most runs on a page; each brings all of its effects")
     run_id: str | None = Field(None, max_length=64, description="Only the effects of this run")
-    state: (
-        Literal["intended", "happened", "reused", "supplied", "unknown", "failed", "undoing", "not_undone", "undone"]
-        | None
-    ) = Field(None, description="Only effects of which this is known")
+    state: State | None = Field(None, description="Only effects of which this is known")
 
 
 class TimelineQuery(Listing):

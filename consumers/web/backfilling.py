@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from consumers.web import asked
+from consumers.web.acting import require_start
 from consumers.web.routes import Answer, Call
 from contracts.envelope import parse_time
 from engine import backfills
@@ -12,9 +13,7 @@ async def backfill(call: Call) -> Answer:
     """Whoever may start the workflow by hand may start it on past events."""
     given: asked.Backfill = call.body
     workflow, tenant, door = call.path("workflow"), call.named_tenant, call.deps.door
-    permission = call.deps.plans.saga(workflow).permission
-    if permission is not None:
-        call.principal.require(permission)
+    require_start(call, workflow)
     since = parse_time(given.since, "since")
     until = parse_time(given.until, "until") if given.until is not None else door.clock.now()
     if given.dry_run:

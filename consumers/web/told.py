@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.web.asked import Instant
 from contracts.run_events import RunStatus
+from projections.effects import State
 
 Json = Any
 
@@ -185,9 +186,9 @@ class Effect(Told):
     visit: int
     action: str
     kind: str
-    state: Literal[
-        "intended", "happened", "reused", "supplied", "unknown", "failed", "undoing", "not_undone", "undone"
-    ] = Field(description="unknown: it may have happened; not_undone: an undo was tried and waits for an operator")
+    state: State = Field(
+        description="unknown: it may have happened; not_undone: an undo was tried and waits for an operator"
+    )
     attempts: int
     cost: float
     undo: str | None

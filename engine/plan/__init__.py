@@ -84,6 +84,23 @@ class ValueAsked:
 Operation = StepAsked | SleepAsked | WaitAsked | ApprovalAsked | StateAsked | ValueAsked
 
 
+def recorded_form(operation: Operation) -> tuple[str, str, str]:
+    """What the log keeps of an operation, to tell whether it is asked for again: (kind, what, digest)."""
+    match operation:
+        case StepAsked():
+            return ("step", operation.spec.name, operation.input_hash)
+        case SleepAsked():
+            return ("sleep", "", "")
+        case WaitAsked():
+            return ("fact", operation.event, operation.key_value)
+        case ApprovalAsked():
+            return ("approval", operation.role, "")
+        case StateAsked():
+            return ("state", operation.name, "")
+        case ValueAsked():
+            return ("value", "", "")
+
+
 @value()
 class Ask:
     """Operations not recorded yet, in the order asked. Empty: the plan waits for what is recorded and open."""

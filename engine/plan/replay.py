@@ -17,7 +17,6 @@ from contracts.calls import ActionSpec
 from contracts.pointers import MISSING, resolve, segments
 from contracts.problems import PayloadInvalid
 from engine.plan import (
-    ApprovalAsked,
     Ask,
     Continued,
     Diverged,
@@ -27,11 +26,9 @@ from engine.plan import (
     OnFailure,
     Operation,
     Raised,
-    SleepAsked,
     StateAsked,
     StepAsked,
-    ValueAsked,
-    WaitAsked,
+    recorded_form,
 )
 from engine.plan.code import (
     CANONICAL,
@@ -183,7 +180,7 @@ def _divergence(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) ->
             lines.append(f"- {_spell(key, recorded)}: recorded, not asked for any more")
             removed = True
             continue
-        now = _recorded_form(operation)
+        now = recorded_form(operation)
         if now[:2] != was[:2]:
             lines.append(
                 f"~ {key[0]} (visit {key[1]}): recorded {was[0]} {was[1]}, the code now asks for {now[0]} {now[1]}"
@@ -197,27 +194,11 @@ def _divergence(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) ->
 
 def _added(driver: Driver, recorded: Mapping[Key, tuple[str, str, str]]) -> list[str]:
     """What the code asks for that is not recorded, and how it ended: a renamed step shows in both."""
-    asked = {key: _recorded_form(operation) for key, operation in driver.asked.items() if key not in recorded}
+    asked = {key: recorded_form(operation) for key, operation in driver.asked.items() if key not in recorded}
     lines = [f"+ {_spell(key, asked)}: asked for, not recorded" for key in asked]
     if driver.finished:
         lines.append("+ the saga ends" if driver.error is None else f"+ the saga raises {type(driver.error).__name__}")
     return lines
-
-
-def _recorded_form(operation: Operation) -> tuple[str, str, str]:
-    match operation:
-        case StepAsked():
-            return ("step", operation.spec.name, operation.input_hash)
-        case SleepAsked():
-            return ("sleep", "", "")
-        case WaitAsked():
-            return ("fact", operation.event, operation.key_value)
-        case ApprovalAsked():
-            return ("approval", operation.role, "")
-        case StateAsked():
-            return ("state", operation.name, "")
-        case ValueAsked():
-            return ("value", "", "")
 
 
 def _name(operation: Operation) -> str:

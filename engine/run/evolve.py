@@ -80,21 +80,18 @@ def _run_started(state: RunState, event: ev.RunStarted) -> None:
     state.steps, state.waits, state.recorded, state.completions, state.incidents = {}, {}, {}, [], {}
 
 
+def inherited(event: ev.ResultInherited) -> Inherited:
+    """What the event tells a rerun, as a value."""
+    return Inherited(
+        event.name, event.visit, event.kind, event.what, event.digest, event.fate, event.key, event.undoable,
+        event.value, event.marks,
+    )  # fmt: skip
+
+
 def _result_inherited(state: RunState, event: ev.ResultInherited) -> None:
     if state.inherited is None:
         state.inherited = {}
-    state.inherited[event.name, event.visit] = Inherited(
-        event.name,
-        event.visit,
-        event.kind,
-        event.what,
-        event.digest,
-        event.fate,
-        event.key,
-        event.undoable,
-        event.value,
-        event.marks,
-    )
+    state.inherited[event.name, event.visit] = inherited(event)
 
 
 def _step_reused(state: RunState, event: ev.StepReused) -> None:

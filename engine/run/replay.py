@@ -18,7 +18,7 @@ from contracts.values import value
 from engine.plan import Plan
 from engine.run import inputs as given_
 from engine.run.decide import decide
-from engine.run.evolve import fold
+from engine.run.evolve import fold, inherited
 from engine.run.inputs import Input
 from engine.run.state import Inherited, RunState
 
@@ -219,10 +219,7 @@ def _inherited(rest: Sequence[RunEvent]) -> Iterator[Inherited]:
     for event in rest:
         if not isinstance(event, ev.ResultInherited):
             return
-        yield Inherited(
-            event.name, event.visit, event.kind, event.what, event.digest, event.fate, event.key, event.undoable,
-            event.value, event.marks,
-        )  # fmt: skip
+        yield inherited(event)
 
 
 def _lost(event: ev.StepFailed | ev.StepDoubted | ev.UndoFailed) -> Iterator[Input]:

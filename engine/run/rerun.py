@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from contracts import run_events as ev
 from contracts.problems import Conflict
-from engine.plan import ApprovalAsked, Operation, SleepAsked, StepAsked, ValueAsked, WaitAsked
+from engine.plan import ApprovalAsked, Operation, SleepAsked, StepAsked, ValueAsked, WaitAsked, recorded_form
 from engine.run.draft import Draft
 from engine.run.evolve import texts
 from engine.run.state import Inherited, Key, RunState, Step
@@ -172,7 +172,7 @@ def reuse(run: Draft, operation: Operation) -> bool:
     something else: a mail about an account that was undone is sent once more about the new one.
     """
     known = (run.state.inherited or {}).get((operation.name, operation.visit))
-    if known is None or known.fate != "stands" or _form(operation) != _form_before(known):
+    if known is None or known.fate != "stands" or recorded_form(operation) != _form_before(known):
         return False
     match operation:
         case StepAsked():
@@ -230,7 +230,7 @@ def unlike_before(state: RunState, operations: Sequence[Operation]) -> str | Non
         known = (state.inherited or {}).get((operation.name, operation.visit))
         if known is None or known.fate != "stands" or not isinstance(operation, StepAsked):
             continue
-        now, was = _form(operation), _form_before(known)
+        now, was = recorded_form(operation), _form_before(known)
         if now != was and known.undoable and operation.undo is not None:
             place = f"{operation.name!r} (visit {operation.visit})"
             if now[:2] == was[:2]:
@@ -242,22 +242,6 @@ def unlike_before(state: RunState, operations: Sequence[Operation]) -> str | Non
 
 def _form_before(known: Inherited) -> tuple[str, str, str]:
     return known.kind, known.what, known.digest
-
-
-def _form(operation: Operation) -> tuple[str, str, str]:
-    match operation:
-        case StepAsked():
-            return "step", operation.spec.name, operation.input_hash
-        case WaitAsked():
-            return "fact", operation.event, operation.key_value
-        case ApprovalAsked():
-            return "approval", operation.role, ""
-        case SleepAsked():
-            return "sleep", "", ""
-        case ValueAsked():
-            return "value", "", ""
-        case _:
-            return "state", operation.name, ""
 
 
 def step_key(state: RunState, operation: StepAsked) -> str:

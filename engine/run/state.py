@@ -16,6 +16,7 @@ from uuid import UUID
 
 from contracts.run_events import TERMINAL, RunStatus
 from contracts.values import value
+from engine.run.children import STARTS
 
 Key = tuple[str, int]
 """(name, visit)."""
@@ -62,7 +63,7 @@ class Step:
     @property
     def is_child(self) -> bool:
         """Whether another run is what the step waits for."""
-        return self.action.startswith("run:")
+        return self.action.startswith(STARTS)
 
     def copy(self) -> Step:
         return Step(*_values_of_step(self))

@@ -22,6 +22,7 @@ from contracts.notices import UNWIND
 from contracts.run_events import TERMINAL, RunEvent
 from engine.clock import Clock
 from engine.metrics import Metrics
+from engine.run.children import STARTS
 from engine.store import Store
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
@@ -206,7 +207,7 @@ def undone(runs: Runs) -> list[str]:
 
 def _is_order(step: ev.StepScheduled) -> bool:
     """Whether a module was to carry it out: a child is no message."""
-    return step.kind == "command" and not step.action.startswith("run:")
+    return step.kind == "command" and not step.action.startswith(STARTS)
 
 
 def children(runs: Runs) -> list[str]:
@@ -228,7 +229,7 @@ def children(runs: Runs) -> list[str]:
     for (_, run), log in runs.items():
         if followed[str(run)] != sum(isinstance(event, ev.RunContinued) for event in log):
             found.append(f"R: run {run} is continued by {followed[str(run)]} runs")
-        waits = {event.step for event in log if isinstance(event, ev.StepScheduled) and event.action.startswith("run:")}
+        waits = {event.step for event in log if isinstance(event, ev.StepScheduled) and event.action.startswith(STARTS)}
         for event in log:
             if isinstance(event, ev.StepSucceeded) and event.step in waits:
                 end = ends.get(UUID(event.output["run_id"]))

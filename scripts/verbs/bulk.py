@@ -79,7 +79,7 @@ async def bulk(
         async with reach() as api:
             letters = [
                 letter
-                async for letter in _pages(api, "/v1/dead-letters", {"tenant": tenant, "state": "dead"})
+                async for letter in api.items("/v1/dead-letters", tenant=tenant, state="dead", limit=PAGE)
                 if letter_type in (None, letter["type"]) and letter_reason in (None, letter["reason"])
             ]
             return await _tell_all(
@@ -102,7 +102,7 @@ async def bulk(
     after, before = _instant(started_after, "started_after"), _instant(started_before, "started_before")
     runs: list[dict[str, Any]] = []
     async with reach() as api:
-        async for run in _pages(api, "/v1/runs", query):
+        async for run in api.items("/v1/runs", **query, limit=PAGE):
             if after is not None and run["started_at"] < after:
                 break  # the newest come first
             if (before is None or run["started_at"] < before) and error_code in (None, run["error_code"]):
@@ -134,17 +134,6 @@ def _word(word: str, body: dict[str, Any]) -> Tell:
         return "done before" if said.get("duplicate") else "told"
 
     return tell
-
-
-async def _pages(api: Api, path: str, query: dict[str, Any]) -> Any:
-    cursor = None
-    while True:
-        page = await api.get(path, **query, limit=PAGE, cursor=cursor)
-        for item in page["items"]:
-            yield item
-        cursor = page.get("next")
-        if not cursor:
-            return
 
 
 async def _tell_all(

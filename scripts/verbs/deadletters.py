@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.answer import Answer, instant, pairs, stacked, table
+from scripts.answer import Answer, instant, listed, pairs, table
 from scripts.border import verb
 from scripts.verbs.runs import Tenant, spell
 
@@ -40,7 +40,7 @@ async def list_letters(
         for letter in page["items"]
     ]
     shown = table(("LETTER", "TENANT", "TYPE", "REASON", "STATE", "SINCE", "DETAIL"), rows, empty="No dead letters.")
-    return Answer(page, stacked(shown, f"\nMore: --cursor {page['next']}") if page.get("next") else shown)
+    return listed(page, shown)
 
 
 @verb(app, "show")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scripts.answer import Answer, instant, pairs, stacked, table
+from scripts.answer import Answer, instant, listed, pairs, stacked, table
 from scripts.border import verb
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def list_runs(
         for run in page["items"]
     ]
     shown = table(("RUN", "TENANT", "WORKFLOW", "STATUS", "STATE", "STARTED", "ERROR"), rows, empty="No runs.")
-    return Answer(page, stacked(shown, f"\nMore: --cursor {page['next']}") if page.get("next") else shown)
+    return listed(page, shown)
 
 
 @verb(app, "start")
@@ -118,15 +118,9 @@ async def timeline(run: RunId, tenant: Tenant = None) -> Answer:
     """Every event of a run, in order."""
     from scripts.reach import reach, segment
 
-    entries: list[dict[str, Any]] = []
-    cursor = None
     async with reach() as api:
-        while True:
-            page = await api.get(f"/v1/runs/{segment(run)}/timeline", tenant=tenant, limit=1000, cursor=cursor)
-            entries += page["items"]
-            cursor = page.get("next")
-            if not cursor:
-                break
+        pages = api.items(f"/v1/runs/{segment(run)}/timeline", tenant=tenant, limit=1000)
+        entries: list[dict[str, Any]] = [entry async for entry in pages]
     rows = [
         (
             entry["version"],
@@ -240,7 +234,7 @@ async def effects(
         for one in page["items"]
     ]
     shown = table(("KEY", "TENANT", "ACTION", "STATE", "ATTEMPTS", "COST", "SINCE"), rows, empty="No effects.")
-    return Answer(page, stacked(shown, f"\nMore: --cursor {page['next']}") if page.get("next") else shown)
+    return listed(page, shown)
 
 
 async def rerun(
