@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
+from scripts.chaos import losses
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
 
-Place = Literal["process", "server", "input"]
+Place = Literal["process", "server", "wire", "input"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,21 @@ FAULTS: Final = (
     Fault("restart-postgres", "PostgreSQL stopped and started", "server", restart_postgres, 15.0, servers=True),
     Fault("kill-rabbitmq", "kill -9 of RabbitMQ", "server", kill_rabbitmq, 15.0, kills=True, servers=True),
     Fault("alarm-rabbitmq", "a memory alarm of RabbitMQ", "server", alarm_rabbitmq, 15.0, servers=True),
+    Fault("lose-commit", "a commit whose answer never comes", "wire", losses.lose_commit, 5.0, servers=True),
+    Fault("cut-commit", "cut before a write reaches PostgreSQL", "wire", losses.cut_commit, 5.0, servers=True),
+    Fault("lose-confirm", "a message whose confirm never comes", "wire", losses.lose_confirm, 5.0, servers=True),
+    Fault("cut-publish", "cut before a message reaches RabbitMQ", "wire", losses.cut_publish, 5.0, servers=True),
+    Fault("lose-ack", "an acknowledgement that never reaches RabbitMQ", "wire", losses.lose_ack, 5.0, servers=True),
+    Fault(
+        "hold-postgres", "a wire to PostgreSQL that holds all bytes", "wire", losses.hold_postgres, 5.0, servers=True
+    ),
+    Fault("hold-rabbitmq", "a wire to RabbitMQ that holds all bytes", "wire", losses.hold_rabbitmq, 15.0, servers=True),
+    Fault("refuse-postgres", "connections to PostgreSQL refused", "wire", losses.refuse_postgres, 5.0, servers=True),
+    Fault("refuse-rabbitmq", "connections to RabbitMQ refused", "wire", losses.refuse_rabbitmq, 5.0, servers=True),
     Fault("poison", "messages that nobody can read or take", "input", poison, 5.0),
 )
 
 NOT_HERE: Final = (
-    "a lost answer to COMMIT or a lost confirm on the wire (the simulation has both at every await)",
     "clock skew between real processes (the simulation skews every clock)",
     "a full disk, three RabbitMQ nodes with one killed, a partition of the network",
 )

@@ -41,11 +41,12 @@ class Plan:
     kills: int
     freezes: int
     server_kills: int
+    losses: int
     others: int
 
 
-SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, others=1)
-STANDARD: Final = Plan(kills=120, freezes=20, server_kills=15, others=5)
+SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, losses=2, others=1)
+STANDARD: Final = Plan(kills=120, freezes=20, server_kills=15, losses=20, others=5)
 
 
 @dataclass(slots=True)
@@ -79,15 +80,17 @@ def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) 
         "freeze-engine": plan.freezes,
         "kill-postgres": plan.server_kills,
         "kill-rabbitmq": plan.server_kills,
-        "restart-postgres": plan.others,
-        "alarm-rabbitmq": plan.others,
-        "poison": plan.others,
+        "lose-commit": plan.losses,
+        "cut-commit": plan.losses,
+        "lose-confirm": plan.losses,
+        "cut-publish": plan.losses,
+        "lose-ack": plan.losses,
     }
     chosen = [
         fault
         for fault in FAULTS
         if (servers or not fault.servers) and (not only or fault.name in only)
-        for _ in range(times[fault.name])
+        for _ in range(times.get(fault.name, plan.others))
     ]
     random.shuffle(chosen)
     return chosen

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import aiohttp
@@ -24,6 +25,7 @@ import orjson
 from contracts.envelope import Envelope
 from contracts.problems import Unavailable
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport, open_transport
+from scripts.chaos.wire import AmqpTalk, PostgresTalk, Wire
 from scripts.provision import Servers
 from scripts.simulation import workload
 
@@ -32,6 +34,8 @@ START_SECONDS: Final = 60.0
 SERVER_SECONDS: Final = 90.0
 OWNING: Final = "intake,worker,relay,timer,janitor"
 SHOWING: Final = "projector,web"
+WIRED: Final = (0, 2)
+"""The engines, one of each kind, that reach their servers over wires which can be broken; the others go straight."""
 
 
 @dataclass(slots=True)
@@ -139,6 +143,9 @@ class Site:
         self.modules: list[Child] = []
         self.sent: list[Envelope] = []
         self.poisoned = 0
+        self.postgres_wires: dict[str, Wire] = {}
+        self.rabbitmq_wires: dict[str, Wire] = {}
+        """By the name of the process behind each."""
         self._transport: Transport | None = None
         self._sending: asyncio.Task[None] | None = None
 
@@ -149,14 +156,35 @@ class Site:
     async def start(self) -> None:
         kinds = [OWNING, OWNING, SHOWING, SHOWING] if self.servers is not None else ["all"]
         for number, roles in enumerate(kinds):
+            name = f"engine-{number}"
             given = {} if roles == "all" else {"UNWIND_ROLES": roles}
-            self.engines.append(self._child(f"engine-{number}", ("scripts.chaos.engine",), given))
-        self.modules.append(self._child("module", ("scripts.chaos.module", self.bus_url, str(self.effects)), {}))
+            if self.servers is not None and number in WIRED:
+                given |= {
+                    "UNWIND_DATABASE_URL": await self._wired(name, self.servers.postgres_url, self.postgres_wires),
+                    "UNWIND_BUS_URL": await self._wired(name, self.bus_url, self.rabbitmq_wires),
+                }
+            self.engines.append(self._child(name, ("scripts.chaos.engine",), given))
+        bus_url = self.bus_url
+        if self.servers is not None:
+            bus_url = await self._wired("module", bus_url, self.rabbitmq_wires)
+        self.modules.append(self._child("module", ("scripts.chaos.module", bus_url, str(self.effects)), {}))
         await self.modules[0].start()
         await self.engines[0].start()
         await asyncio.gather(*(engine.start() for engine in self.engines[1:]))
         self._transport = open_transport(self.bus_url, name="chaos")
         await self._transport.start()
+
+    async def _wired(self, name: str, url: str, wires: dict[str, Wire]) -> str:
+        """The address of a wire to the server at `url`, which begins to take connections."""
+        there = urlsplit(url)
+        assert there.hostname is not None
+        assert there.port is not None
+        upstreams = [(there.hostname, there.port)]
+        talk = PostgresTalk if wires is self.postgres_wires else AmqpTalk
+        wires[name] = Wire(lambda: upstreams, talk)
+        await wires[name].start()
+        user, _, _ = there.netloc.rpartition("@")
+        return urlunsplit(there._replace(netloc=f"{user}@127.0.0.1:{wires[name].port}"))
 
     def _child(self, name: str, arguments: tuple[str, ...], given: Mapping[str, str]) -> Child:
         environment = {**self.environment, "UNWIND_PROCESS_NAME": name, **given}
@@ -167,6 +195,7 @@ class Site:
         if self._sending is not None:
             self._sending.cancel()
         await asyncio.gather(*(child.end() for child in self.children))
+        await asyncio.gather(*(wire.stop() for wire in (*self.postgres_wires.values(), *self.rabbitmq_wires.values())))
         if self._transport is not None:
             await self._transport.stop()
 

@@ -53,7 +53,7 @@ async def test_whatever_is_killed_every_law_holds(stack: str, kills: int) -> Non
 async def test_the_faults_are_listed_with_what_they_need_and_a_wrong_name_is_refused() -> None:
     code, listed = await chaos("--list")
     assert code == 0
-    assert {one["place"] for one in listed} == {"process", "server", "input"}
+    assert {one["place"] for one in listed} == {"process", "server", "wire", "input"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scripts", "chaos", "--only", "nonsense", "--json",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
