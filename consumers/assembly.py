@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from consumers.accounting import Accounting
 from consumers.asking import Asking
 from consumers.census import Census
-from consumers.heartbeat import Heartbeat
+from consumers.heartbeat import Heartbeat, keep_time
 from consumers.inputs import Inputs
 from consumers.intake import Intake
 from consumers.janitor import Janitor
@@ -42,7 +42,7 @@ from engine.accounts import Accounts
 from engine.blueprints import with_blueprints
 from engine.bus.topology import engine_topology, queues
 from engine.caps import CapsCache
-from engine.clock import Clock, SystemClock
+from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.logs import logger
@@ -91,7 +91,7 @@ class Assembly:
         self.settings = settings
         self._appends_at_once = appends_at_once
         self.roles: Sequence[str] = tuple(roles if roles is not None else settings.roles)
-        self.clock: Clock = clock or SystemClock()
+        self.clock: Clock = clock or SharedClock()
         self.metrics = Metrics()
         self.accounts = Accounts()
         self.log = logger("assembly")
@@ -122,6 +122,7 @@ class Assembly:
         file, schema, an unreachable server."""
         settings = self.settings
         await patiently(self._open_store, settings.timeouts.start_seconds)
+        await keep_time(self.store, self.clock)
         self.vault = Vault(self.store, KeyRing.load(settings.key_path))
         await self.vault.start()
         await patiently(self.transport.start, settings.timeouts.start_seconds)

@@ -9,15 +9,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
+from typing import Final
 
 from contracts.problems import Unavailable
-from engine.clock import Clock
+from engine.clock import Clock, SharedClock
 from engine.endless import Endless
+from engine.logs import logger
 from engine.store import Store
+
+WRONG: Final = timedelta(seconds=1)
+"""A clock that is moved by more is told of."""
+
+
+async def keep_time(store: Store, clock: Clock) -> None:
+    """Sets a clock that is to go by the database's."""
+    if isinstance(clock, SharedClock):
+        moved = await clock.keep(store.time)
+        if abs(moved) > WRONG:
+            logger("clock").warning("clock_set", behind_seconds=round(clock.behind.total_seconds(), 3))
 
 
 class Heartbeat:
-    """`epoch` answers this process's own; `lost` is called when it finds itself declared dead."""
+    """With each beat the clock is set too. `epoch` answers this process's own; `lost` is called when it finds itself
+    declared dead.
+    """
 
     def __init__(
         self,
@@ -49,6 +65,7 @@ class Heartbeat:
         """Says that this process lives; learns whether others have given it up."""
         if not await self._store.heartbeat(self._epoch(), now=self._clock.database_now()):
             await self._lost()
+        await keep_time(self._store, self._clock)
 
     async def _run(self) -> None:
         while True:

@@ -371,6 +371,9 @@ class Store(Log, Work, Journal, Catalog, ReadModels, Protocol):
         """About how many rows each of the store's tables holds, from the server's statistics; empty on SQLite, where
         whoever writes holds the whole file anyway."""
 
+    async def time(self) -> datetime:
+        """What the database's clock says."""
+
     async def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer."""
 

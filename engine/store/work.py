@@ -25,6 +25,10 @@ class WorkVerbs(Caller):
         found = await self.call("heartbeat", epoch=epoch, now=now)
         return bool(found) and found[0]["epoch"] is not None
 
+    async def time(self) -> datetime:
+        [row] = await self.call("time")
+        return read.instant(row["now"])
+
     async def declare_dead(self, *, silent_seconds: float, now: datetime | None = None) -> list[int]:
         found = await self.call("declare_dead", silent_seconds=float(silent_seconds), now=now)
         return sorted(row["epoch"] for row in found)

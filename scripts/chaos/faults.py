@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
-from scripts.chaos import losses
+from scripts.chaos import clocks, losses
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
 
 Place = Literal["process", "server", "wire", "input"]
@@ -31,6 +31,8 @@ class Fault:
     bound_seconds: float
     kills: bool = False
     servers: bool = False
+    missing: Callable[[], str] = lambda: ""
+    """Why it cannot be done on this machine; it is then left out, and named."""
 
 
 async def kill_engine(site: Site) -> float:
@@ -113,6 +115,15 @@ FAULTS: Final = (
     Fault("restart-postgres", "PostgreSQL stopped and started", "server", restart_postgres, 15.0, servers=True),
     Fault("kill-rabbitmq", "kill -9 of RabbitMQ", "server", kill_rabbitmq, 15.0, kills=True, servers=True),
     Fault("alarm-rabbitmq", "a memory alarm of RabbitMQ", "server", alarm_rabbitmq, 15.0, servers=True),
+    Fault(
+        "skew-clock",
+        "an engine whose clock is five minutes wrong",
+        "process",
+        clocks.skew_clock,
+        5.0,
+        servers=True,
+        missing=clocks.missing,
+    ),
     Fault("lose-commit", "a commit whose answer never comes", "wire", losses.lose_commit, 5.0, servers=True),
     Fault("cut-commit", "cut before a write reaches PostgreSQL", "wire", losses.cut_commit, 5.0, servers=True),
     Fault("lose-confirm", "a message whose confirm never comes", "wire", losses.lose_confirm, 5.0, servers=True),
@@ -127,8 +138,5 @@ FAULTS: Final = (
     Fault("poison", "messages that nobody can read or take", "input", poison, 5.0),
 )
 
-NOT_HERE: Final = (
-    "clock skew between real processes (the simulation skews every clock)",
-    "a full disk, three RabbitMQ nodes with one killed, a partition of the network",
-)
+NOT_HERE: Final = ("a full disk, three RabbitMQ nodes with one killed, a partition of the network",)
 """What this command does not do, in words; it is said with every report."""

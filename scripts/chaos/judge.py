@@ -7,8 +7,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -27,6 +30,7 @@ from scripts.opening import opened_store
 from scripts.simulation import checks, workload
 
 BATCH: Final = 1_000
+AGREE: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ async def judge(site: Site, settings: Settings) -> Verdict:
     async with opened_store(settings) as store:
         vault, mapper, metrics = Vault(store, KeyRing.load(settings.key_path)), Mapper(), Metrics()
         await vault.start()
-        runs, events = await _runs(store, vault, mapper)
+        runs, times = await _runs(store, vault, mapper)
         effects = _effects(site.effects)
         triggers = [(event.tenantid, event.id) for event in site.sent if event.type == workload.PLACED]
         begun = [saga.name for saga in workload.SAGAS if workload.PLACED in saga.on]
@@ -73,6 +77,7 @@ async def judge(site: Site, settings: Settings) -> Verdict:
             *checks.histories(runs),
             *checks.undone(runs),
             *checks.children(runs),
+            *one_time(times),
             *checks.one_effect_each(effects, runs),
             *await checks.audited(Reader(store, vault), workload.TENANTS),
             *await checks.rebuilt(store, vault, mapper, SystemClock(), metrics),
@@ -80,22 +85,45 @@ async def judge(site: Site, settings: Settings) -> Verdict:
         letters = await store.dead_letters(tenant=None, state="dead", limit=1_000)
         if len(letters) > site.poisoned:
             broken.append(f"Q: {len(letters)} dead letters of {site.poisoned} poisonous messages")
-    return Verdict(len(runs), events, len(effects), tuple(broken))
+    return Verdict(len(runs), len(times), len(effects), tuple(broken))
 
 
-async def _runs(store: Store, vault: Vault, mapper: Mapper) -> tuple[dict[tuple[str, UUID], list[RunEvent]], int]:
-    streams: dict[tuple[str, UUID], None] = {}
-    after = events = 0
+async def _runs(
+    store: Store, vault: Vault, mapper: Mapper
+) -> tuple[dict[tuple[str, UUID], list[RunEvent]], list[tuple[int, datetime]]]:
+    """Every run, and (position, time) of each of its events in the order of the log."""
+    streams: dict[tuple[str, UUID], list[int]] = {}
+    after = 0
     while batch := await store.read(0, after=after, limit=BATCH):
         after = batch[-1].position
-        events += len(batch)
-        streams |= {(one.tenant, one.stream): None for one in batch if one.kind == "run"}
-    runs = {}
-    for tenant, stream in streams:
-        stored = await store.load(tenant, stream)
-        keys = await vault.ready(tenant, [one.body for one in stored])
-        runs[tenant, stream] = mapper.decode_all(keys, stream, stored)
-    return runs, events
+        for one in batch:
+            if one.kind == "run":
+                streams.setdefault((one.tenant, one.stream), []).append(one.position)
+    runs: dict[tuple[str, UUID], list[RunEvent]] = {}
+    times: list[tuple[int, datetime]] = []
+    every = iter(streams.items())
+    while part := list(islice(every, BATCH)):
+        loaded = await store.load_many([key for key, _ in part])
+        for (tenant, stream), positions in part:
+            stored = loaded[stream]
+            keys = await vault.ready(tenant, [one.body for one in stored])
+            runs[tenant, stream] = mapper.decode_all(keys, stream, stored)
+            times += zip(positions, (event.at for event in runs[tenant, stream]), strict=True)
+    return runs, sorted(times)
+
+
+def one_time(times: Sequence[tuple[int, datetime]]) -> list[str]:
+    """Whatever clock the machine of a process has, all go by one time: who came later says so, give or take what a
+    commit may wait for a server that is down.
+    """
+    found: list[str] = []
+    latest: datetime | None = None
+    for position, at in times:
+        if latest is None or at > latest:
+            latest = at
+        elif at < latest - AGREE:
+            found.append(f"D: the event at {position} says that it happened at {at}, after one of {latest}")
+    return found[:5]
 
 
 def _effects(file: Path) -> list[tuple[str, str]]:

@@ -61,10 +61,17 @@ class Measured:
     log_lines_per_minute: float = 0.0
     verdict: Verdict | None = None
     left: Sequence[str] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Why a fault was left out, by its name."""
 
     @property
     def broken(self) -> list[str]:
         found = [f"T: {', '.join(self.left)} after everything was mended"] if self.left else []
+        found += [
+            f"recovery: {fault.name} took {max(self.recoveries[fault.name]):.1f} s, at most {fault.bound_seconds:g} s"
+            for fault in FAULTS
+            if max(self.recoveries[fault.name], default=0.0) > fault.bound_seconds
+        ]
         return found + list(self.verdict.broken if self.verdict is not None else ())
 
 
@@ -100,6 +107,9 @@ async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str])
     """One site from its start to its verdict; nothing of it is left behind."""
     random, measured = Random(seed), Measured(stack)
     faults = schedule(plan, servers=stack == "production", only=only, random=random)
+    reasons = {fault.name: why for fault in set(faults) if (why := fault.missing())}
+    measured.skipped = {name: reasons[name] for name in sorted(reasons)}
+    faults = [fault for fault in faults if fault.name not in reasons]
     with tempfile.TemporaryDirectory(prefix="unwind-chaos-") as folder:
         servers = Servers(postgres=True, rabbitmq=True, durable=False, given=False) if stack == "production" else None
         try:
@@ -182,6 +192,7 @@ def chaos(
     ]
     broken = [f"{one.stack}: {what}" for one in measured for what in one.broken]
     notes = [f"\n{_sentence(stack)}" for stack in document["stacks"]]
+    notes += [f"SKIPPED {one.stack}: {name}: {why}" for one in measured for name, why in one.skipped.items()]
     notes += [f"BROKEN {what}" for what in broken[:50]] or ["Every law held."]
     notes.append("Not done by this command: " + "; ".join(NOT_HERE) + ".")
     shown = table(("STACK", "FAULT", "TIMES", "P50 S", "WORST S", "BOUND S"), shown_rows)
@@ -211,6 +222,7 @@ def _document(one: Measured) -> dict[str, Any]:
         "memory_growth_percent": round(one.memory_growth_percent, 1),
         "log_lines_per_minute": round(one.log_lines_per_minute, 1),
         "broken": one.broken,
+        "skipped": [{"fault": name, "why": why} for name, why in one.skipped.items()],
         "faults": [
             {
                 "fault": fault.name,
@@ -244,8 +256,9 @@ def page(document: dict[str, Any]) -> str:
             "| {says} | {times} | {p50_seconds:g} s | {worst_seconds:g} s | {bound:g} s |".format(**row)
             for row in stack["faults"]
         ]
+        lines += ["", *(f"Skipped: {one['fault']}, since {one['why']}" for one in stack["skipped"])]
         held = "Every law held." if not stack["broken"] else "Broken: " + "; ".join(stack["broken"])
-        lines += ["", held, ""]
+        lines += [held, ""]
     lines += ["## Not done by this command", "", *(f"- {what}" for what in document["not_here"])]
     return "\n".join(lines) + "\n"
 

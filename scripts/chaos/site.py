@@ -44,7 +44,7 @@ class Child:
 
     name: str
     arguments: tuple[str, ...]
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     said: Path
     process: asyncio.subprocess.Process | None = None
     url: str = ""

@@ -1,6 +1,6 @@
-"""PostgreSQL, RabbitMQ and promtool out of Debian's packages without installing anything: apt with a state of its own
-resolves and downloads, dpkg -x unpacks into the cache. Needs neither root nor services, and touches no state of the
-machine. Called by sources.py."""
+"""PostgreSQL, RabbitMQ, promtool and libfaketime out of Debian's packages without installing anything: apt with a state
+of its own resolves and downloads, dpkg -x unpacks into the cache. Needs neither root nor services, and touches no state
+of the machine. Called by sources.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _UNUSED = re.compile(
     r"postgresql(-client)?-common|postgresql|procps|python3.*|libpython3.*|sensible-utils|socat|ssl-cert|"
     r"sysvinit-utils|ucf|usrmerge|usr-is-merged)$"
 )
-_WANTED = re.compile(r"^(erlang|rabbitmq|postgresql|libpq5|prometheus)")
+_WANTED = re.compile(r"^(erlang|rabbitmq|postgresql|libpq5|prometheus|libfaketime)")
 
 
 class PackagesUnavailable(RuntimeError):
@@ -148,6 +148,14 @@ def promtool() -> Path:
     if not found.is_file():
         raise PackagesUnavailable(f"no promtool at {found}; remove the folder to download anew")
     return found
+
+
+def faketime() -> Path:
+    """The library that gives a process another time when it is preloaded, unpacked."""
+    root = unpack("libfaketime")
+    for found in root.glob("usr/lib/*/faketime/libfaketimeMT.so.1"):
+        return found
+    raise PackagesUnavailable(f"no libfaketimeMT.so.1 under {root}; remove the folder to download anew")
 
 
 def _write_erl(folder: Path, erlang: Path, binaries: Path) -> None:

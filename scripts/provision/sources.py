@@ -49,6 +49,15 @@ def promtool() -> Path:
     return _first("promtool", _installed_promtool, debian.promtool)
 
 
+def faketime() -> Path:
+    """The library that gives a process another time, or NoServers."""
+    return _first("libfaketime", _installed_faketime, debian.faketime)
+
+
+def _installed_faketime() -> Path | None:
+    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
 def _installed_promtool() -> Path | None:
     found = shutil.which("promtool")
     return None if found is None else Path(found)

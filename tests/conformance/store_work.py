@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine.store import Account, Appended, Changed, Closed, Commit, Fenced, NewInput, OutboxMessage, Store, Timer
@@ -70,6 +71,10 @@ class EpochConformance:
         await store.recount_accounts(**span)
         assert [one.rows for one in await store.accounts("acme", **span)] == [len(await store.load("acme", run))]
         assert await store.accounts("b", **span) == [other]
+
+    async def test_the_database_tells_the_time(self, store: Store) -> None:
+        before = datetime.now(UTC)
+        assert before - timedelta(seconds=1) <= await store.time() <= datetime.now(UTC) + timedelta(seconds=1)
 
     async def test_a_silent_process_is_declared_dead_and_can_append_nothing(self, store: Store, epoch: int) -> None:
         run = await open_a_run(store, epoch)

@@ -18,5 +18,8 @@ SELECT * FROM read_log(:lane, :after, :limit, :bytes)
 -- name: head
 SELECT head(:lane) AS head
 
+-- name: time
+SELECT clock_timestamp() AS now
+
 -- name: ping
 SELECT 1 AS alive

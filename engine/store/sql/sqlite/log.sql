@@ -27,5 +27,8 @@ SELECT pos, tenant, stream, kind, version, topic, body, recorded_at FROM (
 -- name: head
 SELECT coalesce((SELECT rowid FROM log WHERE lane = :lane ORDER BY rowid DESC LIMIT 1), 0) AS head
 
+-- name: time
+SELECT :now AS now
+
 -- name: ping
 SELECT 1 AS alive
