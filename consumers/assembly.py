@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from consumers.accounting import Accounting
+from consumers.archiving import Archiver
 from consumers.asking import Asking
 from consumers.census import Census
 from consumers.heartbeat import Heartbeat, keep_time
@@ -225,6 +226,8 @@ class Assembly:
             heartbeat_seconds=settings.lease.heartbeat_seconds,
             dead_seconds=settings.lease.dead_seconds,
             journal_days=settings.retention.journal_days,
+            run_days=settings.retention.run_days,
+            archiver=Archiver(self.store, self.tenants, self.clock),
             paused=self._paused,
             log=self.tenants,
         )

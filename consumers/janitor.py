@@ -1,7 +1,7 @@
 """Proves continuously that no open run is stuck, and repairs what is: takeovers, admission, and the reasons to wake.
 
-It declares silent processes dead, takes over their runs in slices, grants freed slots, counts what waits too long, and
-forgets arrivals that are older than the journal is to be.
+It declares silent processes dead, takes over their runs in slices, grants freed slots, counts what waits too long,
+forgets arrivals that are older than the journal is to be, and archives runs that ended long ago.
 That this process itself lives is said by `consumers.heartbeat`.
 """
 
@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from consumers.archiving import Archiver
 from contracts.problems import Unavailable
 from contracts.tenant_events import RunsRepaired
 from engine.clock import Clock
@@ -53,13 +54,17 @@ class Janitor:
         heartbeat_seconds: float = 1.0,
         dead_seconds: float = 4.0,
         journal_days: int = 35,
+        run_days: int = 0,
+        archiver: Archiver | None = None,
         paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
         log: TenantLog | None = None,
     ) -> None:
-        """`log` is told of repairs."""
+        """`log` is told of repairs. `run_days` 0: no run is archived."""
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
         self._journal = timedelta(days=journal_days)
+        self._runs_kept = timedelta(days=run_days)
+        self._archiver = archiver if run_days else None
         self._paused = paused
         self._log = log
         self._lines = logger("janitor")
@@ -75,6 +80,8 @@ class Janitor:
         self._work.begin("admission", self._admit_forever())
         self._work.begin("repair", self._every(5.0, self.repair))
         self._work.begin("forgetting", self._every(FORGETS_EVERY_SECONDS, self.forget_arrivals))
+        if self._archiver is not None:
+            self._work.begin("archiving", self._every(FORGETS_EVERY_SECONDS, self.archive))
 
     async def stop(self) -> None:
         await self._work.end()
@@ -211,6 +218,11 @@ class Janitor:
         before = self._clock.now() - self._journal
         while await self._store.prune_journal(before=before, limit=SLICE) == SLICE:
             pass
+
+    async def archive(self) -> None:
+        """Archives the runs whose retention is over."""
+        if self._archiver is not None:
+            await self._archiver.archive(self._clock.now() - self._runs_kept, by="retention")
 
     async def _admit_forever(self) -> None:
         while True:

@@ -103,6 +103,7 @@ class Rebuild:
 
     async def _build(self, view: View, progress: Progress | None, *, switch: bool) -> Rebuilt:
         self._events = 0
+        await self._whole(view)
         async with self._store.shadow(view.name) as shadow:
             followers = {
                 lane: Follower(
@@ -139,6 +140,16 @@ class Rebuild:
             },
         )
         return rebuilt
+
+    async def _whole(self, view: View) -> None:
+        """Raises `Conflict` when events that the view counts have left the archive for good."""
+        dropped = [one.month for one in await self._store.archive_months() if one.dropped] if view.sums else []
+        if dropped:
+            raise Conflict(
+                f"view {view.name} counts runs whose events were dropped from the archive ({', '.join(dropped)}) and "
+                f"would lose them; the living one is kept",
+                view=view.name,
+            )
 
     async def _meet(
         self, view: View, shadow: Shadow, followers: Mapping[int, Follower], progress: Progress | None

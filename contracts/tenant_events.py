@@ -120,6 +120,34 @@ class RunsRepaired(RunEvent):
     run_ids: tuple[str, ...]
 
 
+@value(kw_only=True)
+class RunsArchived(RunEvent):
+    """These ended runs of the tenant left the log for the archive of the month they ended in (`YYYY-MM`): lists show
+    them no longer.
+    """
+
+    TOPIC: ClassVar[str] = "runs.archived"
+
+    month: str
+    runs: int
+    events: int
+    archived: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class ArchiveDropped(RunEvent):
+    """A month of the archive was deleted for good; in the platform's stream only."""
+
+    TOPIC: ClassVar[str] = "archive.dropped"
+
+    month: str
+    runs: int
+    events: int
+    by: str
+    reason: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     TenantPaused,
@@ -130,6 +158,8 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SubjectExported,
     WorkflowBackfilled,
     RunsRepaired,
+    RunsArchived,
+    ArchiveDropped,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

@@ -182,6 +182,12 @@ class SmtpSettings(_Group):
 
 
 class RetentionSettings(_Group):
+    run_days: int = Field(
+        395,
+        ge=0,
+        le=36_500,
+        description="Days after its end that a run leaves the log and the lists for the archive; 0: never",
+    )
     journal_days: int = Field(35, ge=1, le=3_650, description="Days that arrivals and the inbox are kept")
 
 

@@ -59,11 +59,13 @@ class Batch:
 
 class View(Protocol):
     """One read model. `seed` names the statement whose rows (one per tenant of the batch) a view continues from: the
-    audit chain needs its heads. `changes` brings `seeds` up to date in place.
+    audit chain needs its heads. `changes` brings `seeds` up to date in place. `sums`: rows count what may have left the
+    archive for good, so that the view cannot be built again once a month was dropped.
     """
 
     name: str
     seed: str | None
+    sums: bool
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]: ...
 
@@ -119,6 +121,11 @@ def instant(text: str) -> str:
     if len(text) == 27 and text[-1] == "Z":
         return text
     return format_time(datetime.fromisoformat(text))
+
+
+def archived(batch: Batch) -> list[tuple[Any, ...]]:
+    """Tenant and id of every run that this batch says was archived."""
+    return [(event.tenant, UUID(run_id)) for event in batch.of("runs.archived") for run_id in event.event["archived"]]
 
 
 def clean(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from engine.store import Change
-from projections import Batch, Decoded, clean, instant
+from projections import Batch, Decoded, archived, clean, instant
 
 
 class Approvals:
@@ -19,6 +19,7 @@ class Approvals:
 
     name: str = "approvals"
     seed: str | None = None
+    sums: bool = False
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         requested = [_request(batch, event) for event in batch.of("approval.requested")]
@@ -34,6 +35,7 @@ class Approvals:
             Change("approvals_insert", requested),
             Change("approvals_settle", settled),
             Change("approvals_close", list(closed.values())),
+            Change("approvals_archive", archived(batch)),
         ]
         return [change for change in changes if change.rows]
 

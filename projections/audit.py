@@ -45,7 +45,7 @@ _LEAF = struct.Struct(">QI16s32sB")
 _SHOWN: Final = frozenset({
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
     "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "count",
-    "scope", "runs", "run_ids", "known", "since", "until",
+    "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 
@@ -55,6 +55,7 @@ class Audit:
 
     name: str = "audit"
     seed: str | None = "audit_heads_of"
+    sums: bool = True
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         entries: list[tuple[Any, ...]] = []

@@ -16,7 +16,7 @@ import orjson
 
 from contracts.traceparent import read
 from engine.store import Change
-from projections import Batch, clean, instant
+from projections import Batch, archived, clean, instant
 from projections.facts import RunFacts
 
 SUBJECT: Final = "*subject"
@@ -35,6 +35,7 @@ class History:
 
     name: str = "history"
     seed: str | None = None
+    sums: bool = False
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: list[tuple[Any, ...]] = []
@@ -45,6 +46,7 @@ class History:
             else:
                 moved.append((run.tenant, run.run_id, *_progress(run)))
         erased = batch.of("subject.erased")
+        gone = archived(batch)
         changes = [
             # First: what is inserted below was not erased, and must stay.
             Change("history_subject_erase", [(event.tenant, bytes.fromhex(event.event["scope"])) for event in erased]),
@@ -52,6 +54,8 @@ class History:
             Change("history_run_update", moved),
             Change("history_timeline_append", _timeline(batch)),
             Change("history_attribute_insert", _attributes(batch)),
+            # Last: an ended run has no event after this one.
+            *(Change(f"history_archive_{part}", gone) for part in ("attributes", "timeline", "run")),
         ]
         return [change for change in changes if change.rows]
 

@@ -306,6 +306,7 @@ class Reader:
         """Walks the tenant's whole chain; `against_log` also reads every event that it covers."""
         verifier = chain.Verifier(tenant)
         lane = await self._store.lane_of(tenant) if against_log else 0
+        gone = against_log and any(one.dropped for one in await self._store.archive_months())
         after = 0
         while True:
             entries = await self._store.fetch("audit_chain", tenant=tenant, after=verifier.verdict.number, limit=500)
@@ -316,14 +317,16 @@ class Reader:
                 if verifier.verdict.broken is not None:
                     return verifier.verdict
                 if against_log:
-                    broken = await self._compare(tenant, lane, after, leaves)
+                    dropped = await self._store.dropped_runs([leaf.stream for leaf in leaves]) if gone else ()
+                    # What was dropped with its month of the archive is nowhere to compare with.
+                    kept = [leaf for leaf in leaves if leaf.stream not in dropped]
+                    broken = await self._compare(tenant, lane, after, leaves[-1].position, kept)
                     if broken is not None:
                         was = verifier.verdict
                         return chain.Verdict(was.number, was.head, was.position, broken)
                     after = leaves[-1].position
 
-    async def _compare(self, tenant: str, lane: int, after: int, leaves: Sequence[chain.Leaf]) -> str | None:
-        end = leaves[-1].position
+    async def _compare(self, tenant: str, lane: int, after: int, end: int, leaves: Sequence[chain.Leaf]) -> str | None:
         held = []
         while after < end:
             stored = await self._store.read(lane, after=after, limit=1000)

@@ -19,6 +19,7 @@ class Stats:
 
     name: str = "stats"
     seed: str | None = None
+    sums: bool = True
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: dict[tuple[str, str, str], int] = {}

@@ -23,6 +23,7 @@ class Usage:
 
     name: str = "usage"
     seed: str | None = None
+    sums: bool = True
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         days: dict[tuple[str, str], list[int]] = {}

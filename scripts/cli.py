@@ -14,6 +14,7 @@ from contracts.version import __version__
 from scripts.answer import whole
 from scripts.border import tell_line
 from scripts.verbs import (
+    archive,
     backups,
     blueprints,
     bulk,
@@ -54,6 +55,7 @@ backups.register(app)
 pauses.register(app)
 app.add_typer(pauses.app, name="maintenance")
 app.add_typer(subjects.app, name="subjects")
+app.add_typer(archive.app, name="archive")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(tenants.app, name="tenants")

@@ -70,6 +70,7 @@ def deps_of(process: Process) -> Deps:
         asker=Asker(process.transport, name="web"),
         signup_secrets=() if secret is None else (secret.get_secret_value(),),
         max_body_bytes=process.settings.http.max_body_bytes,
+        run_days=process.settings.retention.run_days,
         pauses=process.pauses,
         tracing=process.run_tracing,
     )

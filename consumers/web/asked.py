@@ -44,6 +44,15 @@ class Reading(Query):
     as_of: str | None = Field(None, max_length=200, description="The same as wait_for_position")
 
 
+class DropQuery(Query):
+    reason: Remark = Field("", description="Why, for the audit")
+
+
+class ArchivedEventsQuery(Query):
+    limit: int = Field(100, ge=1, le=1_000)
+    cursor: int | None = Field(None, ge=0, description="`next` of the page before")
+
+
 class ResumeQuery(Query):
     everyone: bool = Field(False, description="End the pause of all tenants, not that of one")
 
@@ -156,6 +165,14 @@ class Backfill(Asked):
     after: int = Field(0, ge=0, description="`next` of the page before")
     limit: int = Field(500, ge=1, le=1_000, description="Most events of this page")
     dry_run: bool = Field(False, description="Count the events of the whole span, and start nothing")
+
+
+class ArchiveRuns(Asked):
+    before: Instant | None = Field(
+        None, description="Runs that ended before; UNWIND_RETENTION__RUN_DAYS ago unless given"
+    )
+    most: int = Field(1_000, ge=1, le=10_000, description="Most runs of this request")
+    dry_run: bool = Field(False, description="Count them, and archive nothing")
 
 
 class StartRun(Asked):

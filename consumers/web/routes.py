@@ -74,6 +74,8 @@ class Deps:
     """Asks modules; never for what the engine knows itself."""
     signup_secrets: Sequence[str] = ()
     max_body_bytes: int = 262_144
+    run_days: int = 0
+    """Days after which ended runs are archived; 0: never."""
     pauses: Pauses | None = None
     tracing: RunTracing | None = None
 

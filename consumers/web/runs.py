@@ -52,7 +52,7 @@ async def _page(call: Call, query: asked.RunsQuery) -> Page:
 async def get_run(call: Call) -> Answer:
     found = await call.deps.reader.run(call.tenant, call.run_id)
     if found is None:
-        raise no_run()
+        raise await no_run(call)
     if found["ended_at"] is not None:
         again = await call.deps.store.started(found["tenant"], successor_key(call.run_id))
         found["followed_by"] = None if again is None else str(again)
@@ -65,14 +65,14 @@ async def get_timeline(call: Call) -> Answer:
         call.tenant, call.run_id, after=_number(query.cursor) or 0, limit=query.limit
     )
     if page is None:
-        raise no_run()
+        raise await no_run(call)
     return Answer(content={"items": page.items, "next": page.next, "as_of": page.as_of})
 
 
 async def get_steps(call: Call) -> Answer:
     page = await call.deps.reader.steps(call.tenant, call.run_id)
     if page is None:
-        raise no_run()
+        raise await no_run(call)
     return Answer(content={"items": page.items, "as_of": page.as_of})
 
 
@@ -93,7 +93,7 @@ async def _one_run(call: Call, text: str) -> Page:
     run_id = uuid_text(text, "run_id")
     run = None if run_id is None else await call.deps.reader.run(call.tenant, run_id)
     if run is None:
-        raise no_run()
+        raise await no_run(call)
     return Page([run], run["as_of"])
 
 
@@ -215,14 +215,26 @@ async def tenant_of_run(call: Call) -> str:
     if call.tenant is not None:
         return call.tenant
     rows = await call.deps.store.fetch("history_run", tenant=None, run_id=str(call.run_id))
-    if not rows:
-        raise no_run()
-    return str(rows[0]["tenant"])
+    if rows:
+        return str(rows[0]["tenant"])
+    gone = await call.deps.store.archived_run(None, call.run_id)
+    if gone is None or gone.dropped:
+        raise await no_run(call)
+    return gone.tenant
 
 
-def no_run() -> NotFound:
-    """The one answer for a run of another tenant and for none."""
-    return NotFound("there is no such run", field="run_id")
+async def no_run(call: Call) -> NotFound:
+    """The one answer for a run of another tenant and for none; an archived one is said to be."""
+    gone = await call.deps.store.archived_run(call.tenant, call.run_id)
+    if gone is None:
+        return NotFound("there is no such run", field="run_id")
+    if gone.dropped:
+        return NotFound(f"this run was archived, and its month, {gone.month}, was dropped since", field="run_id")
+    return NotFound(
+        f"this run is archived under {gone.month}: `unwind archive export {gone.month}` writes its events, and it can "
+        "still be replayed, rerun and undone",
+        field="run_id",
+    )
 
 
 async def _cause(call: Call, tenant: str, trigger: dict[str, Any]) -> str | None:

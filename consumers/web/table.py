@@ -6,7 +6,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.web import acting, asked, backfilling, hooks, pausing, runs, showing, subjects, told, told_platform
+from consumers.web import (
+    acting,
+    archive,
+    asked,
+    backfilling,
+    hooks,
+    pausing,
+    runs,
+    showing,
+    subjects,
+    told,
+    told_platform,
+)
 from consumers.web.routes import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -195,6 +207,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/erasures", handler=subjects.apply_erasures, tag="subjects",
         permission="subjects.erase", summary="Erase by scope what was erased before the database was restored",
         body=asked.ApplyErasures, query=asked.Query, answer=told_platform.AppliedErasures,
+    ),
+    Route(
+        method="GET", path="/v1/archive", handler=archive.list_archive, tag="archive", permission="archive.manage",
+        summary="Months of archived runs", answer=told_platform.ArchiveMonths,
+    ),
+    Route(
+        method="POST", path="/v1/archive", handler=archive.archive_runs, tag="archive", permission="archive.manage",
+        summary="Archive runs that ended before a moment, or count them",
+        body=asked.ArchiveRuns, query=asked.Query, answer=told_platform.RunsArchived,
+    ),
+    Route(
+        method="GET", path="/v1/archive/{month}/events", handler=archive.list_archived_events, tag="archive",
+        permission="archive.manage", summary="The events of a month's runs, masked, in the order of the log",
+        query=asked.ArchivedEventsQuery, answer=told_platform.ArchivedEvents,
+    ),
+    Route(
+        method="DELETE", path="/v1/archive/{month}", handler=archive.drop_archived, tag="archive",
+        permission="archive.manage", summary="Delete a month of the archive for good",
+        query=asked.DropQuery, answer=told_platform.MonthDropped,
     ),
     Route(
         method="GET", path="/v1/pauses", handler=pausing.list_pauses, tag="pauses", permission="runs.read",

@@ -156,6 +156,49 @@ class Released(Told):
     changed: bool
 
 
+class ArchiveMonth(Told):
+    """`dropped`: its events are gone for good."""
+
+    month: str
+    runs: int
+    events: int
+    dropped: bool
+
+
+class ArchiveMonths(Told):
+    items: list[ArchiveMonth]
+    run_days: int = Field(description="Days after its end that a run is archived; 0: never")
+
+
+class RunsArchived(Told):
+    """`events` is null when they were only counted."""
+
+    before: Instant
+    runs: int
+    events: int | None
+
+
+class ArchivedEvent(Told):
+    position: int
+    tenant: str
+    run_id: str
+    version: int
+    topic: str
+    recorded_at: Instant
+    event: dict[str, Json]
+
+
+class ArchivedEvents(Told):
+    items: list[ArchivedEvent]
+    next: int | None
+
+
+class MonthDropped(Told):
+    month: str
+    runs: int
+    events: int
+
+
 class Erasure(Told):
     """`keys` is how many were dropped: 0 for a subject that is unknown, or erased already."""
 

@@ -47,8 +47,11 @@ _OPERATE: Final = frozenset(
 _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
 
 PLATFORM: Final = frozenset(
-    {"tenants.create", "tenants.manage", "projections.rebuild", "keys.rotate", "processes.read", "settings.write"}
-)
+    {
+        "tenants.create", "tenants.manage", "projections.rebuild", "keys.rotate", "processes.read", "settings.write",
+        "archive.manage",
+    }
+)  # fmt: skip
 """What only a token without a tenant can do, whatever its role."""
 
 EVERYONES: Final = "settings.write"

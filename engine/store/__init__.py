@@ -4,7 +4,7 @@ it is.
     arrivals   what arrived        inbox       dedup of arrivals       starts      dedup of starts, for ever
     log        what happened       outbox      what must be sent       inputs      what must still be given to a run
     timers · subscriptions · awaits · open_runs   the recorded reasons to wake
-    checkpoints   how far a projection has read
+    checkpoints   how far a projection has read      archive   ended runs, by month
 
 Two drivers, `postgres` (asyncpg) and `sqlite` (the `eventsourcing` SQLite recorder, subclassed), pass one conformance
 suite. Bodies come in sealed and go out sealed: the store never sees a payload (`engine.store.mapper` seals).
@@ -25,6 +25,8 @@ from engine.store.shapes import (
     READ_BYTES,
     Account,
     Appended,
+    ArchivedMonth,
+    ArchivedRun,
     Arrival,
     Await,
     Census,
@@ -68,6 +70,9 @@ __all__ = [
     "READ_BYTES",
     "Account",
     "Appended",
+    "Archive",
+    "ArchivedMonth",
+    "ArchivedRun",
     "Arrival",
     "Await",
     "Catalog",
@@ -325,6 +330,30 @@ class Catalog(Protocol):
         """Caps and switches that change without restart (tenant `*` is the default for all)."""
 
 
+class Archive(Protocol):
+    """Ended runs that have aged out of the log, by the month they ended in (`YYYY-MM`, UTC). `load`, `load_many` and
+    `read` read them as if they had never moved, until their month is dropped."""
+
+    async def archive_runs(self, tenant: str, runs: Sequence[UUID], *, month: str) -> dict[UUID, int]:
+        """Moves the logs of those that are closed, whole, in one transaction, with their snapshots and input keys let
+        go; answers which of the given runs are in the archive then, and their events. Said twice, it moves nothing
+        more."""
+
+    async def archived_run(self, tenant: str | None, run_id: UUID) -> ArchivedRun | None: ...
+
+    async def dropped_runs(self, runs: Sequence[UUID]) -> set[UUID]:
+        """Those of these runs whose month was dropped."""
+
+    async def archive_months(self) -> list[ArchivedMonth]:
+        """Oldest first."""
+
+    async def read_archive(self, month: str, *, after: int, limit: int) -> list[Notification]: ...
+
+    async def drop_month(self, month: str) -> tuple[int, int]:
+        """Deletes a month for good; answers how many runs and events there were. Raises `Forbidden` on PostgreSQL when
+        this database user may not act as the owner."""
+
+
 class ReadModels(Protocol):
     """Where projections write and everyone reads. Statements are named SQL in `projections/sql/<driver>/*.sql`, loaded
     at start."""
@@ -352,7 +381,7 @@ class ReadModels(Protocol):
         """Rows of each table of the view; from the server's statistics where it has many."""
 
 
-class Store(Log, Work, Journal, Catalog, ReadModels, Protocol):
+class Store(Log, Work, Journal, Catalog, Archive, ReadModels, Protocol):
     """All of it, with one life: `start` connects and checks the schema, `stop` twice is fine."""
 
     async def start(self) -> None: ...

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from asyncpg import InsufficientPrivilegeError
+
+from contracts.problems import Forbidden
 from engine.store import READ_BYTES, Appended, Commit, Duplicate, InputRow, Notification, Outcome, Stale, Stored
 from engine.store import rows as read
+from engine.store.archive import ArchiveVerbs
 from engine.store.batch import Batch, assemble, flatten, send_bisecting
 from engine.store.catalog import CatalogVerbs
 from engine.store.journal import JournalVerbs
@@ -29,7 +33,7 @@ _MATCHED = tuple(
 )
 
 
-class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
+class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, ArchiveVerbs, PostgresViews):
     """`engine.store.Store` on PostgreSQL 13 or newer."""
 
     def __init__(self, url: str, *, views: Path, patience_seconds: float = 5.0, pool_size: int = 4) -> None:
@@ -103,6 +107,24 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, PostgresViews):
             await connection.execute(self._sql("guard_functions"))
         await self.create_views(connection)
         return fresh.names
+
+    async def drop_month(self, month: str) -> tuple[int, int]:
+        """The engine's own role may drop nothing: this acts as the owner, as a migration does."""
+
+        async def run() -> tuple[int, int]:
+            connection = await self._sessions.connect()
+            try:
+                async with connection.transaction():
+                    await connection.execute(self._sql("become_owner"))
+                    await connection.execute(self._sql("make_in"), "unwind")
+                    [row] = await connection.fetch(self._sql("drop_month"), month)
+                    return row["runs"], row["events"]
+            except InsufficientPrivilegeError as refused:
+                raise Forbidden(f"dropping a month of the archive takes the database's owner: {refused}") from None
+            finally:
+                connection.terminate()
+
+        return await patiently(run, seconds=self._patience)
 
     async def _recorded(self, connection: Connection) -> tuple[dict[str, str], set[tuple[str, str]]]:
         """The migrations of this database by name, and every text its functions ever had."""

@@ -10,7 +10,19 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import Census, DeadLetter, DueTimer, InputRow, OpenRun, OutboxRow, Process, Stored, Token, WrappedKey
+from engine.store import (
+    Census,
+    DeadLetter,
+    DueTimer,
+    InputRow,
+    Notification,
+    OpenRun,
+    OutboxRow,
+    Process,
+    Stored,
+    Token,
+    WrappedKey,
+)
 
 Row = Mapping[str, Any]
 
@@ -52,6 +64,19 @@ def wake(value: Any) -> dict[str, Any]:
 
 def stored(row: Row) -> Stored:
     return Stored(row["version"], row["topic"], row["body"], instant(row["recorded_at"]))
+
+
+def notification(row: Row) -> Notification:
+    return Notification(
+        row["pos"],
+        row["tenant"],
+        uuid(row["stream"]),
+        row["kind"],
+        row["version"],
+        row["topic"],
+        row["body"],
+        instant(row["recorded_at"]),
+    )
 
 
 def open_run(row: Row) -> OpenRun:

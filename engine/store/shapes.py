@@ -255,6 +255,25 @@ class Notification:
 
 
 @value()
+class ArchivedRun:
+    """Where an ended run's log has gone: its month, and whether that was dropped since."""
+
+    tenant: str
+    month: str
+    dropped: bool
+
+
+@value()
+class ArchivedMonth:
+    """`dropped`: its events are gone for good."""
+
+    month: str
+    runs: int
+    events: int
+    dropped: bool
+
+
+@value()
 class InputRow:
     """A pending input. Settled (deleted) by the commit that answers it."""
 

@@ -17,6 +17,7 @@ import orjson
 
 from engine.store import READ_BYTES, Change, Commit, Notification, Outcome, Shadow, Stored
 from engine.store import rows as read
+from engine.store.archive import ArchiveVerbs
 from engine.store.batch import send_bisecting
 from engine.store.catalog import CatalogVerbs
 from engine.store.errors import Unavailable
@@ -34,7 +35,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.25
 
 
-class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
+class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs, ArchiveVerbs):
     """`engine.store.Store` on one SQLite file (3.35 or newer)."""
 
     def __init__(self, path: Path, *, views: Path, patience_seconds: float = 5.0) -> None:
@@ -212,19 +213,8 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs):
         return {read.uuid(row["stream"]): (row["version"], row["body"]) for row in found}
 
     async def read(self, lane: int, *, after: int, limit: int) -> list[Notification]:
-        return [
-            Notification(
-                row["pos"],
-                row["tenant"],
-                UUID(row["stream"]),
-                row["kind"],
-                row["version"],
-                row["topic"],
-                row["body"],
-                read.instant(row["recorded_at"]),
-            )
-            for row in await self.call("read_log", lane=lane, after=after, limit=limit, bytes=READ_BYTES)
-        ]
+        found = await self.call("read_log", lane=lane, after=after, limit=limit, bytes=READ_BYTES)
+        return [read.notification(row) for row in found]
 
     async def head(self, lane: int) -> int:
         found = await self.call("head", lane=lane)

@@ -10,6 +10,7 @@ import pytest
 
 from engine.store import Store, open_store
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
+from tests.conformance.store_archive import ArchiveConformance
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
@@ -112,6 +113,10 @@ class TestJournal(JournalConformance):
 
 
 class TestDeadLetters(DeadLetterConformance):
+    pass
+
+
+class TestArchive(ArchiveConformance):
     pass
 
 

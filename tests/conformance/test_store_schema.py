@@ -203,7 +203,7 @@ async def filled(shared: SharedDatabase) -> AsyncIterator[tuple[Store, int]]:
     await store.stop()
 
 
-_SMALL = {"processes", "settings", "tenants", "checkpoints", "tokens", "keys", "dead_letters"}
+_SMALL = {"processes", "settings", "tenants", "checkpoints", "tokens", "keys", "dead_letters", "archive_heads"}
 
 
 class TestPostgresPlans:

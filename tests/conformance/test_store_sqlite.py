@@ -18,6 +18,7 @@ from engine.store.es import open_recorder
 from engine.store.migrate import FOLDER
 from engine.store.statements import load
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
+from tests.conformance.store_archive import ArchiveConformance
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
@@ -106,6 +107,10 @@ class TestJournal(JournalConformance):
 
 
 class TestDeadLetters(DeadLetterConformance):
+    pass
+
+
+class TestArchive(ArchiveConformance):
     pass
 
 

@@ -20,6 +20,8 @@ TAKES_AWAY = re.compile(
     re.IGNORECASE,
 )
 """What breaks a process of the release before."""
+REPLACED = re.compile(r"\bDROP TRIGGER (\w+)( ON \w+)?;(?=.*\bCREATE TRIGGER \1\b)", re.IGNORECASE | re.DOTALL)
+"""A guard gives way to another of its name."""
 
 
 def _code(script: str) -> str:
@@ -42,7 +44,7 @@ class TestNumbered:
     def test_only_a_contract_migration_takes_anything_away(self, driver: Driver) -> None:
         for migration in migrations(driver):
             if not migration.contracts:
-                assert TAKES_AWAY.search(_code(migration.script)) is None, migration.name
+                assert TAKES_AWAY.search(REPLACED.sub("", _code(migration.script))) is None, migration.name
 
     def test_they_hold_no_functions(self) -> None:
         for migration in migrations("postgres")[1:]:  # the first has the trigger function of the append-only tables

@@ -10,6 +10,7 @@ import pytest
 from engine.store import Store
 from scripts.simulation.store import Open, SimDatabase, SimStore
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
+from tests.conformance.store_archive import ArchiveConformance
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
@@ -59,6 +60,10 @@ class TestMatching(MatchingConformance):
 
 
 class TestReadModels(ReadModelConformance):
+    pass
+
+
+class TestArchive(ArchiveConformance):
     pass
 
 

@@ -34,6 +34,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "name": "review",
         "correlation_id": "story-1",
         "tenant": tenant,
+        "month": "2030-01",
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
 

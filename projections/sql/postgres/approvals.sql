@@ -50,6 +50,10 @@ SET state = 'closed', decided_at = given.closed_at::timestamptz
 FROM unnest($1::text[], $2::uuid[], $3::text[]) AS given (tenant, run_id, closed_at)
 WHERE asked.tenant = given.tenant AND asked.run_id = given.run_id AND asked.state = 'open';
 
+-- name: approvals_archive
+DELETE FROM approvals AS gone
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.tenant = given.tenant AND gone.run_id = given.run_id;
+
 -- name: approvals_list
 -- Newest first, the cursor is the whole key of the last one seen.
 SELECT * FROM approvals

@@ -62,6 +62,8 @@ CREATE TABLE IF NOT EXISTS history_attributes (
     run_id uuid  NOT NULL,
     PRIMARY KEY (tenant, name, hash, run_id)
 );
+-- For what is let go with its run: an erasure, the archive. Run ids grow, so it is written at its end.
+CREATE INDEX IF NOT EXISTS history_attributes_by_run ON history_attributes (run_id);
 
 -- name: history_reset
 TRUNCATE history_runs, history_timeline, history_attributes;
@@ -133,6 +135,34 @@ USING (
         ON found.tenant = erased.tenant AND found.name = '*subject' AND found.hash = erased.scope
 ) AS of_subject
 WHERE gone.tenant = of_subject.tenant AND gone.run_id = of_subject.run_id;
+
+-- name: history_archive_attributes
+-- Rides history_attributes_by_run.
+DELETE FROM history_attributes AS gone
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.run_id = given.run_id AND gone.tenant = given.tenant;
+
+-- name: history_archive_timeline
+DELETE FROM history_timeline AS gone
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.run_id = given.run_id AND gone.tenant = given.tenant;
+
+-- name: history_archive_run
+DELETE FROM history_runs AS gone
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.run_id = given.run_id AND gone.tenant = given.tenant;
+
+-- name: history_ended_before
+-- Rides the primary key: run ids are in the order of their starts, and what started after the moment has not ended before it.
+SELECT tenant, run_id, ended_at FROM history_runs
+WHERE run_id > CAST(:after AS uuid) AND run_id < CAST(:bound AS uuid) AND ended_at < CAST(CAST(:before AS text) AS timestamptz)
+    AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+ORDER BY run_id LIMIT :limit;
+
+-- name: history_count_ended_before
+SELECT count(*) AS runs FROM (
+    SELECT 1 FROM history_runs
+    WHERE run_id > CAST(:after AS uuid) AND run_id < CAST(:bound AS uuid) AND ended_at < CAST(CAST(:before AS text) AS timestamptz)
+        AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    LIMIT :limit
+) AS ended;
 
 -- name: history_of_subject
 -- Rides the primary key of history_attributes.

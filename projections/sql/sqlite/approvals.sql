@@ -40,6 +40,9 @@ UPDATE approvals
 SET state = 'closed', decided_at = $3
 WHERE tenant = $1 AND run_id = $2 AND state = 'open';
 
+-- name: approvals_archive
+DELETE FROM approvals WHERE tenant = $1 AND run_id = $2;
+
 -- name: approvals_list
 -- Newest first, the cursor is the whole key of the last one seen.
 SELECT * FROM approvals

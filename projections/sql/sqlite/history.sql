@@ -57,6 +57,8 @@ CREATE TABLE IF NOT EXISTS history_attributes (
     run_id TEXT NOT NULL,
     PRIMARY KEY (tenant, name, hash, run_id)
 ) STRICT, WITHOUT ROWID;
+-- For what is let go with its run: an erasure, the archive. Run ids grow, so it is written at its end.
+CREATE INDEX IF NOT EXISTS history_attributes_by_run ON history_attributes (run_id);
 
 -- name: history_reset
 DELETE FROM history_runs;
@@ -100,6 +102,31 @@ WHERE tenant = $1 AND run_id IN (
     SELECT found.run_id FROM history_attributes AS found
     WHERE found.tenant = $1 AND found.name = '*subject' AND found.hash = $2
 );
+
+-- name: history_archive_attributes
+-- Rides history_attributes_by_run.
+DELETE FROM history_attributes WHERE run_id = $2 AND tenant = $1;
+
+-- name: history_archive_timeline
+DELETE FROM history_timeline WHERE run_id = $2 AND tenant = $1;
+
+-- name: history_archive_run
+DELETE FROM history_runs WHERE run_id = $2 AND tenant = $1;
+
+-- name: history_ended_before
+-- Rides the primary key: run ids are in the order of their starts, and what started after the moment has not ended before it.
+SELECT tenant, run_id, ended_at FROM history_runs
+WHERE run_id > :after AND run_id < :bound AND ended_at < :before
+    AND (:tenant IS NULL OR tenant = :tenant)
+ORDER BY run_id LIMIT :limit;
+
+-- name: history_count_ended_before
+SELECT count(*) AS runs FROM (
+    SELECT 1 FROM history_runs
+    WHERE run_id > :after AND run_id < :bound AND ended_at < :before
+        AND (:tenant IS NULL OR tenant = :tenant)
+    LIMIT :limit
+) AS ended;
 
 -- name: history_of_subject
 SELECT * FROM history_runs

@@ -48,7 +48,7 @@ SELECT name, checksum FROM unwind.functions
 -- name: record_functions
 INSERT INTO unwind.functions (name, checksum) VALUES (:name, :checksum)
 
--- Nobody may execute a function by default; the engine may execute all but two, other roles what is named here.
+-- Nobody may execute a function by default; the engine may execute all but three, other roles what is named here.
 -- name: guard_functions
 DO $$
 DECLARE
@@ -64,7 +64,7 @@ BEGIN
     LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = unwind, pg_temp', f.signature);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f.signature);
-        IF r.engine IS NOT NULL AND f.name NOT IN ('append_for', 'open_lane') AND f.name NOT LIKE 'shadow\_%' THEN
+        IF r.engine IS NOT NULL AND f.name NOT IN ('append_for', 'open_lane', 'drop_month') AND f.name NOT LIKE 'shadow\_%' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.engine);
         END IF;
         IF r.projector IS NOT NULL AND (f.name IN ('read_log', 'head') OR f.name LIKE 'shadow\_%') THEN

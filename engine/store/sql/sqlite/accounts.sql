@@ -17,7 +17,8 @@ ORDER BY day DESC, tenant LIMIT :limit
 
 -- name: recount_accounts
 INSERT INTO accounts AS a (tenant, day, decide_seconds, project_seconds, rows, sends, actions)
-SELECT tenant, date(recorded_at / 1000000, 'unixepoch') AS on_day, 0, 0, count(*), 0, 0 FROM log
+SELECT tenant, date(recorded_at / 1000000, 'unixepoch') AS on_day, 0, 0, count(*), 0, 0
+FROM (SELECT tenant, kind, recorded_at FROM log UNION ALL SELECT tenant, kind, recorded_at FROM archive)
 WHERE kind = 'run' AND date(recorded_at / 1000000, 'unixepoch') BETWEEN :first AND :last
 GROUP BY tenant, on_day
 ON CONFLICT (tenant, day) DO UPDATE SET rows = excluded.rows WHERE a.rows <> excluded.rows

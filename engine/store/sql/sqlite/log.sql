@@ -1,13 +1,23 @@
 -- Reading streams and lanes.
 
+-- A stream is whole in the log or whole in the archive.
 -- name: load
-SELECT originator_version AS version, topic, state AS body, recorded_at FROM log
-WHERE originator_id = :stream AND originator_version > :after AND tenant = :tenant ORDER BY originator_version
+SELECT * FROM (
+    SELECT originator_version AS version, topic, state AS body, recorded_at FROM log
+    WHERE originator_id = :stream AND originator_version > :after AND tenant = :tenant
+    UNION ALL
+    SELECT originator_version, topic, state, recorded_at FROM archive
+    WHERE originator_id = :stream AND originator_version > :after AND tenant = :tenant
+) ORDER BY version
 
 -- name: load_many
-SELECT l.originator_id AS stream, l.originator_version AS version, l.topic, l.state AS body, l.recorded_at
-FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN log l ON l.originator_id = s.value AND l.tenant = t.value
-ORDER BY l.originator_id, l.originator_version
+SELECT * FROM (
+    SELECT l.originator_id AS stream, l.originator_version AS version, l.topic, l.state AS body, l.recorded_at
+    FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN log l ON l.originator_id = s.value AND l.tenant = t.value
+    UNION ALL
+    SELECT a.originator_id, a.originator_version, a.topic, a.state, a.recorded_at
+    FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN archive a ON a.originator_id = s.value AND a.tenant = t.value
+) ORDER BY stream, version
 
 -- name: snapshot
 SELECT version, body FROM snapshots WHERE stream = :stream AND tenant = :tenant
@@ -18,10 +28,18 @@ FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN snap
 
 -- name: read_log
 SELECT pos, tenant, stream, kind, version, topic, body, recorded_at FROM (
-    SELECT
-        rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at,
-        sum(length(state)) OVER (ORDER BY rowid ROWS UNBOUNDED PRECEDING) - length(state) AS bytes_before
-    FROM log WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
+    SELECT *, sum(length(body)) OVER (ORDER BY pos ROWS UNBOUNDED PRECEDING) - length(body) AS bytes_before FROM (
+        SELECT * FROM (
+            SELECT rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at
+            FROM log WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT position, tenant, originator_id, kind, originator_version, topic, state, recorded_at
+            FROM archive WHERE lane = :lane AND position > :after ORDER BY position LIMIT :limit
+        )
+        ORDER BY pos LIMIT :limit
+    )
 ) WHERE bytes_before < :bytes ORDER BY pos
 
 -- name: head

@@ -23,7 +23,8 @@ $$;
 -- What the log says itself: the events of runs, whole. For days whose processes died with what they had not yet added.
 CREATE OR REPLACE FUNCTION recount_accounts(p_from text, p_to text) RETURNS bigint LANGUAGE sql AS $$
     WITH counted AS (
-        SELECT l.tenant, (l.recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows FROM log l
+        SELECT l.tenant, (l.recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows
+        FROM (SELECT g.tenant, g.kind, g.recorded_at FROM log g UNION ALL SELECT a.tenant, a.kind, a.recorded_at FROM archive a) AS l
         WHERE l.kind = 'run' AND l.recorded_at >= p_from::timestamp AT TIME ZONE 'UTC'
           AND l.recorded_at < (p_to::timestamp + interval '1 day') AT TIME ZONE 'UTC'
         GROUP BY 1, 2
