@@ -76,4 +76,22 @@ KEEPING: Final = (
         test=_STOPPING,
         select="under_maintenance and embedded",
     ),
+    Mutant(
+        name="open-run-archived",
+        law="Only ended runs leave the log",
+        path="engine/store/sql/sqlite/archive.sql",
+        old="    AND NOT EXISTS (SELECT 1 FROM open_runs o WHERE o.run_id = originator_id);\n",
+        new=";\n",
+        test="tests/conformance/test_store_sqlite.py",
+        select="archived_run_is_read_as_before",
+    ),
+    Mutant(
+        name="archive-not-read",
+        law="A rebuild reads archived runs as it reads the log",
+        path="engine/store/sql/sqlite/log.sql",
+        old="            FROM archive WHERE lane = :lane AND position > :after ORDER BY position LIMIT :limit\n",
+        new="            FROM archive WHERE false AND lane = :lane AND position > :after ORDER BY position LIMIT :limit\n",
+        test="tests/projections/test_archiving.py",
+        select="built_again_alike and sqlite",
+    ),
 )

@@ -43,9 +43,10 @@ class ArchiveConformance:
         assert await store.archived_run("other", runs[0]) is None
         assert await store.archived_run(None, runs[1]) is None
         assert await store.archive_months() == [ArchivedMonth("2030-03", 2, 6, dropped=False)]
-        assert await store.read_archive("2030-03", after=0, limit=4) == [
-            one for one in log if one.stream in (runs[0], runs[2])
-        ][:4]
+        assert (
+            await store.read_archive("2030-03", after=0, limit=4)
+            == [one for one in log if one.stream in (runs[0], runs[2])][:4]
+        )
 
     async def test_what_is_another_tenants_is_not_archived(self, store: Store, epoch: int) -> None:
         run = await ended(store, epoch)
