@@ -14,6 +14,7 @@ from engine.guards.first_run import first_run
 from engine.logs import configure
 from engine.loop import run
 from engine.settings import load
+from scripts.chaos.crowd import CROWD, visitor
 from scripts.opening import opened_store
 from scripts.simulation.workload import MODULE, SAGAS
 
@@ -28,7 +29,7 @@ async def serve() -> None:
 
     async with opened_store(settings, migrate=True, wait_seconds=settings.timeouts.start_seconds) as store:
         await first_run(settings, store, now=datetime.now(UTC))
-    await Assembly(settings, sagas=SAGAS, modules=(MODULE,)).run_until_signal(started=started)
+    await Assembly(settings, sagas=(*SAGAS, visitor), modules=(MODULE, CROWD)).run_until_signal(started=started)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
 from scripts.chaos import clocks, losses
+from scripts.chaos.crowd import fan_out
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
 
 Place = Literal["process", "server", "wire", "input"]
@@ -135,6 +136,7 @@ FAULTS: Final = (
     Fault("hold-rabbitmq", "a wire to RabbitMQ that holds all bytes", "wire", losses.hold_rabbitmq, 15.0, servers=True),
     Fault("refuse-postgres", "connections to PostgreSQL refused", "wire", losses.refuse_postgres, 5.0, servers=True),
     Fault("refuse-rabbitmq", "connections to RabbitMQ refused", "wire", losses.refuse_rabbitmq, 5.0, servers=True),
+    Fault("fan-out", "one event that wakes very many runs, to the end of the last", "input", fan_out, 60.0),
     Fault("poison", "messages that nobody can read or take", "input", poison, 5.0),
 )
 

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from contracts import run_events as ev
 from contracts.run_events import RunEvent
 from engine.clock import SystemClock
 from engine.metrics import Metrics
-from engine.settings import Settings
 from engine.store import Store
 from engine.store.key_ring import KeyRing
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from projections.reader import Reader
+from scripts.chaos.crowd import visitor
 from scripts.chaos.site import Site
 from scripts.opening import opened_store
 from scripts.simulation import checks, workload
+from scripts.simulation.play import Runs
 
 BATCH: Final = 1_000
 AGREE: Final = timedelta(seconds=60)
@@ -41,15 +43,18 @@ class Verdict:
     events: int
     effects: int
     broken: tuple[str, ...]
+    calm_seconds: tuple[float, ...] = ()
+    crowded_seconds: tuple[float, ...] = ()
+    """What orders took from being sent to the end of their run: shortly before each fan-out, and during it."""
 
 
-async def until_quiet(site: Site, settings: Settings, seconds: float) -> list[str]:
+async def until_quiet(site: Site, seconds: float) -> list[str]:
     """Waits until no run is open and nothing is to be sent; answers what is left at the end. As an operator would, it
     tries again what is parked: whoever may have been what killed its owners waits for a person.
     """
     deadline = time.monotonic() + seconds
-    token = settings.admin_token_path.read_text(encoding="ascii").strip()
-    async with opened_store(settings, wait_seconds=seconds) as store:
+    token = site.settings.admin_token_path.read_text(encoding="ascii").strip()
+    async with opened_store(site.settings, wait_seconds=seconds) as store:
         while True:
             census = await store.census()
             left = [f"{count} runs {status}" for status, count in census.runs.items() if count]
@@ -62,16 +67,19 @@ async def until_quiet(site: Site, settings: Settings, seconds: float) -> list[st
             await asyncio.sleep(0.2)
 
 
-async def judge(site: Site, settings: Settings) -> Verdict:
+async def judge(site: Site) -> Verdict:
     """Every process has ended; nobody else reads or writes."""
-    async with opened_store(settings) as store:
-        vault, mapper, metrics = Vault(store, KeyRing.load(settings.key_path)), Mapper(), Metrics()
+    async with opened_store(site.settings) as store:
+        vault, mapper, metrics = Vault(store, KeyRing.load(site.settings.key_path)), Mapper(), Metrics()
         await vault.start()
         runs, times = await _runs(store, vault, mapper)
         effects = _effects(site.effects)
-        triggers = [(event.tenantid, event.id) for event in site.sent if event.type == workload.PLACED]
-        begun = [saga.name for saga in workload.SAGAS if workload.PLACED in saga.on]
-        wanted = {(*trigger, name) for trigger in triggers for name in begun}
+        wanted = {
+            (event.tenantid, event.id, saga.name)
+            for event in site.sent
+            for saga in (*workload.SAGAS, visitor)
+            if event.type in saga.on
+        }
         broken = [
             *checks.one_run_each(wanted, runs),
             *checks.histories(runs),
@@ -79,13 +87,14 @@ async def judge(site: Site, settings: Settings) -> Verdict:
             *checks.children(runs),
             *one_time(times),
             *checks.one_effect_each(effects, runs),
-            *await checks.audited(Reader(store, vault), workload.TENANTS),
+            *await checks.audited(Reader(store, vault), sorted({event.tenantid for event in site.sent})),
             *await checks.rebuilt(store, vault, mapper, SystemClock(), metrics),
         ]
         letters = await store.dead_letters(tenant=None, state="dead", limit=1_000)
         if len(letters) > site.poisoned:
             broken.append(f"Q: {len(letters)} dead letters of {site.poisoned} poisonous messages")
-    return Verdict(len(runs), len(times), len(effects), tuple(broken))
+    calm, crowded = served(site, runs)
+    return Verdict(len(runs), len(times), len(effects), tuple(broken), calm, crowded)
 
 
 async def _runs(
@@ -110,6 +119,25 @@ async def _runs(
             runs[tenant, stream] = mapper.decode_all(keys, stream, stored)
             times += zip(positions, (event.at for event in runs[tenant, stream]), strict=True)
     return runs, sorted(times)
+
+
+def served(site: Site, runs: Runs) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Seconds from the moment that an order was sent to the end of the run that merely notes it."""
+    orders = [event for event in site.sent if event.type == workload.PLACED and not event.data["naps"]]
+    sent = {event.id: event.time for event in orders}
+    calm: list[float] = []
+    crowded: list[float] = []
+    for log in runs.values():
+        start, end = log[0], log[-1]
+        if not isinstance(start, ev.RunStarted) or start.workflow != workload.echo.name:
+            continue
+        at = sent.get(str(start.trigger.get("id")))
+        if at is None:
+            continue
+        for since, began, over in site.crowded:
+            if since <= at < over:
+                (calm if at < began else crowded).append((end.at - at).total_seconds())
+    return tuple(sorted(calm)), tuple(sorted(crowded))
 
 
 def one_time(times: Sequence[tuple[int, datetime]]) -> list[str]:

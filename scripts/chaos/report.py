@@ -19,7 +19,6 @@ from random import Random
 from typing import Any, Final
 
 from contracts.problems import NotFound, Unavailable
-from engine.settings import load
 from scripts.answer import Answer, stacked, table
 from scripts.bench.report import machine
 from scripts.chaos.faults import FAULTS, NOT_HERE, Fault
@@ -43,10 +42,12 @@ class Plan:
     server_kills: int
     losses: int
     others: int
+    crowd: int
+    """Runs that wait for the one event of a fan-out."""
 
 
-SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, losses=2, others=1)
-STANDARD: Final = Plan(kills=120, freezes=20, server_kills=15, losses=20, others=5)
+SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, losses=2, others=1, crowd=500)
+STANDARD: Final = Plan(kills=120, freezes=20, server_kills=15, losses=20, others=5, crowd=10_000)
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Measured:
     """Of one stack. `recoveries` by fault, in seconds."""
 
     stack: str
+    crowd: int
     seconds: float = 0.0
     kills: int = 0
     recoveries: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -92,6 +94,7 @@ def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) 
         "lose-confirm": plan.losses,
         "cut-publish": plan.losses,
         "lose-ack": plan.losses,
+        "fan-out": 1,
     }
     chosen = [
         fault
@@ -105,7 +108,7 @@ def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) 
 
 async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str]) -> Measured:
     """One site from its start to its verdict; nothing of it is left behind."""
-    random, measured = Random(seed), Measured(stack)
+    random, measured = Random(seed), Measured(stack, plan.crowd)
     faults = schedule(plan, servers=stack == "production", only=only, random=random)
     reasons = {fault.name: why for fault in set(faults) if (why := fault.missing())}
     measured.skipped = {name: reasons[name] for name in sorted(reasons)}
@@ -115,7 +118,7 @@ async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str])
         try:
             if servers is not None:
                 await asyncio.to_thread(servers.start)
-            site = Site(Path(folder), servers, random)
+            site = Site(Path(folder), servers, random, crowd=plan.crowd)
             try:
                 await _play(site, faults, measured)
             finally:
@@ -128,12 +131,6 @@ async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str])
 
 async def _play(site: Site, faults: Sequence[Fault], measured: Measured) -> None:
     await site.start()
-    settings = load(
-        data_dir=site.folder,
-        database_url=None if site.servers is None else site.servers.postgres_url,
-        bus_url=None if site.servers is None else site.bus_url,
-        http={"port": 0, "probe_port": 0},
-    )
     began, lines = time.monotonic(), site.log_lines()
     site.begin_sending(PAUSE_SECONDS)
     await asyncio.sleep(2.0)
@@ -147,10 +144,10 @@ async def _play(site: Site, faults: Sequence[Fault], measured: Measured) -> None
     measured.log_lines_per_minute = (site.log_lines() - lines) / measured.seconds * 60
     after = max(engine.resident_bytes() for engine in site.engines)
     measured.memory_growth_percent = (after / before - 1) * 100 if before else 0.0
-    measured.left = await until_quiet(site, settings, QUIET_SECONDS)
+    measured.left = await until_quiet(site, QUIET_SECONDS)
     for child in site.children:
         await child.end()
-    measured.verdict = await judge(site, settings)
+    measured.verdict = await judge(site)
 
 
 def random_pause(site: Site) -> float:
@@ -192,6 +189,7 @@ def chaos(
     ]
     broken = [f"{one.stack}: {what}" for one in measured for what in one.broken]
     notes = [f"\n{_sentence(stack)}" for stack in document["stacks"]]
+    notes += [f"{stack['stack']}: {_crowded(stack['served'])}" for stack in document["stacks"] if stack["served"]]
     notes += [f"SKIPPED {one.stack}: {name}: {why}" for one in measured for name, why in one.skipped.items()]
     notes += [f"BROKEN {what}" for what in broken[:50]] or ["Every law held."]
     notes.append("Not done by this command: " + "; ".join(NOT_HERE) + ".")
@@ -221,6 +219,13 @@ def _document(one: Measured) -> dict[str, Any]:
         "effects": one.verdict.effects,
         "memory_growth_percent": round(one.memory_growth_percent, 1),
         "log_lines_per_minute": round(one.log_lines_per_minute, 1),
+        "served": {
+            "runs_woken": one.crowd,
+            "calm": _spread(one.verdict.calm_seconds),
+            "crowded": _spread(one.verdict.crowded_seconds),
+        }
+        if one.verdict.crowded_seconds
+        else None,
         "broken": one.broken,
         "skipped": [{"fault": name, "why": why} for name, why in one.skipped.items()],
         "faults": [
@@ -236,6 +241,28 @@ def _document(one: Measured) -> dict[str, Any]:
             if one.recoveries[fault.name]
         ],
     }
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Of sorted values, which may be none."""
+    if not seconds:
+        return {}
+    return {
+        "orders": len(seconds),
+        "p50_seconds": round(statistics.median(seconds), 3),
+        "p95_seconds": round(seconds[int(len(seconds) * 0.95)], 3),
+        "worst_seconds": round(seconds[-1], 3),
+    }
+
+
+def _crowded(served: dict[str, Any]) -> str:
+    calm, crowded = served["calm"], served["crowded"]
+    return (
+        f"While one event woke {served['runs_woken']:,} runs of a tenant, {crowded['orders']} orders of others took "
+        f"{crowded['p50_seconds']:g} s from being sent to being noted (p95 {crowded['p95_seconds']:g} s, worst "
+        f"{crowded['worst_seconds']:g} s); just before, {calm.get('orders', 0)} took {calm.get('p50_seconds', 0):g} s "
+        f"(p95 {calm.get('p95_seconds', 0):g} s)."
+    )
 
 
 def _sentence(stack: dict[str, Any]) -> str:
@@ -257,6 +284,7 @@ def page(document: dict[str, Any]) -> str:
             for row in stack["faults"]
         ]
         lines += ["", *(f"Skipped: {one['fault']}, since {one['why']}" for one in stack["skipped"])]
+        lines += [_crowded(stack["served"]), ""] if stack["served"] else []
         held = "Every law held." if not stack["broken"] else "Broken: " + "; ".join(stack["broken"])
         lines += [held, ""]
     lines += ["## Not done by this command", "", *(f"- {what}" for what in document["not_here"])]

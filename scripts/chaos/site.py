@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +23,10 @@ import aiohttp
 import orjson
 
 from contracts.envelope import Envelope
+from contracts.manifest import Module
 from contracts.problems import Unavailable
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport, open_transport
+from engine.settings import load
 from scripts.chaos.wire import AmqpTalk, PostgresTalk, Wire
 from scripts.provision import Servers
 from scripts.simulation import workload
@@ -34,6 +36,7 @@ START_SECONDS: Final = 60.0
 SERVER_SECONDS: Final = 90.0
 OWNING: Final = "intake,worker,relay,timer,janitor"
 SHOWING: Final = "projector,web"
+SENT_AT_ONCE: Final = 500
 WIRED: Final = (0, 2)
 """The engines, one of each kind, that reach their servers over wires which can be broken; the others go straight."""
 
@@ -121,8 +124,12 @@ class Child:
 class Site:
     """`servers` None: the embedded stack, whose engine is one process."""
 
-    def __init__(self, folder: Path, servers: Servers | None, random: Random) -> None:
+    def __init__(self, folder: Path, servers: Servers | None, random: Random, *, crowd: int) -> None:
         self.folder, self.servers, self.random = folder, servers, random
+        self.crowd = crowd
+        """How many runs a fan-out wakes."""
+        self.crowded: list[tuple[datetime, datetime, datetime]] = []
+        """Of each fan-out: since when it was calm, when it began, when it was over."""
         self.bus_url = servers.rabbitmq_url if servers is not None else f"embedded://{folder / 'bus.db'}"
         self.effects = folder / "stock.db"
         self.environment = {
@@ -139,6 +146,12 @@ class Site:
         }
         if servers is not None:
             self.environment |= {"UNWIND_DATABASE_URL": servers.postgres_url, "UNWIND_BUS_URL": self.bus_url}
+        self.settings = load(
+            data_dir=folder,
+            database_url=None if servers is None else servers.postgres_url,
+            bus_url=None if servers is None else self.bus_url,
+            http={"port": 0, "probe_port": 0},
+        )
         self.engines: list[Child] = []
         self.modules: list[Child] = []
         self.sent: list[Envelope] = []
@@ -234,33 +247,37 @@ class Site:
             "together": random.random() < 0.4,
         }
         tenant = random.choice(workload.TENANTS)
-        events = [self._event(workload.PLACED, tenant, placed)]
+        events = [self.event(workload.MODULE, workload.PLACED, tenant, placed, story=order)]
         if waits:
-            events.append(self._event(workload.PAID, tenant, {"order_id": order}))
+            events.append(self.event(workload.MODULE, workload.PAID, tenant, {"order_id": order}, story=order))
             if random.random() < 0.3:
                 events.reverse()
         return events
 
-    def _event(self, kind: str, tenant: str, data: dict[str, Any]) -> Envelope:
+    def event(self, module: Module, kind: str, tenant: str, data: dict[str, Any], *, story: str) -> Envelope:
         return Envelope(
             id=str(UUID(int=self.random.getrandbits(128))),
-            source=workload.MODULE.source,
+            source=module.source,
             type=kind,
             tenantid=tenant,
             time=datetime.now(UTC),
             data=data,
-            correlationid=data["order_id"],
+            correlationid=story,
         )
 
     async def _send(self, event: Envelope) -> None:
         """Until the broker has it."""
         await self.send_raw([Message(EVENTS_EXCHANGE, event.type, event.to_json(), mandatory=False)])
 
-    async def send_raw(self, messages: list[Message]) -> None:
+    async def send_raw(self, messages: Sequence[Message]) -> None:
+        """Each until the broker has it, many at once."""
         assert self._transport is not None
-        for message in messages:
+        for start in range(0, len(messages), SENT_AT_ONCE):
+            left = messages[start : start + SENT_AT_ONCE]
             while True:
-                if await self._transport.publish([message], deadline_seconds=3.0) == [Published.CONFIRMED]:
+                told = await self._transport.publish(left, deadline_seconds=3.0)
+                left = [one for one, answer in zip(left, told, strict=True) if answer is not Published.CONFIRMED]
+                if not left:
                     break
                 await asyncio.sleep(0.2)
 
