@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, TextIO
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, Literal, TextIO, cast
 from uuid import UUID
 
 import orjson
@@ -38,7 +38,7 @@ def configure(
     stream: TextIO | None = None,
 ) -> None:
     """Sends our lines, and those of the libraries, to `stream` (standard output) in one form."""
-    out = stream or sys.stdout
+    out = cast(TextIO, _Losing(stream or sys.stdout))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -67,6 +67,27 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+class _Losing:
+    """A stream that loses the lines that it cannot take: a full disk below the log, or a reader that has gone, must not
+    end who writes it.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._out.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._out.flush()
+
+    def isatty(self) -> bool:
+        return self._out.isatty()
 
 
 def logger(part: str) -> structlog.typing.FilteringBoundLogger:

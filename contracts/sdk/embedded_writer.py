@@ -151,11 +151,16 @@ class Writer:
         except sqlite3.Error:
             log.debug("rollback of %s failed as well", self.path, exc_info=True)
         self._file.forget()
+        # Told of once, and not with every try while the disk stays full.
+        log.log(
+            logging.WARNING if self.healthy else logging.DEBUG,
+            "the bus file %s took no transaction: %s",
+            self.path,
+            error,
+            exc_info=not isinstance(error, sqlite3.Error),
+        )
         self.healthy = False
         self.full = "full" in str(error)
-        log.warning(
-            "the bus file %s took no transaction: %s", self.path, error, exc_info=not isinstance(error, sqlite3.Error)
-        )
         answers = _Answers()
         for asked in batch:
             if isinstance(asked, Settle) or (isinstance(asked, Call) and asked.keep):

@@ -15,7 +15,9 @@ from contracts.sdk.transport import EVENTS_EXCHANGE, Message
 from scripts.chaos import clocks, losses
 from scripts.chaos.crowd import fan_out
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
+from scripts.provision import disk
 
+FULL_SECONDS: Final = 4.0
 Place = Literal["process", "server", "wire", "input"]
 
 
@@ -99,6 +101,22 @@ async def alarm_rabbitmq(site: Site) -> float:
     return await site.until_ready(SERVER_SECONDS)
 
 
+async def full_disk(site: Site) -> float:
+    """Nothing can be written to the disk of the database; PostgreSQL may end for want of it, and is started once there
+    is room again, as a service manager would.
+    """
+    assert site.disk is not None
+    await asyncio.to_thread(site.disk.fill)
+    await asyncio.sleep(FULL_SECONDS)
+    await asyncio.to_thread(site.disk.free)
+    began = time.monotonic()
+    if site.servers is not None and not site.servers.postgres.running:
+        await asyncio.to_thread(site.servers.postgres.kill)
+        await asyncio.to_thread(site.servers.postgres.start)
+    await site.until_ready(SERVER_SECONDS)
+    return time.monotonic() - began
+
+
 async def poison(site: Site) -> float:
     """A message that nobody can read, one that is too large, one too deep, and one of a type that nobody declares."""
     deep = b'{"a":' * 5_000 + b"1" + b"}" * 5_000
@@ -116,6 +134,7 @@ FAULTS: Final = (
     Fault("restart-postgres", "PostgreSQL stopped and started", "server", restart_postgres, 15.0, servers=True),
     Fault("kill-rabbitmq", "kill -9 of RabbitMQ", "server", kill_rabbitmq, 15.0, kills=True, servers=True),
     Fault("alarm-rabbitmq", "a memory alarm of RabbitMQ", "server", alarm_rabbitmq, 15.0, servers=True),
+    Fault("full-disk", "a full disk below the database", "server", full_disk, 15.0, missing=disk.missing),
     Fault(
         "skew-clock",
         "an engine whose clock is five minutes wrong",
@@ -140,5 +159,5 @@ FAULTS: Final = (
     Fault("poison", "messages that nobody can read or take", "input", poison, 5.0),
 )
 
-NOT_HERE: Final = ("a full disk, three RabbitMQ nodes with one killed, a partition of the network",)
+NOT_HERE: Final = ("three RabbitMQ nodes with one killed, a partition of the network",)
 """What this command does not do, in words; it is said with every report."""

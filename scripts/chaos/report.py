@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +25,15 @@ from scripts.chaos.faults import FAULTS, NOT_HERE, Fault
 from scripts.chaos.judge import Verdict, judge, until_quiet
 from scripts.chaos.site import Site
 from scripts.provision import Servers
+from scripts.provision.disk import SmallDisk
+from scripts.provision.places import Instance
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 PAUSE_SECONDS: Final = 0.25
 """Between two orders."""
 
 QUIET_SECONDS: Final = 180.0
+DISK_MEGABYTES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +116,32 @@ async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str])
     reasons = {fault.name: why for fault in set(faults) if (why := fault.missing())}
     measured.skipped = {name: reasons[name] for name in sorted(reasons)}
     faults = [fault for fault in faults if fault.name not in reasons]
-    with tempfile.TemporaryDirectory(prefix="unwind-chaos-") as folder:
-        servers = Servers(postgres=True, rabbitmq=True, durable=False, given=False) if stack == "production" else None
+    fills = any(fault.name == "full-disk" for fault in faults)
+    with ExitStack() as kept:
+        servers: Servers | None = None
+        disk: SmallDisk | None = None
+        folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="unwind-chaos-")))
+        if stack == "production":
+            servers = Servers(
+                postgres=True,
+                rabbitmq=True,
+                durable=False,
+                given=False,
+                disk_megabytes=DISK_MEGABYTES if fills else None,
+            )
+            kept.callback(servers.close)
+            await asyncio.to_thread(servers.start)
+            disk = servers.disk
+        elif fills:
+            instance = Instance()
+            kept.callback(instance.remove)
+            folder = instance.room("site")
+            disk = SmallDisk(folder, DISK_MEGABYTES, instance.account)
+        site = Site(folder, servers, random, crowd=plan.crowd, disk=disk)
         try:
-            if servers is not None:
-                await asyncio.to_thread(servers.start)
-            site = Site(Path(folder), servers, random, crowd=plan.crowd)
-            try:
-                await _play(site, faults, measured)
-            finally:
-                await site.stop()
+            await _play(site, faults, measured)
         finally:
-            if servers is not None:
-                await asyncio.to_thread(servers.close)
+            await site.stop()
     return measured
 
 

@@ -29,6 +29,7 @@ from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transpo
 from engine.settings import load
 from scripts.chaos.wire import AmqpTalk, PostgresTalk, Wire
 from scripts.provision import Servers
+from scripts.provision.disk import SmallDisk
 from scripts.simulation import workload
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -124,8 +125,12 @@ class Child:
 class Site:
     """`servers` None: the embedded stack, whose engine is one process."""
 
-    def __init__(self, folder: Path, servers: Servers | None, random: Random, *, crowd: int) -> None:
+    def __init__(
+        self, folder: Path, servers: Servers | None, random: Random, *, crowd: int, disk: SmallDisk | None = None
+    ) -> None:
         self.folder, self.servers, self.random = folder, servers, random
+        self.disk = disk
+        """What holds PostgreSQL's data, or all of an embedded site, where it can be filled."""
         self.crowd = crowd
         """How many runs a fan-out wakes."""
         self.crowded: list[tuple[datetime, datetime, datetime]] = []

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from scripts.provision import sources
 from scripts.provision.compose import ComposePostgres, ComposeProject, ComposeRabbitmq
+from scripts.provision.disk import SmallDisk
 from scripts.provision.given import GivenPostgres, GivenRabbitmq
 from scripts.provision.places import Instance
 from scripts.provision.postgres import PostgresServer
@@ -62,7 +63,12 @@ class Rabbitmq(Server, Protocol):
 class Servers:
     """A pair of servers, or one of them, for the time of a `with` or `async with` block."""
 
-    def __init__(self, *, postgres: bool, rabbitmq: bool, durable: bool, given: bool) -> None:
+    def __init__(
+        self, *, postgres: bool, rabbitmq: bool, durable: bool, given: bool, disk_megabytes: int | None = None
+    ) -> None:
+        """With `disk_megabytes` PostgreSQL's data lies on a small disk, `disk`."""
+        self.disk: SmallDisk | None = None
+        self._disk_megabytes = disk_megabytes
         self._want_postgres, self._want_rabbitmq = postgres, rabbitmq
         self._durable, self._given = durable, given
         self._cleanup = ExitStack()
@@ -146,7 +152,10 @@ class Servers:
             return GivenPostgres(url)
         server: PostgresServer | ComposePostgres
         try:
-            server = PostgresServer(sources.postgres_programs(), self._room(), durable=self._durable)
+            server = PostgresServer(
+                sources.postgres_programs(), self._room(), durable=self._durable, disk_megabytes=self._disk_megabytes
+            )
+            self.disk = server.disk
         except NoServers as why:
             server = ComposePostgres(self._containers(why))
         self._run(server)

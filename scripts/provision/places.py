@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -122,8 +123,17 @@ def kill_tree(pid: int) -> None:
         time.sleep(0.01)
 
 
+def unmount_below(folder: Path) -> None:
+    """Unmount every small disk (see disk.py) at or below a folder."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        source, place, *_ = line.split(" ")
+        if source == "unwind" and Path(place).is_relative_to(folder):
+            subprocess.run(["umount", "-l", place], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove an instance folder, its lock last: a folder with a lock is found by the next sweep if this one fails."""
+    unmount_below(folder)
     for entry in folder.iterdir():
         if entry.name != "lock":
             if entry.is_dir():

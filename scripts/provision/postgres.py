@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.provision.disk import SmallDisk
 from scripts.provision.places import Instance, free_port
 from scripts.provision.processes import ServerProcess, run_as
 
@@ -41,14 +42,23 @@ class PostgresPrograms:
 
 
 class PostgresServer:
-    """One server. `durable=False` leaves out fsync: safe against a killed process, not against a power cut."""
+    """One server. `durable=False` leaves out fsync: safe against a killed process, not against a power cut. With
+    `disk_megabytes` its data lies on a small disk, `disk`."""
 
-    def __init__(self, programs: PostgresPrograms, instance: Instance, *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        programs: PostgresPrograms,
+        instance: Instance,
+        *,
+        durable: bool = False,
+        disk_megabytes: int | None = None,
+    ) -> None:
         self._programs = programs
         self._instance = instance
         self._durable = durable
         self._password = secrets.token_hex(12)
         self._room = instance.room(f"postgres-{secrets.token_hex(3)}")
+        self.disk = None if disk_megabytes is None else SmallDisk(self._room, disk_megabytes, instance.account)
         self._process = ServerProcess(instance, "PostgreSQL", instance.folder / f"{self._room.name}.log")
         self._env = {"PATH": f"{programs.bin}:/usr/bin:/bin", "HOME": str(self._room), "LC_ALL": "C", **programs.env}
         self.port = free_port()
@@ -78,6 +88,8 @@ class PostgresServer:
         secret.unlink()
         with (data / "postgresql.conf").open("a") as conf:
             conf.write(_SETTINGS + ("" if self._durable else _NOT_DURABLE))
+            if self.disk is not None:
+                conf.write(f"max_wal_size = {self.disk.megabytes // 4}MB\n")
 
     def start(self) -> None:
         """Start, and return when it accepts a connection."""

@@ -214,3 +214,13 @@ def test_lines_for_a_terminal_take_an_exception_and_its_places_too(out: io.Strin
     except ValueError:
         logs.logger("worker").exception("failed")
     assert "ValueError: wrong" in out.getvalue()
+
+
+@pytest.mark.usefixtures("out")
+def test_a_log_that_cannot_be_written_ends_nobody() -> None:
+    full = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 - closing it fails
+    logs.configure(stream=full)
+    logs.logger("relay").warning("one", count=1)
+    logging.getLogger("library").warning("two")
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
