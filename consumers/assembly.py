@@ -9,7 +9,6 @@ any process answers /healthz, /readyz and /metrics.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -47,6 +46,7 @@ from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.logs import logger
+from engine.loop import calm_collector
 from engine.metrics import Metrics
 from engine.pauses import EVERYONE, Brakes, Pauses
 from engine.plan.code import Saga
@@ -179,7 +179,7 @@ class Assembly:
         await self._start_census()
         await self._start_web()
         if self._owns_process:
-            _calm_collector()
+            calm_collector()
         self._watchdog = Watchdog(WATCHDOG_SECONDS if self._owns_process else None, self.metrics)
         await self._watchdog.start()
 
@@ -436,15 +436,6 @@ class Assembly:
             await self.tracing.stop()
         if self._watchdog is not None:
             await self._watchdog.stop()
-
-
-def _calm_collector() -> None:
-    """What is loaded by now stays for good, and hot runs are trees without cycles: looking through them every 700
-    allocations costs a seventh of the engine's time (`scripts.bench`) and finds nothing.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
 
 
 def _pump(intakes: Sequence[Intake]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from contracts.problems import Problem, TopicUnknown, Unavailable
@@ -56,6 +56,22 @@ class _Unreadable(Exception):
         self.error = error
 
 
+class _Asked(NamedTuple):
+    """A stretch of the log: up to `limit` events after `after`, none past `until`."""
+
+    after: int
+    limit: int
+    until: int | None
+
+
+class _Stretch(NamedTuple):
+    """The events of a stretch up to the first one that cannot be opened; `error` when that is the very first."""
+
+    stored: Sequence[Notification]
+    events: Sequence[Decoded]
+    error: Exception | None = None
+
+
 class Follower:
     """`positions` is how far each view was written, as far as is known; `overtaken`: another process writes too."""
 
@@ -80,6 +96,7 @@ class Follower:
         self._known: dict[UUID, RunFacts] = {}
         self._seeds: dict[str, dict[str, Any]] = {}
         self._cautious: dict[str, int] = {}
+        self._ahead: tuple[_Asked | None, _Stretch | None] = None, None
         self._log = logger("projector")
         self.lane = lane
         self.positions: dict[str, int] = {}
@@ -92,6 +109,7 @@ class Follower:
         self.positions.clear()
         self._known.clear()
         self._seeds.clear()
+        self._ahead = None, None
 
     def lowest(self) -> int:
         """The position after which some moving view has still to read."""
@@ -104,7 +122,9 @@ class Follower:
             self._metrics.projection_lag.of(name, str(self.lane)).set(max(0, max(head, highest) - position))
 
     async def step(self, limit: int, *, until: int | None = None) -> int:
-        """Reads up to `limit` events (none past `until`) for the views that are furthest behind; answers how many."""
+        """Reads up to `limit` events (none past `until`) for the views that are furthest behind; answers how many. With
+        `until` there is more to come: the next stretch is read and opened while this one is written.
+        """
         moving = self._moving()
         if not moving:
             return 0
@@ -118,27 +138,45 @@ class Follower:
             stops.append(until)
         if any(name in self._cautious for name in group):
             limit = 1
-        stored: Sequence[Notification] = await self._store.read(self.lane, after=after, limit=limit)
-        if stops:
-            ceiling = min(stops)
-            stored = [event for event in stored if event.position <= ceiling]
-        if not stored:
+        asked = _Asked(after, limit, min(stops, default=None))
+        (known, stretch), self._ahead = self._ahead, (None, None)
+        if stretch is None or known != asked:
+            stretch = await self._stretch(asked)
+        if not stretch.stored:
             return 0
+        if not stretch.events:
+            assert stretch.error is not None
+            for name in group:
+                self._stop(name, stretch.stored[0], stretch.error)
+            return 0
+        last = stretch.stored[-1].position
+        if until is None or last >= until:
+            await self._write(group, after, stretch)
+            return len(stretch.events)
+        following = asked._replace(after=last)
+        ahead = asyncio.create_task(self._stretch(following), name=f"follower-{self.lane}-ahead")
         try:
-            events = await self._open(stored)
+            await self._write(group, after, stretch)
+            self._ahead = following, await ahead
+        finally:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+        return len(stretch.events)
+
+    async def _stretch(self, asked: _Asked) -> _Stretch:
+        stored: Sequence[Notification] = await self._store.read(self.lane, after=asked.after, limit=asked.limit)
+        if asked.until is not None and stored and stored[-1].position > asked.until:
+            stored = [event for event in stored if event.position <= asked.until]
+        try:
+            return _Stretch(stored, await self._open(stored))
         except _Unreadable as unreadable:
             if unreadable.at == 0:
-                for name in group:
-                    self._stop(name, stored[0], unreadable.error)
-                return 0
+                return _Stretch(stored, [], unreadable.error)
             stored = stored[: unreadable.at]
-            events = await self._open(stored)
-        await self._write(group, after, stored, events)
-        return len(events)
+            return _Stretch(stored, await self._open(stored))
 
-    async def _write(
-        self, group: Sequence[str], after: int, stored: Sequence[Notification], events: Sequence[Decoded]
-    ) -> None:
+    async def _write(self, group: Sequence[str], after: int, stretch: _Stretch) -> None:
+        stored, events = stretch.stored, stretch.events
         position = events[-1].position
         try:
             await self._warm(events)

@@ -83,6 +83,7 @@ class Rebuild:
         metrics: Metrics,
         *,
         pause_seconds: float = 0.1,
+        batch: int = BATCH,
     ) -> None:
         self._store = store
         self._vault = vault
@@ -90,6 +91,7 @@ class Rebuild:
         self._clock = clock
         self._metrics = metrics
         self._pause_seconds = pause_seconds
+        self._batch = batch
         self._events = 0
 
     async def run(self, view: View, *, progress: Progress | None = None) -> Rebuilt:
@@ -189,7 +191,7 @@ class Rebuild:
         raise Conflict(f"view {view.name} moves faster than its rebuild; try again when less is going on")
 
     async def _follow(self, view: View, follower: Follower, target: int, progress: Progress | None) -> None:
-        while await follower.step(BATCH, until=target):
+        while await follower.step(self._batch, until=target):
             position = follower.positions[view.name]
             if progress is not None:
                 progress(position, max(target, position))

@@ -102,16 +102,34 @@ def names_a_secret(document: Any, depth: int = 0) -> bool:
     """
     if depth > MAX_DEPTH:
         return True
+    items: Iterable[Any]
     if type(document) is dict:
-        for name, item in document.items():
-            if names_secret(name):
-                return True
-            if item and (type(item) is dict or type(item) is list) and names_a_secret(item, depth + 1):
-                return True
+        # Names repeat from document to document: most are known to be harmless, and compared without a line of Python.
+        if not _harmless.issuperset(document) and _has_secret_name(document):
+            return True
+        items = document.values()
     elif type(document) is list:
-        for item in document:
-            if item and (type(item) is dict or type(item) is list) and names_a_secret(item, depth + 1):
-                return True
+        items = document
+    else:
+        return False
+    for item in items:
+        kind = type(item)
+        if (kind is dict or kind is list) and item and names_a_secret(item, depth + 1):
+            return True
+    return False
+
+
+_HARMLESS_AT_MOST = 4096
+_HARMLESS_LENGTH = 64
+_harmless: set[str] = set()
+
+
+def _has_secret_name(document: dict[str, Any]) -> bool:
+    for name in document:
+        if names_secret(name):
+            return True
+        if len(_harmless) < _HARMLESS_AT_MOST and len(name) <= _HARMLESS_LENGTH:
+            _harmless.add(name)
     return False
 
 

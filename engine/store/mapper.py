@@ -53,12 +53,13 @@ class Mapper:
     enough for a process.
     """
 
-    __slots__ = ("_codec", "_decode_body", "_encode")
+    __slots__ = ("_codec", "_decode_body", "_encode", "_versions")
 
     def __init__(self, codec: Codec = LOG_EVENTS) -> None:
         self._codec = codec
         self._encode = codec.encode
         self._decode_body = codec.decode_body
+        self._versions = {topic: codec.version(topic) for topic in codec.topics}
 
     def encode(
         self, keys: TenantKeys, stream: UUID, version: int, event: RunEvent, subject: SubjectKeys | Erased | None = None
@@ -99,16 +100,19 @@ class Mapper:
         """
         topic, body = stored.topic, stored.body
         aad = keys.aad_prefix + stream.bytes + stored.version.to_bytes(8, "big") + topic.encode()
-        marked = body[:1] == _MARKED_BYTE
-        plain = keys.open(aad, split_frames(body)[0] if marked else body)
+        plain = keys.open(aad, body if body[:1] != _MARKED_BYTE else split_frames(body)[0])
         document = orjson.loads(plain)
-        current = document.get(VERSION_KEY) == self._codec.version(topic)
-        document = self._codec.lift(topic, document)
+        current = document.get(VERSION_KEY) == self._versions.get(topic, -1)
+        if current:
+            del document[VERSION_KEY]
+        else:
+            document = self._codec.lift(topic, document)
         marks = document.get("marks")
         # The event's own field names are known to be harmless: only what is inside them can name a secret.
         named = False
         for item in document.values():
-            if item and (type(item) is dict or type(item) is list) and names_a_secret(item):
+            kind = type(item)
+            if (kind is dict or kind is list) and item and names_a_secret(item):
                 named = True
                 break
         if not marks and not named:

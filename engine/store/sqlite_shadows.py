@@ -30,6 +30,8 @@ from engine.store.statements import Statement
 
 _INDEX: Final = re.compile(r"\bCREATE INDEX IF NOT EXISTS (\w+) ON")
 _TRIGGER: Final = re.compile(r"\bCREATE TRIGGER\b")
+SHORTENED: Final = 500
+"""Rows that are deleted in one transaction."""
 
 
 def create(cursor: sqlite3.Cursor, statements: Mapping[str, Statement], view: str) -> None:
@@ -74,8 +76,9 @@ class SqliteShadow:
         return list(await self._store.rows(self._text(statement), tenant, params))
 
     async def make(self) -> None:
+        await self.drop()
+
         def work(cursor: sqlite3.Cursor) -> None:
-            self._drop(cursor)
             for step in self._store.view_statements[f"{self._view}_create"].steps:
                 if _TRIGGER.search(step.sql):
                     continue  # made when the shadow has become the view
@@ -88,6 +91,10 @@ class SqliteShadow:
         await self._store.write(work)
 
     async def drop(self) -> None:
+        for table in self.tables:
+            for name in (f"{PREFIX}{table}", f"{PREFIX}old_{table}"):
+                while await self._store.write(lambda cursor, name=name: _shorten(cursor, name)):
+                    pass
         await self._store.write(self._drop)
 
     def _drop(self, cursor: sqlite3.Cursor) -> None:
@@ -146,9 +153,26 @@ class SqliteShadow:
         return self.switched
 
 
+def _shorten(cursor: sqlite3.Cursor, table: str) -> bool:
+    """Deletes some rows; whether there may be more. A large table that is dropped at once is in memory as a whole until
+    the transaction ends, and everyone who writes waits for it.
+    """
+    keys = _keys(list(cursor.execute(f"SELECT name, pk FROM pragma_table_info('{table}')")))
+    if not keys:
+        return False
+    key = ", ".join(keys)
+    cursor.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} ORDER BY {key} LIMIT {SHORTENED})")
+    return cursor.rowcount == SHORTENED
+
+
+def _keys(columns: Sequence[Any]) -> list[str]:
+    """The primary key of a table, by rows of its `pragma_table_info`."""
+    return [row["name"] for row in sorted(columns, key=lambda row: row["pk"]) if row["pk"]]
+
+
 def _differences(connection: sqlite3.Connection, table: str) -> Iterator[Difference]:
     columns = list(connection.execute(f"SELECT name, pk FROM pragma_table_info('{table}')"))
-    keys = [row["name"] for row in sorted(columns, key=lambda row: row["pk"]) if row["pk"]]
+    keys = _keys(columns)
     if not keys:
         return
     same = " AND ".join(f"other.{key} = one.{key}" for key in keys)

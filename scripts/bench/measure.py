@@ -14,11 +14,10 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -28,14 +27,13 @@ from contracts.problems import Unavailable
 from scripts.bench import peer
 from scripts.bench.figures import Figure, Round
 from scripts.bench.load import Load, Report
+from scripts.bench.processes import LOAD_SECONDS, ROOT, ask, clean, end, report, tail
+from scripts.bench.volume import Volume
 from scripts.bench.waiting import KILLED, LEASE_SECONDS, Waited, Waiting, taken_over
 from scripts.bench.watch import SQL
 from scripts.bench.workload import SHIPPED, STEPS, TRIGGER
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 READY_SECONDS: Final = 60
-STOP_SECONDS: Final = 30
-LOAD_SECONDS: Final = 900
 SATURATING: Final = 2_000
 """Runs in flight that keep the engine busy, most of them still in its queue."""
 BOUNDED: Final = 200
@@ -64,6 +62,7 @@ class Sizes:
     wakes: int
     due: int
     taken_over: int
+    rebuilt_events: int
 
 
 FULL: Final = Sizes(
@@ -81,6 +80,7 @@ FULL: Final = Sizes(
     wakes=200,
     due=10_000,
     taken_over=10_000,
+    rebuilt_events=180_000,
 )
 QUICK: Final = Sizes(
     warm_up=200,
@@ -97,6 +97,7 @@ QUICK: Final = Sizes(
     wakes=20,
     due=500,
     taken_over=500,
+    rebuilt_events=36_000,
 )
 
 
@@ -123,10 +124,12 @@ class Measurements:
 
     def __init__(self, servers: Servers | None, sizes: Sizes, tell: Callable[[str], None]) -> None:
         self._servers, self._sizes, self._tell = servers, sizes, tell
+        self._volume = Volume(self._database, sizes.rebuilt_events, tell)
 
     def round(self, figure: Figure) -> Round:
         """The figure's ratio in this round."""
-        measured: Round = getattr(self, "_" + figure.name)()
+        of = self._volume if hasattr(self._volume, figure.name) else self
+        measured: Round = getattr(of, figure.name if of is self._volume else "_" + figure.name)()
         return measured
 
     def _steps_vs_dbos(self) -> Round:
@@ -213,7 +216,7 @@ class Measurements:
                 wakes=sizes.wakes,
                 due=sizes.due,
             )
-            return Waited(**_run("scripts.bench.waiting", asked))
+            return Waited(**ask("scripts.bench.waiting", asked))
 
     @cached_property
     def remote(self) -> Report:
@@ -261,7 +264,7 @@ class Measurements:
             done = subprocess.run(
                 [sys.executable, *arguments], cwd=ROOT, capture_output=True, check=False, timeout=LOAD_SECONDS
             )
-        return float(_report(done, "the raw ceiling")["events_per_second"])
+        return float(report(done, "the raw ceiling")["events_per_second"])
 
     @cached_property
     def dbos_threads(self) -> peer.PeerRun:
@@ -297,7 +300,7 @@ class Measurements:
             core=max(os.sched_getaffinity(0)) if one_by_one else None,
             trigger=trigger,
         )
-        return Report(**_run("scripts.bench.load", load))
+        return Report(**ask("scripts.bench.load", load))
 
     def _one_by_one(self) -> AbstractContextManager[Engine]:
         """The engine that owns runs stays on one core, as the peer does: both are at their best there."""
@@ -330,7 +333,7 @@ class Measurements:
                     raise Unavailable("the measured module did not start")
                 yield
             finally:
-                _end(process)
+                end(process)
 
     @contextmanager
     def _owners(self) -> Iterator[tuple[str, str, Callable[[str], AbstractContextManager[Engine]]]]:
@@ -355,18 +358,15 @@ class Measurements:
         """A process of the measured engine until the block ends; `killed`: the block itself ends it. Its log goes to a
         file that is shown when it fails.
         """
-        given = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("UNWIND_") and name not in ("DATABASE_URL", "AMQP_URL")
-        }
-        given |= {
-            "UNWIND_HTTP__PORT": "0",
-            "UNWIND_HTTP__PROBE_PORT": "0",
-            "UNWIND_MODULES": "none",
-            "UNWIND_LOG__LEVEL": "warning",
-            **environment,
-        }
+        given = clean(
+            {
+                "UNWIND_HTTP__PORT": "0",
+                "UNWIND_HTTP__PROBE_PORT": "0",
+                "UNWIND_MODULES": "none",
+                "UNWIND_LOG__LEVEL": "warning",
+                **environment,
+            }
+        )
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "scripts.bench.engine", *options],
@@ -387,10 +387,10 @@ class Measurements:
                 log.seek(0)
                 said = log.read()
                 raise Unavailable(
-                    f"{problem.detail}; the engine's log ends: {_tail(said)}" if said else problem.detail
+                    f"{problem.detail}; the engine's log ends: {tail(said)}" if said else problem.detail
                 ) from None
             finally:
-                _end(process)
+                end(process)
 
     @contextmanager
     def _database(self) -> Iterator[str]:
@@ -403,28 +403,6 @@ class Measurements:
             yield urlunsplit(urlsplit(admin)._replace(path=f"/{name}"))
         finally:
             asyncio.run(_execute(admin, SQL["drop_database"].format(name=name)))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _run(module: str, asked: Any) -> dict[str, Any]:
-    """A load generator in a process of its own: what it is asked on its standard input, its report on its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        cwd=ROOT,
-        input=orjson.dumps(asdict(asked)),
-        capture_output=True,
-        check=False,
-        timeout=LOAD_SECONDS,
-    )
-    return _report(done, "the load generator")
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -466,14 +444,3 @@ def _transactions(report: Report) -> Round:
 def _quantile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def _report(done: subprocess.CompletedProcess[bytes], who: str) -> dict[str, Any]:
-    if done.returncode != 0 or not done.stdout.strip():
-        raise Unavailable(f"{who} stopped with {done.returncode}: {_tail(done.stderr)}")
-    document: dict[str, Any] = orjson.loads(done.stdout.strip().splitlines()[-1])
-    return document
-
-
-def _tail(output: bytes) -> str:
-    return " / ".join(output.decode("utf-8", "replace").strip().splitlines()[-3:])[-600:] or "it said nothing"

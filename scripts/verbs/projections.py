@@ -83,10 +83,10 @@ async def show() -> Answer:
 
 async def _build(view: str, *, switch: bool) -> Answer:
     built: list[Rebuilt] = []
-    async with _builder() as builder:
+    async with builder() as building:
         for one in _chosen(view):
             with progress(one.name) as tell:
-                work = builder.run if switch else builder.verify
+                work = building.run if switch else building.verify
                 built.append(await work(one, progress=lambda done, total, tell=tell: tell(done)))  # type: ignore[misc]
     document = [
         {
@@ -125,9 +125,11 @@ def _chosen(view: str) -> Sequence[View]:
 
 
 @asynccontextmanager
-async def _builder() -> AsyncIterator[Rebuild]:
+async def builder() -> AsyncIterator[Rebuild]:
+    """What rebuilds, on the store of the settings; this process does nothing else meanwhile."""
     from consumers.rebuild import Rebuild
     from engine.clock import SystemClock
+    from engine.loop import calm_collector
     from engine.metrics import Metrics
     from engine.settings import load
     from engine.store.key_ring import KeyRing
@@ -139,4 +141,5 @@ async def _builder() -> AsyncIterator[Rebuild]:
     async with opened_store(settings) as store:
         vault = Vault(store, KeyRing.load(settings.key_path))
         await vault.start()
+        calm_collector()
         yield Rebuild(store, vault, Mapper(), SystemClock(), Metrics())

@@ -40,7 +40,7 @@ class House:
         )
 
     def rebuild(self) -> Rebuild:
-        return Rebuild(self.store, self.vault, Mapper(), SystemClock(), Metrics(), pause_seconds=0.01)
+        return Rebuild(self.store, self.vault, Mapper(), SystemClock(), Metrics(), pause_seconds=0.01, batch=25)
 
     @property
     def reader(self) -> Reader:

@@ -4,7 +4,7 @@ whole, and what is switched to is guarded as what was there."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -14,6 +14,8 @@ from consumers.projector import VIEWS
 from consumers.rebuild import VERIFIED, digest
 from contracts.problems import Conflict
 from engine.store import Change
+from engine.store.sqlite_shadows import SHORTENED
+from projections import Batch
 from projections.history import History
 from projections.usage import Usage
 from tests.projections import histories
@@ -188,3 +190,39 @@ async def test_tables_are_guarded_after_a_switch_as_they_were_before(house: Hous
         assert [dict(row) for row in await connection.fetch(GUARDS)] == before
     finally:
         await connection.close()
+
+
+async def test_a_checksum_has_its_parts_in_one_order(house: House) -> None:
+    for view in VIEWS:
+        parts = [row["part"] for row in await house.store.fetch(f"{view.name}_digest", tenant=None)]
+        assert parts == sorted(parts)
+
+
+async def test_a_large_shadow_is_dropped_whole(house: House) -> None:
+    async with house.store.shadow("usage") as shadow:
+        rows = [(f"tenant-{n}", 1, 1) for n in range(2 * SHORTENED + 1)]
+        assert await shadow.apply("usage", 0, expected=0, position=1, changes=[Change("usage_now_add", rows)])
+    assert await house.store.drop_shadows() == []
+    assert await house.store.fetch("usage_now", tenant=None) == []
+    assert (await house.rebuild().verify(Usage())).equal
+
+
+async def test_a_rebuild_stops_at_the_event_that_its_view_cannot_take(house: House) -> None:
+    await fill(house)
+    await house.projector().catch_up()
+    guilty = await house.store.head(0) // 2
+    with pytest.raises(Conflict, match=f"cannot take event {guilty} "):
+        await house.rebuild().run(Choosy(guilty))
+    assert (await house.rebuild().verify(History())).equal
+
+
+class Choosy(History):
+    """A history that refuses one event."""
+
+    def __init__(self, guilty: int) -> None:
+        self._guilty = guilty
+
+    def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
+        if any(event.position == self._guilty for event in batch.events):
+            raise ValueError("not this one")
+        return super().changes(batch, seeds)

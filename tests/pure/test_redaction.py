@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.guards.redaction import REDACTED, Redactor, may_name_secret, names_secret, redact, redact_text
+from engine.guards.redaction import (
+    REDACTED,
+    Redactor,
+    may_name_secret,
+    names_a_secret,
+    names_secret,
+    redact,
+    redact_text,
+)
 
 SECRET_NAMES = [
     "password", "Password", "userPassword", "user_password", "passwd", "passphrase", "secret", "client_secret",
@@ -39,6 +47,24 @@ def test_a_name_that_only_looks_similar_stays(name: str) -> None:
 @pytest.mark.parametrize("name", SECRET_NAMES)
 def test_the_quick_look_misses_no_secret_name(name: str) -> None:
     assert may_name_secret(orjson.dumps({name: 1}))
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_a_secret_name_is_found_at_every_depth_and_every_time(name: str) -> None:
+    documents: tuple[Any, ...] = (
+        {name: 1},
+        {"name": 1, name: 2},
+        {"a": [{"key": 1}, {"name": {name: None}}]},
+        [[{name: []}]],
+    )
+    for document in documents:
+        assert [names_a_secret(document), names_a_secret(document)] == [True, True]
+    assert not names_a_secret({"said": name, "all": [name, {"author": name}]})
+
+
+@given(st.dictionaries(st.text(max_size=12) | st.sampled_from([*SECRET_NAMES, *HARMLESS_NAMES]), st.none(), max_size=4))
+def test_a_document_names_a_secret_when_one_of_its_names_does(document: dict[str, None]) -> None:
+    assert names_a_secret([{"inner": document}]) == any(map(names_secret, document))
 
 
 @given(st.text(max_size=20))

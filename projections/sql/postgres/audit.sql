@@ -89,4 +89,5 @@ SELECT 'entries' AS part, count(*) AS n, sum(('x' || substr(md5(given::text), 1,
 FROM audit_entries AS given
 UNION ALL
 SELECT 'heads', count(*), sum(('x' || substr(md5(given::text), 1, 16))::bit(64)::bigint::numeric)::text
-FROM audit_heads AS given;
+FROM audit_heads AS given
+ORDER BY part;

@@ -255,7 +255,7 @@ GROUP BY reason
 ORDER BY reason;
 
 -- name: history_digest
--- One row per table: a sum over all rows that does not depend on their order.
+-- One row per table, in one order whatever the plan: a sum over all rows that does not depend on theirs.
 SELECT 'runs' AS part, count(*) AS n, sum(('x' || substr(md5(run::text), 1, 16))::bit(64)::bigint::numeric)::text AS sum
 FROM history_runs AS run
 UNION ALL
@@ -263,4 +263,5 @@ SELECT 'timeline', count(*), sum(('x' || substr(md5(block::text), 1, 16))::bit(6
 FROM history_timeline AS block
 UNION ALL
 SELECT 'attributes', count(*), sum(('x' || substr(md5(found::text), 1, 16))::bit(64)::bigint::numeric)::text
-FROM history_attributes AS found;
+FROM history_attributes AS found
+ORDER BY part;

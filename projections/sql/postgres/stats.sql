@@ -64,4 +64,5 @@ SELECT 'started' AS part, count(*) AS n, sum(('x' || substr(md5(given::text), 1,
 FROM stats_started AS given
 UNION ALL
 SELECT 'ended', count(*), sum(('x' || substr(md5(given::text), 1, 16))::bit(64)::bigint::numeric)::text
-FROM stats_ended AS given;
+FROM stats_ended AS given
+ORDER BY part;

@@ -64,4 +64,5 @@ SELECT 'days' AS part, count(*) AS n, sum(('x' || substr(md5(given::text), 1, 16
 FROM usage_days AS given
 UNION ALL
 SELECT 'now', count(*), sum(('x' || substr(md5(given::text), 1, 16))::bit(64)::bigint::numeric)::text
-FROM usage_now AS given;
+FROM usage_now AS given
+ORDER BY part;

@@ -85,4 +85,5 @@ SELECT 'entries' AS part, count(*) AS n, row_sum(json_array(
 )) AS sum
 FROM audit_entries
 UNION ALL
-SELECT 'heads', count(*), row_sum(json_array(tenant, number, hex(hash), hex(leaves))) FROM audit_heads;
+SELECT 'heads', count(*), row_sum(json_array(tenant, number, hex(hash), hex(leaves))) FROM audit_heads
+ORDER BY part;

@@ -226,4 +226,5 @@ FROM history_runs
 UNION ALL
 SELECT 'timeline', count(*), row_sum(json_array(tenant, run_id, block, first, last, hex(entries))) FROM history_timeline
 UNION ALL
-SELECT 'attributes', count(*), row_sum(json_array(tenant, name, hex(hash), run_id)) FROM history_attributes;
+SELECT 'attributes', count(*), row_sum(json_array(tenant, name, hex(hash), run_id)) FROM history_attributes
+ORDER BY part;

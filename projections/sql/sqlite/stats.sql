@@ -57,4 +57,5 @@ UNION ALL
 SELECT 'ended', count(*), row_sum(json_array(
     tenant, workflow, day, status, bucket, runs, duration_micros, longest_micros, cost_micros
 ))
-FROM stats_ended;
+FROM stats_ended
+ORDER BY part;

@@ -57,4 +57,5 @@ SELECT 'days' AS part, count(*) AS n, row_sum(json_array(
 )) AS sum
 FROM usage_days
 UNION ALL
-SELECT 'now', count(*), row_sum(json_array(tenant, open_runs, total_runs)) FROM usage_now;
+SELECT 'now', count(*), row_sum(json_array(tenant, open_runs, total_runs)) FROM usage_now
+ORDER BY part;
