@@ -90,7 +90,8 @@ KEEPING: Final = (
         law="A rebuild reads archived runs as it reads the log",
         path="engine/store/sql/sqlite/log.sql",
         old="            FROM archive WHERE lane = :lane AND position > :after ORDER BY position LIMIT :limit\n",
-        new="            FROM archive WHERE false AND lane = :lane AND position > :after ORDER BY position LIMIT :limit\n",
+        new="            FROM archive WHERE false AND lane = :lane AND position > :after ORDER BY position"
+        " LIMIT :limit\n",
         test="tests/projections/test_archiving.py",
         select="built_again_alike and sqlite",
     ),
