@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
-from scripts.chaos import clocks, losses
+from scripts.chaos import clocks, losses, nodes
 from scripts.chaos.crowd import fan_out
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
 from scripts.provision import disk
@@ -34,6 +34,8 @@ class Fault:
     bound_seconds: float
     kills: bool = False
     servers: bool = False
+    clustered: bool = False
+    """Only where RabbitMQ is three nodes."""
     missing: Callable[[], str] = lambda: ""
     """Why it cannot be done on this machine; it is then left out, and named."""
 
@@ -155,9 +157,26 @@ FAULTS: Final = (
     Fault("hold-rabbitmq", "a wire to RabbitMQ that holds all bytes", "wire", losses.hold_rabbitmq, 15.0, servers=True),
     Fault("refuse-postgres", "connections to PostgreSQL refused", "wire", losses.refuse_postgres, 5.0, servers=True),
     Fault("refuse-rabbitmq", "connections to RabbitMQ refused", "wire", losses.refuse_rabbitmq, 5.0, servers=True),
+    Fault(
+        "kill-node",
+        "kill -9 of one of three RabbitMQ nodes; the others serve",
+        "server",
+        nodes.kill_node,
+        15.0,
+        kills=True,
+        clustered=True,
+    ),
+    Fault(
+        "partition",
+        "one of three RabbitMQ nodes cut off; the others serve",
+        "server",
+        nodes.partition,
+        15.0,
+        clustered=True,
+    ),
     Fault("fan-out", "one event that wakes very many runs, to the end of the last", "input", fan_out, 60.0),
     Fault("poison", "messages that nobody can read or take", "input", poison, 5.0),
 )
 
-NOT_HERE: Final = ("three RabbitMQ nodes with one killed, a partition of the network",)
+NOT_HERE: Final = ("a power cut, or a disk that lies about what it has written",)
 """What this command does not do, in words; it is said with every report."""

@@ -29,6 +29,11 @@ from scripts.provision.disk import SmallDisk
 from scripts.provision.places import Instance
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+EMBEDDED: Final = "embedded"
+PRODUCTION: Final = "production"
+CLUSTER: Final = "cluster"
+"""PostgreSQL, and RabbitMQ as three nodes."""
+
 PAUSE_SECONDS: Final = 0.25
 """Between two orders."""
 
@@ -80,14 +85,16 @@ class Measured:
         return found + list(self.verdict.broken if self.verdict is not None else ())
 
 
-def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) -> list[Fault]:
-    """The faults of one site, shuffled. Raises `NotFound` for a name that is none."""
+def schedule(plan: Plan, stack: str, *, only: Sequence[str], random: Random) -> list[Fault]:
+    """The faults of one site, shuffled: on the cluster those of its nodes, and processes killed meanwhile. Raises
+    `NotFound` for a name that is none.
+    """
     names = {fault.name: fault for fault in FAULTS}
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise NotFound(f"no fault is called {unknown[0]}; known are {', '.join(names)}", field="only")
     times = {
-        "kill-engine": plan.kills * 2 // 3,
+        "kill-engine": plan.others if stack == CLUSTER else plan.kills * 2 // 3,
         "kill-module": plan.kills - plan.kills * 2 // 3,
         "freeze-engine": plan.freezes,
         "kill-postgres": plan.server_kills,
@@ -102,7 +109,9 @@ def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) 
     chosen = [
         fault
         for fault in FAULTS
-        if (servers or not fault.servers) and (not only or fault.name in only)
+        if (not only or fault.name in only)
+        and (fault.clustered or fault.name == "kill-engine" if stack == CLUSTER else not fault.clustered)
+        and (stack != EMBEDDED or not fault.servers)
         for _ in range(times.get(fault.name, plan.others))
     ]
     random.shuffle(chosen)
@@ -112,7 +121,7 @@ def schedule(plan: Plan, *, servers: bool, only: Sequence[str], random: Random) 
 async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str]) -> Measured:
     """One site from its start to its verdict; nothing of it is left behind."""
     random, measured = Random(seed), Measured(stack, plan.crowd)
-    faults = schedule(plan, servers=stack == "production", only=only, random=random)
+    faults = schedule(plan, stack, only=only, random=random)
     reasons = {fault.name: why for fault in set(faults) if (why := fault.missing())}
     measured.skipped = {name: reasons[name] for name in sorted(reasons)}
     faults = [fault for fault in faults if fault.name not in reasons]
@@ -121,13 +130,14 @@ async def break_and_mend(stack: str, plan: Plan, seed: int, only: Sequence[str])
         servers: Servers | None = None
         disk: SmallDisk | None = None
         folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="unwind-chaos-")))
-        if stack == "production":
+        if stack != EMBEDDED:
             servers = Servers(
                 postgres=True,
                 rabbitmq=True,
                 durable=False,
                 given=False,
                 disk_megabytes=DISK_MEGABYTES if fills else None,
+                clustered=stack == CLUSTER,
             )
             kept.callback(servers.close)
             await asyncio.to_thread(servers.start)
@@ -175,11 +185,11 @@ def chaos(
 ) -> Answer:
     """Raises `NotFound` for an unknown fault, `Unavailable` where no servers can be had."""
     if list_only:
-        rows = [(fault.name, fault.place, "servers" if fault.servers else "", fault.says) for fault in FAULTS]
+        rows = [(fault.name, fault.place, _needs(fault), fault.says) for fault in FAULTS]
         listed = [{"fault": name, "place": place, "needs": needs, "says": says} for name, place, needs, says in rows]
         return Answer(listed, table(("FAULT", "PLACE", "NEEDS", "WHAT"), rows))
     plan = SMOKE if smoke else STANDARD
-    schedule(plan, servers=True, only=only, random=Random(0))
+    schedule(plan, PRODUCTION, only=only, random=Random(0))
     measured = [asyncio.run(_interruptible(break_and_mend(stack, plan, seed, only))) for stack in stacks]
     document: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -211,6 +221,10 @@ def chaos(
     notes.append("Not done by this command: " + "; ".join(NOT_HERE) + ".")
     shown = table(("STACK", "FAULT", "TIMES", "P50 S", "WORST S", "BOUND S"), shown_rows)
     return Answer(document, stacked(shown, "\n".join(notes)), 1 if broken else 0)
+
+
+def _needs(fault: Fault) -> str:
+    return "three nodes" if fault.clustered else "servers" if fault.servers else ""
 
 
 async def _interruptible(work: Any) -> Any:

@@ -29,6 +29,7 @@ from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transpo
 from engine.settings import load
 from scripts.chaos.wire import AmqpTalk, PostgresTalk, Wire
 from scripts.provision import Servers
+from scripts.provision.cluster import RabbitmqCluster
 from scripts.provision.disk import SmallDisk
 from scripts.simulation import workload
 
@@ -168,6 +169,11 @@ class Site:
         self._sending: asyncio.Task[None] | None = None
 
     @property
+    def cluster(self) -> RabbitmqCluster | None:
+        """RabbitMQ, where it is three nodes."""
+        return None if self.servers is None else self.servers.cluster
+
+    @property
     def children(self) -> list[Child]:
         return [*self.engines, *self.modules]
 
@@ -177,27 +183,37 @@ class Site:
             name = f"engine-{number}"
             given = {} if roles == "all" else {"UNWIND_ROLES": roles}
             if self.servers is not None and number in WIRED:
-                given |= {
-                    "UNWIND_DATABASE_URL": await self._wired(name, self.servers.postgres_url, self.postgres_wires),
-                    "UNWIND_BUS_URL": await self._wired(name, self.bus_url, self.rabbitmq_wires),
-                }
+                given["UNWIND_DATABASE_URL"] = await self._wired(name, self.servers.postgres_url, self.postgres_wires)
+            if self._has_wire(number in WIRED):
+                given["UNWIND_BUS_URL"] = await self._wired(name, self.bus_url, self.rabbitmq_wires)
             self.engines.append(self._child(name, ("scripts.chaos.engine",), given))
-        bus_url = self.bus_url
-        if self.servers is not None:
+        bus_url = own = self.bus_url
+        if self._has_wire(True):
             bus_url = await self._wired("module", bus_url, self.rabbitmq_wires)
+        if self._has_wire(False):
+            own = await self._wired("chaos", own, self.rabbitmq_wires)
         self.modules.append(self._child("module", ("scripts.chaos.module", bus_url, str(self.effects)), {}))
         await self.modules[0].start()
         await self.engines[0].start()
         await asyncio.gather(*(engine.start() for engine in self.engines[1:]))
-        self._transport = open_transport(self.bus_url, name="chaos")
+        self._transport = open_transport(own, name="chaos")
         await self._transport.start()
+
+    def _has_wire(self, breaks: bool) -> bool:
+        """Whether a process reaches RabbitMQ over a wire: one that is to break, or the way to whichever node of a
+        cluster is there.
+        """
+        return self.servers is not None and (breaks or self.cluster is not None)
 
     async def _wired(self, name: str, url: str, wires: dict[str, Wire]) -> str:
         """The address of a wire to the server at `url`, which begins to take connections."""
         there = urlsplit(url)
-        assert there.hostname is not None
-        assert there.port is not None
-        upstreams = [(there.hostname, there.port)]
+        ports = [there.port]
+        if wires is self.rabbitmq_wires and self.cluster is not None:
+            # Each process has a node of its own that it prefers, as behind a balancer.
+            nodes, first = self.cluster.nodes, len(wires) % len(self.cluster.nodes)
+            ports = [node.port for node in nodes[first:] + nodes[:first]]
+        upstreams = [("127.0.0.1", port) for port in ports if port is not None]
         talk = PostgresTalk if wires is self.postgres_wires else AmqpTalk
         wires[name] = Wire(lambda: upstreams, talk)
         await wires[name].start()

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from scripts.provision import sources
+from scripts.provision.cluster import RabbitmqCluster
 from scripts.provision.compose import ComposePostgres, ComposeProject, ComposeRabbitmq
 from scripts.provision.disk import SmallDisk
 from scripts.provision.given import GivenPostgres, GivenRabbitmq
@@ -64,10 +65,20 @@ class Servers:
     """A pair of servers, or one of them, for the time of a `with` or `async with` block."""
 
     def __init__(
-        self, *, postgres: bool, rabbitmq: bool, durable: bool, given: bool, disk_megabytes: int | None = None
+        self,
+        *,
+        postgres: bool,
+        rabbitmq: bool,
+        durable: bool,
+        given: bool,
+        disk_megabytes: int | None = None,
+        clustered: bool = False,
     ) -> None:
-        """With `disk_megabytes` PostgreSQL's data lies on a small disk, `disk`."""
+        """With `disk_megabytes` PostgreSQL's data lies on a small disk, `disk`; `clustered` makes RabbitMQ three nodes,
+        `cluster`."""
         self.disk: SmallDisk | None = None
+        self.cluster: RabbitmqCluster | None = None
+        self._clustered = clustered
         self._disk_megabytes = disk_megabytes
         self._want_postgres, self._want_rabbitmq = postgres, rabbitmq
         self._durable, self._given = durable, given
@@ -165,6 +176,10 @@ class Servers:
         url = os.environ.get("UNWIND_TEST_RABBITMQ_URL") if self._given else None
         if url:
             return GivenRabbitmq(url)
+        if self._clustered:
+            self.cluster = RabbitmqCluster(sources.rabbitmq_programs(), self._room())
+            self._run(self.cluster)
+            return self.cluster
         server: RabbitmqServer | ComposeRabbitmq
         try:
             server = RabbitmqServer(sources.rabbitmq_programs(), self._room())

@@ -14,7 +14,7 @@ import socket
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,12 @@ log.console.level = warning
 log.file = false
 """
 
+_CLUSTER = """
+cluster_partition_handling = pause_minority
+cluster_formation.peer_discovery_backend = classic_config
+"""
+_PEER = "cluster_formation.classic_config.nodes.{n} = {node}\n"
+
 
 @dataclass(frozen=True, slots=True)
 class RabbitmqPrograms:
@@ -49,20 +55,58 @@ class RabbitmqPrograms:
     origin: str = "installed"
 
 
-class RabbitmqServer:
-    """One broker of one node."""
+class Epmd:
+    """Erlang's port mapper: nodes find each other by it, so those of a cluster share one."""
 
     def __init__(self, programs: RabbitmqPrograms, instance: Instance) -> None:
         self._programs = programs
+        self._process = ServerProcess(instance, "epmd", instance.folder / f"epmd-{secrets.token_hex(3)}.log")
+        self.port = free_port()
+
+    def start(self) -> None:
+        if not self._process.alive:
+            argv = [str(self._programs.epmd / "epmd"), "-address", "127.0.0.1", "-port", str(self.port)]
+            environment = {"PATH": "/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8", **self._programs.env}
+            self._process.start(argv, environment)
+            self._process.await_ready(lambda: _listens(self.port), within=20)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the nodes of a cluster have in common."""
+
+    password: str = field(default_factory=lambda: secrets.token_hex(12))
+    cookie: str = field(default_factory=lambda: secrets.token_hex(16).upper())
+
+
+class RabbitmqServer:
+    """One node: a broker of its own, or with `peers`, the names of all nodes, one of a cluster."""
+
+    def __init__(
+        self,
+        programs: RabbitmqPrograms,
+        instance: Instance,
+        *,
+        name: str | None = None,
+        peers: Sequence[str] = (),
+        epmd: Epmd | None = None,
+        shared: Secrets | None = None,
+    ) -> None:
+        self._programs = programs
         self._instance = instance
-        mark = secrets.token_hex(3)
-        self._user, self._password = "unwind", secrets.token_hex(12)
-        self._node = f"unwind-{mark}@localhost"
+        shared = shared or Secrets()
+        self.node = name or node_name()
+        mark = self.node.partition("@")[0].removeprefix("unwind-")
+        self._user, self._password, self._cookie = "unwind", shared.password, shared.cookie
+        self._peers = peers
         self._room = instance.room(f"rabbitmq-{mark}")
-        self._epmd = ServerProcess(instance, "epmd", instance.folder / f"epmd-{mark}.log")
+        self._epmd, self._owns_epmd = epmd or Epmd(programs, instance), epmd is None
         self._broker = ServerProcess(instance, "RabbitMQ", instance.folder / f"rabbitmq-{mark}.log")
         self.port, self.management_port = free_port(), free_port()
-        self._epmd_port, self._dist_port, self._tool_port = free_port(), free_port(), free_port()
+        self._dist_port, self._tool_port = free_port(), free_port()
         self._write_files()
         self.rabbitmqctl_path = self._write_tool("rabbitmqctl")
         self._write_tool("rabbitmq-diagnostics")
@@ -90,10 +134,10 @@ class RabbitmqServer:
             "PATH": f"{self._programs.erl}:{self._programs.epmd}:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(room),
             "LC_ALL": "C.UTF-8",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP_BYTES": "0",
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_BASE": str(room),
             "RABBITMQ_MNESIA_BASE": str(room / "data"),
@@ -118,10 +162,15 @@ class RabbitmqServer:
         texts = {
             "rabbitmq.conf": _CONF.format(
                 amqp=self.port, management=self.management_port, user=self._user, password=self._password
+            )
+            + (
+                _CLUSTER + "".join(_PEER.format(n=n, node=node) for n, node in enumerate(self._peers, 1))
+                if self._peers
+                else ""
             ),
             "advanced.config": "[].\n",
             "enabled_plugins": "[rabbitmq_management].\n",
-            ".erlang.cookie": secrets.token_hex(16).upper(),
+            ".erlang.cookie": self._cookie,
         }
         for name, text in texts.items():
             path = self._room / name
@@ -143,22 +192,21 @@ class RabbitmqServer:
 
     def start(self) -> None:
         """Start, and return when AMQP and the management API answer."""
-        if not self._epmd.alive:
-            epmd = [str(self._programs.epmd / "epmd"), "-address", "127.0.0.1", "-port", str(self._epmd_port)]
-            self._epmd.start(epmd, self._env)
-            self._epmd.await_ready(lambda: _listens(self._epmd_port), within=20)
+        self._epmd.start()
         self._broker.start([str(self._programs.sbin / "rabbitmq-server")], self._env)
         self._broker.await_ready(self._answers, within=90)
 
     def stop(self) -> None:
-        """Orderly shutdown, epmd included."""
+        """Orderly shutdown, epmd included unless it is shared."""
         self._broker.end(signal.SIGTERM, within=40)
-        self._epmd.kill()
+        if self._owns_epmd:
+            self._epmd.kill()
 
     def discard(self) -> None:
-        """End it and epmd at once; its data is about to be removed."""
+        """End it at once, and epmd unless it is shared; its data is about to be removed."""
         self._broker.kill()
-        self._epmd.kill()
+        if self._owns_epmd:
+            self._epmd.kill()
 
     def kill(self) -> None:
         """kill -9 of the broker and its port programs; epmd goes on, as on a machine that stays up."""
@@ -181,6 +229,12 @@ class RabbitmqServer:
 
     def _answers(self) -> bool:
         return _listens(self.port) and management_answers(self.management_url)
+
+
+def node_name(number: int | None = None, mark: str | None = None) -> str:
+    """A name that no other node has; `number` is its place in the cluster of this mark."""
+    mark = mark or secrets.token_hex(3)
+    return f"unwind-{mark}@localhost" if number is None else f"unwind-{mark}-{number}@localhost"
 
 
 def _listens(port: int) -> bool:

@@ -81,6 +81,9 @@ def chaos(
     ),
     embedded: bool = typer.Option(False, "--embedded", help="Only the embedded stack."),
     production: bool = typer.Option(False, "--production", help="Only PostgreSQL and RabbitMQ, private ones."),
+    cluster: bool = typer.Option(
+        False, "--cluster", help="Only three RabbitMQ nodes that form a cluster; not in the short set unless asked for."
+    ),
     only: list[str] = typer.Option([], "--only", help="Only this fault; may be given several times."),
     seed: int = typer.Option(1, "--seed", help="Which orders come, and which faults when."),
     list_faults: bool = typer.Option(False, "--list", help="Say which faults there are, and break nothing."),
@@ -98,10 +101,11 @@ def chaos(
         if missing.name is None or not missing.name.startswith("scripts."):
             raise
         raise NotFound("chaos needs scripts/provision; run this verb in a checkout of the project") from None
-    stacks = ["embedded"] if embedded and not production else ["production"] if production and not embedded else []
+    asked = {"embedded": embedded, "production": production, "cluster": cluster}
+    every = [stack for stack in asked if not smoke or stack != "cluster"]
     return measure(
         smoke=smoke,
-        stacks=stacks or ["embedded", "production"],
+        stacks=[stack for stack in asked if asked[stack]] or every,
         only=only,
         seed=seed,
         write=write,
