@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +19,7 @@ from uuid import UUID
 import orjson
 
 from contracts.problems import PayloadInvalid
-from engine.store import Store
+from engine.store import Notification, Store
 from engine.store.data_keys import subject_of_scope
 from engine.store.keys import Vault
 from projections import audit as chain
@@ -307,7 +308,7 @@ class Reader:
         verifier = chain.Verifier(tenant)
         lane = await self._store.lane_of(tenant) if against_log else 0
         gone = against_log and any(one.dropped for one in await self._store.archive_months())
-        after = 0
+        log = _Forward(self._store, lane)
         while True:
             entries = await self._store.fetch("audit_chain", tenant=tenant, after=verifier.verdict.number, limit=500)
             if not entries:
@@ -320,21 +321,33 @@ class Reader:
                     dropped = await self._store.dropped_runs([leaf.stream for leaf in leaves]) if gone else ()
                     # What was dropped with its month of the archive is nowhere to compare with.
                     kept = [leaf for leaf in leaves if leaf.stream not in dropped]
-                    broken = await self._compare(tenant, lane, after, leaves[-1].position, kept)
+                    broken = chain.compare(tenant, kept, await log.until(leaves[-1].position))
                     if broken is not None:
                         was = verifier.verdict
                         return chain.Verdict(was.number, was.head, was.position, broken)
-                    after = leaves[-1].position
 
-    async def _compare(self, tenant: str, lane: int, after: int, end: int, leaves: Sequence[chain.Leaf]) -> str | None:
-        held = []
-        while after < end:
-            stored = await self._store.read(lane, after=after, limit=1000)
-            held += [one for one in stored if one.position <= end]
+
+class _Forward:
+    """The log of one lane from its beginning, each event read once."""
+
+    def __init__(self, store: Store, lane: int) -> None:
+        self._store, self._lane = store, lane
+        self._ahead: deque[Notification] = deque()
+        self._after = 0
+
+    async def until(self, end: int) -> list[Notification]:
+        """What comes next, up to this position."""
+        found: list[Notification] = []
+        while True:
+            while self._ahead and self._ahead[0].position <= end:
+                found.append(self._ahead.popleft())
+            if self._ahead or self._after >= end:
+                return found
+            stored = await self._store.read(self._lane, after=self._after, limit=1000)
             if not stored:
-                break
-            after = stored[-1].position
-        return chain.compare(tenant, leaves, held)
+                return found
+            self._after = stored[-1].position
+            self._ahead.extend(stored)
 
 
 def _token(positions: Mapping[int, int]) -> str:

@@ -54,7 +54,7 @@ class Plan:
     """Runs that wait for the one event of a fan-out."""
 
 
-SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, losses=2, others=1, crowd=500)
+SMOKE: Final = Plan(kills=30, freezes=2, server_kills=1, losses=2, others=1, crowd=300)
 STANDARD: Final = Plan(kills=120, freezes=20, server_kills=15, losses=20, others=5, crowd=10_000)
 
 

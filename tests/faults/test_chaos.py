@@ -54,6 +54,7 @@ async def test_the_faults_are_listed_with_what_they_need_and_a_wrong_name_is_ref
     code, listed = await chaos("--list")
     assert code == 0
     assert {one["place"] for one in listed} == {"process", "server", "wire", "input"}
+    assert {one["needs"] for one in listed} == {"", "servers", "three nodes"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "scripts", "chaos", "--only", "nonsense", "--json",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -43,6 +43,24 @@ async def test_the_chain_of_each_tenant_holds_and_covers_the_log(house: House) -
         assert (head["number"], head["hash"]) == (verdict.number, verdict.head.hex())
 
 
+async def test_the_log_is_read_once_however_many_entries_it_is_compared_with(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _fill(house)
+    read, seen = house.store.read, [0]
+
+    async def counted(*lane: Any, **which: Any) -> Any:
+        found = await read(*lane, **which)
+        seen[0] += len(found)
+        return found
+
+    monkeypatch.setattr(house.store, "read", counted)
+    verdict = await house.reader.verify_audit("acme", against_log=True)
+    assert (verdict.broken, verdict.number > 10) == (None, True)
+    in_log = len(await read(await house.store.lane_of("acme"), after=0, limit=10_000))
+    assert 0 < seen[0] <= in_log
+
+
 def _change(name: str, value: Any) -> Callable[[Rows], object]:
     return lambda rows: rows[4].update({name: value})
 
