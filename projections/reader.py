@@ -107,6 +107,7 @@ class Reader:
         as_of = await self.as_of("history")
         asked: Record = {
             "statuses": ",".join(statuses) or None,
+            "status": statuses[0] if len(statuses) == 1 and statuses[0] != "succeeded" else None,
             "workflow": workflow,
             "correlation_id": correlation_id,
             "trace_id": trace_id,

@@ -46,6 +46,9 @@ APPEND_SETTINGS = SERVER_SETTINGS | {
 }
 """For connections that append and do nothing else: every statement of `append` looks up a few rows by key, however
 large the tables are and whatever statistics say of them."""
+READ_SETTINGS = SERVER_SETTINGS | {"plan_cache_mode": "force_custom_plan"}
+"""For connections that answer questions about read models: one statement has all filters of a list, and a plan that
+is right for most of them reads a million rows for some."""
 _FROZEN_SECONDS = 35
 """Longer than any statement may take: only a server that has stopped answering at all is given up by the client."""
 
@@ -174,7 +177,7 @@ class Sessions:
                         max_size=self._pool_size,
                         init=take_role,
                         reset=keep,
-                        server_settings=SERVER_SETTINGS,
+                        server_settings=READ_SETTINGS if role == "web" else SERVER_SETTINGS,
                         timeout=5,
                         command_timeout=_FROZEN_SECONDS,
                         max_inactive_connection_lifetime=300,

@@ -145,6 +145,26 @@ FIGURES: Final = (
         beside=("early_mib", "late_mib", "events"),
     ),
     Figure(
+        name="list_page",
+        question="a page of the list of 1,000,000 runs, p50 of the slowest of 28 kinds: newest, deep, by status,"
+        " workflow, state and story, of one tenant and of all",
+        better="less",
+        at_least=50,
+        goal=10,
+        unit="ms",
+        beside=("runs", "median_kind_ms"),
+    ),
+    Figure(
+        name="find_by_attribute",
+        question="runs found by an attribute among 1,000,000, p50 of the slowest of 5 kinds: one run's own value,"
+        " nobody's, and one that all share, deep or with a rare status",
+        better="less",
+        at_least=50,
+        goal=10,
+        unit="ms",
+        beside=("runs", "median_kind_ms"),
+    ),
+    Figure(
         name="embedded_vs_dbos",
         question="A embedded (synchronous=FULL): steps/s against DBOS on SQLite with its defaults, pinned to one core",
         better="more",

@@ -44,3 +44,45 @@ ALTER DATABASE {name} SET track_functions = 'all'
 
 -- name: drop_database
 DROP DATABASE {name} WITH (FORCE)
+
+-- name: drop_list_indexes
+-- Made again by the next migration: row by row they take most of the time.
+DROP INDEX views.history_runs_by_tenant, views.history_runs_of_workflow, views.history_runs_of_story,
+    views.history_runs_by_trace, views.history_runs_by_status, views.history_runs_by_state, views.history_runs_parked
+
+-- name: fill_runs
+-- Runs as a busy installation has them: nearly all of one tenant, nearly all succeeded, a few of every other kind.
+INSERT INTO views.history_runs (
+    tenant, run_id, workflow, workflow_version, trigger_kind, trigger, initiator, correlation_id, trace_id, attributes,
+    started_at, version, position, status, business_state, parked, steps, attempts, undone, cost_micros, updated_at,
+    ended_at
+)
+SELECT
+    CASE WHEN n % 10 = 0 THEN 'tenant-' || n % 1000 ELSE :tenant END,
+    (lpad(to_hex(1700000000000 + n), 12, '0') || '7' || substr(digest, 1, 3) || '8' || substr(digest, 4, 15))::uuid,
+    CASE WHEN n % 20011 = 1 THEN 'rare' ELSE 'workflow-' || n % 7 END, 1, 'event',
+    '{"kind": "event", "id": "' || n || '", "type": "bench.OrderPlacedV1", "source": "/modules/bench"}',
+    '/modules/bench', 'story-' || n / 2, digest, '{"order": "o-' || n || '", "plan": "pro"}',
+    at, 12, 12 * n, status, CASE WHEN n % 13 = 0 THEN 'active' END,
+    CASE WHEN status = 'parked' THEN 'step_failed: card declined' END, 5, 5, 0, 0, at,
+    CASE WHEN status NOT IN ('waiting', 'parked') THEN at END
+FROM (
+    SELECT n, md5(n::text) AS digest, to_timestamp(1700000000 + n / 1000.0) AS at,
+        CASE WHEN n % 50021 = 2 THEN 'compensation_failed' WHEN n % 30011 = 3 THEN 'parked' WHEN n % 1009 = 4 THEN 'waiting'
+             WHEN n % 31 = 5 THEN 'failed' ELSE 'succeeded' END AS status
+    FROM generate_series(1, (:runs)::bigint) AS n
+) AS run
+
+-- name: middle_run
+SELECT run_id FROM views.history_runs ORDER BY run_id OFFSET :runs::bigint / 2 + 1 LIMIT 1
+
+-- name: fill_attributes
+-- Each run's own value, one of them under the hash that it is looked for by, and a value that all share.
+INSERT INTO views.history_attributes (tenant, name, hash, run_id)
+SELECT tenant, 'order', CASE WHEN run_id = :run THEN (:mine)::bytea ELSE sha256(run_id::text::bytea) END, run_id
+FROM views.history_runs;
+INSERT INTO views.history_attributes (tenant, name, hash, run_id)
+SELECT tenant, 'plan', (:shared)::bytea, run_id FROM views.history_runs
+
+-- name: settle
+VACUUM ANALYZE views.{table}

@@ -63,6 +63,7 @@ class Sizes:
     due: int
     taken_over: int
     rebuilt_events: int
+    listed_runs: int
 
 
 FULL: Final = Sizes(
@@ -81,6 +82,7 @@ FULL: Final = Sizes(
     due=10_000,
     taken_over=10_000,
     rebuilt_events=180_000,
+    listed_runs=1_000_000,
 )
 QUICK: Final = Sizes(
     warm_up=200,
@@ -98,6 +100,7 @@ QUICK: Final = Sizes(
     due=500,
     taken_over=500,
     rebuilt_events=36_000,
+    listed_runs=100_000,
 )
 
 
@@ -124,7 +127,7 @@ class Measurements:
 
     def __init__(self, servers: Servers | None, sizes: Sizes, tell: Callable[[str], None]) -> None:
         self._servers, self._sizes, self._tell = servers, sizes, tell
-        self._volume = Volume(self._database, sizes.rebuilt_events, tell)
+        self._volume = Volume(self._database, sizes.rebuilt_events, sizes.listed_runs, tell)
 
     def round(self, figure: Figure) -> Round:
         """The figure's ratio in this round."""

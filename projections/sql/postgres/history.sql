@@ -33,8 +33,10 @@ CREATE TABLE IF NOT EXISTS history_runs (
 ) WITH (fillfactor = 80);
 -- Run ids are ordered by time, so both are in the order of the lists: the platform's and a tenant's.
 CREATE INDEX IF NOT EXISTS history_runs_by_tenant ON history_runs (tenant, run_id);
-CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
-CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
+-- What a workflow or a story is called comes first: the platform looks for either without a tenant.
+CREATE INDEX IF NOT EXISTS history_runs_of_workflow ON history_runs (workflow, tenant, run_id);
+CREATE INDEX IF NOT EXISTS history_runs_of_story ON history_runs (correlation_id, tenant, run_id);
+DROP INDEX IF EXISTS history_runs_by_workflow, history_runs_by_correlation;
 CREATE INDEX IF NOT EXISTS history_runs_by_trace ON history_runs (trace_id, run_id) WHERE trace_id IS NOT NULL;
 -- Partial on what people look for among millions: an index over every status would be written twice per run.
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
@@ -202,6 +204,7 @@ SELECT * FROM (
         JOIN history_runs AS run ON run.run_id = found.run_id AND run.tenant = found.tenant
         WHERE found.tenant = :tenant AND found.name = :attribute AND found.hash = CAST(:hash AS bytea)
             AND (CAST(:before AS uuid) IS NULL OR found.run_id < CAST(:before AS uuid))
+            AND (CAST(:before AS uuid) IS NULL OR run.run_id < CAST(:before AS uuid))
             AND (CAST(:statuses AS text) IS NULL OR run.status = ANY (string_to_array(CAST(:statuses AS text), ',')))
             AND (CAST(:workflow AS text) IS NULL OR run.workflow = :workflow)
             AND (CAST(:correlation_id AS text) IS NULL OR run.correlation_id = :correlation_id)
@@ -216,6 +219,7 @@ SELECT * FROM (
         JOIN history_runs AS run ON run.run_id = found.run_id AND run.tenant = found.tenant
         WHERE found.tenant = :tenant AND found.name = :attribute AND found.hash = CAST(:old_hash AS bytea) AND CAST(:old_hash AS bytea) <> CAST(:hash AS bytea)
             AND (CAST(:before AS uuid) IS NULL OR found.run_id < CAST(:before AS uuid))
+            AND (CAST(:before AS uuid) IS NULL OR run.run_id < CAST(:before AS uuid))
             AND (CAST(:statuses AS text) IS NULL OR run.status = ANY (string_to_array(CAST(:statuses AS text), ',')))
             AND (CAST(:workflow AS text) IS NULL OR run.workflow = :workflow)
             AND (CAST(:correlation_id AS text) IS NULL OR run.correlation_id = :correlation_id)
@@ -228,7 +232,7 @@ ORDER BY run_id DESC
 LIMIT CAST(:limit AS integer);
 
 -- name: history_caused
--- The runs of one story, oldest first. Rides history_runs_by_correlation.
+-- The runs of one story, oldest first. Rides history_runs_of_story.
 SELECT * FROM history_runs
 WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant) AND correlation_id = :correlation_id
 ORDER BY run_id
@@ -242,8 +246,10 @@ ORDER BY block
 LIMIT CAST(:limit AS integer);
 
 -- name: history_counts
+-- The statuses of runs that have not ended, so that history_runs_by_status answers it.
 SELECT status, count(*) AS runs FROM history_runs
-WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant) AND ended_at IS NULL
+WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    AND status IN ('queued', 'running', 'waiting', 'parked', 'compensating') AND status <> 'succeeded'
 GROUP BY status
 ORDER BY status;
 

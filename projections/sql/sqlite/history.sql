@@ -34,8 +34,12 @@ CREATE TABLE IF NOT EXISTS history_runs (
 -- Run ids are ordered by time, so both are in the order of the lists: the platform's and a tenant's.
 CREATE INDEX IF NOT EXISTS history_runs_by_tenant ON history_runs (tenant, run_id);
 CREATE INDEX IF NOT EXISTS history_runs_by_workflow ON history_runs (tenant, workflow, run_id);
-CREATE INDEX IF NOT EXISTS history_runs_by_correlation ON history_runs (tenant, correlation_id);
+-- The platform looks for a story or a trace without a tenant.
+CREATE INDEX IF NOT EXISTS history_runs_of_story ON history_runs (correlation_id, tenant, run_id);
+DROP INDEX IF EXISTS history_runs_by_correlation;
+CREATE INDEX IF NOT EXISTS history_runs_by_trace ON history_runs (trace_id, run_id) WHERE trace_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS history_runs_by_status ON history_runs (tenant, status, run_id) WHERE status <> 'succeeded';
+CREATE INDEX IF NOT EXISTS history_runs_of_status ON history_runs (status, run_id) WHERE status <> 'succeeded';
 CREATE INDEX IF NOT EXISTS history_runs_by_state ON history_runs (tenant, business_state, run_id)
     WHERE business_state IS NOT NULL;
 CREATE INDEX IF NOT EXISTS history_runs_parked ON history_runs (run_id) WHERE parked IS NOT NULL;
@@ -144,11 +148,13 @@ SELECT * FROM history_runs
 WHERE run_id = :run_id AND (:tenant IS NULL OR tenant = :tenant);
 
 -- name: history_list
--- Newest first; run ids are ordered by time, so the key is the cursor.
+-- Newest first; run ids are ordered by time, so the key is the cursor. `status` is the only one of `statuses`, said so
+-- that a partial index can be ridden.
 SELECT * FROM history_runs
 WHERE (:tenant IS NULL OR tenant = :tenant)
     AND (:before IS NULL OR run_id < :before)
     AND (:statuses IS NULL OR instr(',' || :statuses || ',', ',' || status || ',') > 0)
+    AND (:status IS NULL OR status = :status AND status <> 'succeeded')
     AND (:workflow IS NULL OR workflow = :workflow)
     AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
     AND (:trace_id IS NULL OR trace_id = :trace_id)
@@ -203,15 +209,17 @@ ORDER BY block
 LIMIT :limit;
 
 -- name: history_counts
+-- The statuses of runs that have not ended, so that history_runs_by_status answers it.
 SELECT status, count(*) AS runs FROM history_runs
-WHERE (:tenant IS NULL OR tenant = :tenant) AND ended_at IS NULL
+WHERE (:tenant IS NULL OR tenant = :tenant)
+    AND status IN ('queued', 'running', 'waiting', 'parked', 'compensating') AND status <> 'succeeded'
 GROUP BY status
 ORDER BY status;
 
 -- name: history_incidents
 -- Runs that wait for an operator, by the reason of their oldest incident. Rides history_runs_parked.
 SELECT substr(parked, 1, instr(parked || ':', ':') - 1) AS reason, count(*) AS runs FROM history_runs
-WHERE parked IS NOT NULL AND (:tenant IS NULL OR tenant = :tenant)
+WHERE parked IS NOT NULL AND (:tenant IS NULL OR +tenant = :tenant)
 GROUP BY reason
 ORDER BY reason;
 
