@@ -1,5 +1,5 @@
-"""Figures of what grows with the log: how fast a read model is written anew from it and in how much memory, and how fast
-a very long one answers. Each is measured in a database and by a process of its own (`scripts.bench.rebuilding`,
+"""Figures of what grows with the log: how fast a read model is written anew from it and in how much memory, and how
+fast a very long one answers. Each is measured in a database and by a process of its own (`scripts.bench.rebuilding`,
 `scripts.bench.listing`); no engine runs meanwhile.
 """
 
