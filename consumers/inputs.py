@@ -57,8 +57,10 @@ class Inputs:
         clock: Clock,
         metrics: Metrics,
         tracing: RunTracing | None = None,
+        *,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        self._tracing = tracing
+        self._tracing, self._poll = tracing, poll_seconds
         self._store, self._vault, self._mapper = store, vault, mapper
         self._registry, self._plans = registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
@@ -108,7 +110,7 @@ class Inputs:
                 rows = []
             if len(rows) < BATCH:
                 try:
-                    async with asyncio.timeout(POLL_SECONDS):
+                    async with asyncio.timeout(self._poll):
                         await self._wake.wait()
                 except TimeoutError:
                     pass

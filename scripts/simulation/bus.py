@@ -91,6 +91,7 @@ class SimBus:
         self._bindings: dict[str, dict[tuple[str, str], None]] = {}
         self._routes: Routes | None = None
         self._names: list[str] = []
+        self._declared: dict[int, Topology] = {}
 
     def _additions(self, topology: Topology, transport: SimTransport) -> tuple[list[Exchange], list[Queue]]:
         numbers = {name: number for number, name in enumerate(self._names)}
@@ -117,6 +118,11 @@ class SimBus:
         )
 
     def declare(self, topology: Topology, transport: SimTransport) -> None:
+        """What is there already as a whole, known by being the same object, is there."""
+        if self._declared.get(id(topology)) is topology:
+            return
+        if not any(queue.transient for queue in topology.queues):
+            self._declared[id(topology)] = topology
         exchanges, queues = self._additions(topology, transport)
         self.exchanges |= {exchange.name: exchange for exchange in exchanges}
         for queue in queues:
@@ -222,7 +228,7 @@ class SimBus:
         """The connection has ended, and with it the queues that were its own."""
         for name in [name for name, held in self.queues.items() if held.owner is transport]:
             del self.queues[name]
-        self._routes = None
+            self._routes = None
 
 
 class SimConsumer:

@@ -16,6 +16,9 @@ T = TypeVar("T")
 Key = tuple[str, str, int]
 """(what, where, the how-manieth time that it could have happened there): a fault by what it is."""
 
+Odds = Sequence[tuple[str, float]]
+"""Faults of which one may happen, each with the sum of the probabilities up to and with its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -47,8 +50,10 @@ class Chance:
         self.calm = False
         self._only = None if only is None else frozenset(only)
         self._random = random.Random(seed)
+        self._dice = self._random.random
         self._drawn = random.Random(f"{seed} faults").random
         self._times: dict[tuple[str, str], int] = {}
+        self._crossed: dict[str, int] = {}
 
     def happens(self, fault: str, where: str, probability: float, at: float) -> bool:
         """Whether this fault happens here and now."""
@@ -58,13 +63,34 @@ class Chance:
         time = self._times[place] = self._times.get(place, 0) + 1
         if (self._drawn() >= probability) if self._only is None else ((fault, where, time) not in self._only):
             return False
-        self.faults.append(Fault(len(self.faults) + 1, fault, where, time, at))
-        self.counts[place] += 1
+        self._happened(fault, where, time, at)
         return True
+
+    def one_of(self, odds: Odds, where: str, at: float) -> str | None:
+        """Which of these faults happens here and now, if any does: at most one, by one draw."""
+        if self.calm:
+            return None
+        time = self._crossed[where] = self._crossed.get(where, 0) + 1
+        if self._only is None:
+            drawn = self._drawn()
+            if drawn >= odds[-1][1]:
+                return None
+            fault = next(name for name, below in odds if drawn < below)
+        else:
+            known = next((name for name, _ in odds if (name, where, time) in self._only), None)
+            if known is None:
+                return None
+            fault = known
+        self._happened(fault, where, time, at)
+        return fault
+
+    def _happened(self, fault: str, where: str, time: int, at: float) -> None:
+        self.faults.append(Fault(len(self.faults) + 1, fault, where, time, at))
+        self.counts[fault, where] += 1
 
     def below(self, probability: float) -> bool:
         """A draw that is no fault: which way a world goes."""
-        return self._random.random() < probability
+        return self._dice() < probability
 
     def between(self, low: float, high: float) -> float:
         return low + (high - low) * self._random.random()
@@ -77,8 +103,9 @@ class Chance:
         return low + int(self._random.random() * (high - low + 1))
 
     def shuffle(self, items: list[T]) -> None:
+        dice = self._dice
         for place in range(len(items) - 1, 0, -1):
-            other = int(self._random.random() * (place + 1))
+            other = int(dice() * (place + 1))
             items[place], items[other] = items[other], items[place]
 
     def identifier(self) -> int:

@@ -20,6 +20,7 @@ from consumers.rebuild import digest
 from contracts import run_events as ev
 from contracts.notices import UNWIND
 from contracts.run_events import TERMINAL, RunEvent
+from contracts.sdk.topology import DELIVERY_LIMIT
 from engine.clock import Clock
 from engine.metrics import Metrics
 from engine.run.children import STARTS
@@ -33,8 +34,8 @@ from scripts.simulation.store import Open, SimStore
 if TYPE_CHECKING:
     from scripts.simulation.world import World
 
-THOROUGH: Final = 3
-"""In each world of so many the audit is walked and every read model rebuilt, a third of what a world costs."""
+THOROUGH: Final = 5
+"""In each world of so many the audit is walked and every read model rebuilt, half of what a world costs."""
 
 SUSPECT: Final = 3
 """A module that was interrupted so often rightly takes what it had in hand for poison: it gives up what it began more
@@ -74,7 +75,11 @@ async def judge(world: World) -> None:
         *one_payload_each(messages),
         *told(messages, runs),
     ]
-    [letters] = world.database.rows("SELECT count(*) FROM dead_letters", ())
+    [letters] = world.database.rows("SELECT count(*) FROM dead_letters WHERE state = 'dead'", ())
+    [redriven] = world.database.rows("SELECT count(*) FROM dead_letters WHERE state = 'redriven'", ())
+    lost = sum(times for name, times in world.interrupted.items() if name not in play.makers)
+    if redriven[0] and lost < DELIVERY_LIMIT:
+        found.append(f"Q: {redriven[0]} messages were given up by engines that were interrupted {lost} times")
     if letters[0] and max((world.interrupted[module.name] for module in play.modules), default=0) < SUSPECT:
         found.append(f"Q: {letters[0]} dead letters of good messages")
     if not found and play.check is not None:

@@ -17,7 +17,8 @@ from contracts.registry import Registry
 from contracts.run_events import RunEvent
 from contracts.sdk import Service
 from contracts.sdk.database import Database
-from contracts.sdk.transport import Transport
+from contracts.sdk.transport import Topology, Transport
+from engine.bus.topology import engine_topology
 from engine.plan.code import Saga
 from scripts.simulation.bus import SimBus, SimTransport, Straight
 from scripts.simulation.chance import Chance
@@ -90,6 +91,11 @@ class Play:
     @cached_property
     def registry(self) -> Registry:
         return Registry((*self.modules, UNWIND))
+
+    @cached_property
+    def topology(self) -> Topology:
+        """What the engine declares."""
+        return engine_topology(self.registry)
 
     @cached_property
     def makers(self) -> Mapping[str, MakeService]:

@@ -24,7 +24,7 @@ from consumers.unreadable import Unreadable
 from consumers.worker import Worker
 from contracts.problems import Problem, Unavailable
 from contracts.sdk.transport import Published
-from engine.bus.topology import engine_topology, queues
+from engine.bus.topology import queues
 from engine.coordinator import Coordinator
 from engine.metrics import Metrics
 from engine.recording import Caps
@@ -34,8 +34,9 @@ from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 from scripts.simulation.bus import SimTransport
 from scripts.simulation.database import ModuleDatabase
-from scripts.simulation.loop import BELONGS_TO
+from scripts.simulation.loop import BELONGS_TO, turn
 from scripts.simulation.store import SimStore
+from scripts.simulation.weather import BROKEN, FROZEN, KILLED, LOST, REFUSED
 
 if TYPE_CHECKING:
     from scripts.simulation.world import World
@@ -70,6 +71,8 @@ class Process(ABC):
         self.world, self.name = world, name
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.dead = False
+        self.begun = False
+        """Whether it has started all its parts."""
         self.frozen_until = 0.0
         self.transport: SimTransport | None = None
         self.context = contextvars.copy_context()
@@ -81,47 +84,58 @@ class Process(ABC):
         return self.world.now()
 
     async def before(self, port: str) -> None:
-        await self._cross(port + ":before", yields=True)
-        if self.world.chance.happens("refused", port, self.world.weather.refuse, self.world.loop.time()):
+        place = port + ":before"
+        if self.world.chance.calm:
+            self._alive()
+            await turn()
+            self._alive()
+            self.world.crossed(place)
+        elif await self._cross(place, yields=True) == REFUSED:
             raise Unavailable(f"{port} was refused")
 
     async def after(self, port: str) -> None:
-        if self.world.chance.happens("answer lost", port, self.world.weather.lose, self.world.loop.time()):
+        place = port + ":after"
+        if self.world.chance.calm:
+            self._alive()
+            self.world.crossed(place)
+        elif await self._cross(place, yields=False) == LOST:
             raise Unavailable(f"the answer of {port} got lost")
-        await self._cross(port + ":after", yields=False)
 
-    async def _cross(self, place: str, *, yields: bool) -> None:
-        world, chance = self.world, self.world.chance
+    async def _cross(self, place: str, *, yields: bool) -> str | None:
+        """What became of the call; what became of the process is no longer its task's."""
+        world, chance, loop = self.world, self.world.chance, self.world.loop
         self._alive()
-        if chance.calm:
-            if yields:
-                await asyncio.sleep(0)
-                self._alive()
-            world.crossed(self, place)
-            return
-        if chance.happens("frozen", place, world.weather.freeze, world.loop.time()):
-            self.frozen_until = world.loop.time() + chance.between(0.5, 2 * DEAD_SECONDS)
-        while self.frozen_until > world.loop.time() and not chance.calm:
-            await asyncio.sleep(min(0.5, self.frozen_until - world.loop.time()))
-            self._alive()
         slow = chance.below(world.weather.slow)
-        if slow or yields:
-            await asyncio.sleep(chance.between(0.001, 0.4) if slow else 0)
+        if slow:
+            await asyncio.sleep(chance.between(0.001, 0.4))
             self._alive()
-        world.crossed(self, place)
-        if chance.happens("killed", place, world.weather.kill, world.loop.time()):
+        elif yields:
+            await turn()
+            self._alive()
+        fault = chance.one_of(world.odds[place], place, loop.now)
+        if fault == FROZEN:
+            self.frozen_until = loop.now + chance.between(0.5, 2 * DEAD_SECONDS)
+        while self.frozen_until > loop.now and not chance.calm:
+            await asyncio.sleep(min(0.5, self.frozen_until - loop.now))
+            self._alive()
+        world.crossed(place)
+        if fault == KILLED:
             world.kill(self, place)
             self._alive()
-        if chance.happens("connection lost", place, world.weather.kill / 8, world.loop.time()) and self.transport:
+        if fault == BROKEN and self.transport:
             world.interrupted[self.name] += 1
             self.transport.break_off()
+        return fault
 
     def _alive(self) -> None:
         if self.dead:
             raise asyncio.CancelledError
 
+    def forget(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+
     def fate(self) -> tuple[int, Published]:
-        chance, weather, at = self.world.chance, self.world.weather, self.world.loop.time()
+        chance, weather, at = self.world.chance, self.world.weather, self.world.loop.now
         copies, heard = 1, Published.CONFIRMED
         if chance.happens("message lost", self.name, weather.lost_message, at):
             return 0, Published.UNKNOWN
@@ -133,7 +147,7 @@ class Process(ABC):
 
     def place(self, waiting: int) -> int:
         chance, world = self.world.chance, self.world
-        if waiting and chance.happens("message overtaken", self.name, world.weather.reorder, world.loop.time()):
+        if waiting and chance.happens("message overtaken", self.name, world.weather.reorder, world.loop.now):
             return chance.number(0, waiting - 1)
         return waiting
 
@@ -153,6 +167,7 @@ class Process(ABC):
     async def _live(self) -> None:
         try:
             await self.boot()
+            self.begun = True
         except Problem:
             self.world.kill(self, None)  # a process that cannot start ends, and is begun again
 
@@ -185,7 +200,7 @@ class Engine(Process):
         await vault.start()
         transport = self.open_transport()
         await transport.start()
-        await transport.declare(engine_topology(known))
+        await transport.declare(world.play.topology)
         self.epoch = await store.register(self.name, ("all",))
         plans = Plans(world.play.sagas, {**known.action_specs()})
         coordinator = self.coordinator = Coordinator(
@@ -197,10 +212,10 @@ class Engine(Process):
             self.epoch = await store.register(self.name, ("all",))
             coordinator.epoch = relay.epoch = self.epoch
 
-        heartbeat = Heartbeat(store, clock, epoch=lambda: self.epoch, seconds=0.5, lost=register_anew)
+        heartbeat = Heartbeat(store, clock, epoch=lambda: self.epoch, seconds=0.8, lost=register_anew)
         worker = Worker(coordinator, clock, counted, Asking(None, known))
-        inputs = Inputs(store, vault, mapper, known, plans, coordinator, clock, counted)
-        timers = TimerLoop(store, coordinator, clock, poll_seconds=1.0)
+        inputs = Inputs(store, vault, mapper, known, plans, coordinator, clock, counted, poll_seconds=0.4)
+        timers = TimerLoop(store, coordinator, clock, poll_seconds=0.4)
         tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         janitor = Janitor(
             store, coordinator, plans, clock, counted, heartbeat_seconds=1.0, dead_seconds=DEAD_SECONDS, log=tenants

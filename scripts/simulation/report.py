@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from scripts.simulation.chance import Fault
 from scripts.simulation.play import Play
-from scripts.simulation.world import Told, Weather, quiet, run_seed
+from scripts.simulation.weather import Weather, at_rest
+from scripts.simulation.world import Told, quiet, run_seed
 
 REPEATED: Final = 100
 """Each so-manieth seed is played twice, and must be the same world."""
@@ -55,8 +56,14 @@ class Report:
     def per_core_second(self) -> float:
         return self.seeds / self.seconds if self.seconds else 0.0
 
+    @property
+    def kills_at_work(self) -> int:
+        """Kills where something was changed or sent, not at a poll or a beginning."""
+        return sum(times for place, times in self.killed_at.items() if not at_rest(place))
+
     def lines(self) -> list[str]:
         """What a person reads."""
+        seeds = max(self.seeds, 1)
         never = sorted(place for place in self.crossings if not self.killed_at[place])
         table = [
             f"{place:<34} {self.crossings[place]:>9} {self.killed_at[place]:>8}" for place in sorted(self.crossings)
@@ -65,8 +72,10 @@ class Report:
             f"{'await on a port':<34} {'crossed':>9} {'killed':>8}",
             *table,
             "",
-            f"{self.seeds} seeds, {self.runs} runs, {self.events} events, {self.faults} faults, {self.kills} kills",
-            f"{self.per_core_second:.1f} seeds a second and core; {self.repeated} seeds were played twice, and alike",
+            f"{self.seeds} seeds, {self.runs} runs, {self.events} events, {self.faults} faults",
+            f"{self.kills} kills, {self.kills / seeds:.1f} a seed; {self.kills_at_work} of them broke off work",
+            f"{self.per_core_second:.1f} seeds a second of a core's time",
+            f"{self.repeated} seeds ({self.repeated / seeds:.1%}) were played twice, and alike",
             f"never killed at: {', '.join(never) or 'no await'}",
             *(f"seed {seed}: {broken}" for seed, broken in sorted(self.failed.items())),
         ]

@@ -65,7 +65,7 @@ class ReleaseV1(UndoModel[ReserveV1, ReservedV1]):
 
 
 TENANTS: Final = ("acme", "globex")
-ORDERS: Final = 3
+ORDERS: Final = (1, 3)
 _KEYS: Final = {"order": "/order_id"}
 MODULE: Final = Module(
     name="stock",
@@ -74,11 +74,11 @@ MODULE: Final = Module(
     commands=(
         Command(
             ReserveV1, success=ReservedV1, failures=(BusyV1,), irrecoverable=(SoldOutV1,), undo="ReleaseV1",
-            timeout_seconds=6.0, retry=RetryPolicy(attempts=6, delay_seconds=0.5, jitter=0),
+            timeout_seconds=3.0, retry=RetryPolicy(attempts=6, delay_seconds=0.3, jitter=0),
         ),
         Command(
-            ReleaseV1, success=ReleasedV1, failures=(BusyV1,), coverage="retriable", timeout_seconds=6.0,
-            retry=RetryPolicy(attempts=40, delay_seconds=0.5, max_delay_seconds=4.0, jitter=0),
+            ReleaseV1, success=ReleasedV1, failures=(BusyV1,), coverage="retriable", timeout_seconds=3.0,
+            retry=RetryPolicy(attempts=40, delay_seconds=0.3, max_delay_seconds=4.0, jitter=0),
         ),
     ),
 )  # fmt: skip
@@ -129,8 +129,8 @@ async def _effect(tx: Tx, key: str, done: str, order: str, part: int) -> None:
 
 
 def place_orders(chance: Chance) -> Iterator[Sent]:
-    """Three orders, some of them with a payment, which may come before anybody waits for it."""
-    for number in range(ORDERS):
+    """One to three orders, some of them with a payment, which may come before anybody waits for it."""
+    for number in range(chance.number(*ORDERS)):
         tenant, order_id = chance.pick(TENANTS), f"o-{number}"
         placed = OrderPlacedV1(
             order_id=order_id,
@@ -175,9 +175,9 @@ async def jot_in_pieces(call: ActionCall) -> dict[str, Any]:
 async def order(run: Run, placed: Any) -> Any:
     await run.step("jot", jot, undo=unjot)
     if placed["naps"]:
-        await run.sleep("nap", 1.5)
+        await run.sleep("nap", 0.8)
     if placed["waits"]:
-        paid = await run.wait_for("paid", PAID, key=("order", placed["order_id"]), timeout_seconds=3)
+        paid = await run.wait_for("paid", PAID, key=("order", placed["order_id"]), timeout_seconds=1.5)
         if paid is None:
             return "unpaid"
     if placed["helped"]:

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import count
 from typing import Any, Final
 from unittest import mock
 from uuid import UUID
@@ -28,49 +29,38 @@ import structlog
 from consumers.projector import VIEWS
 from contracts.envelope import Envelope
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
-from engine.bus.topology import engine_topology, module_topology, queues
+from engine.bus.topology import module_topology, queues
+from engine.door import Door
 from engine.metrics import Metrics
 from engine.run.inputs import Decided, Input, RetryAsked
 from engine.run.react import APPROVAL
 from engine.store import Appended, Commit, Outcome
 from engine.store.key_ring import KeyRing
+from engine.store.keys import Vault
+from engine.store.mapper import Mapper
+from engine.triggers import Plans
 from scripts.simulation.bus import SimBus, SimTransport, Straight
-from scripts.simulation.chance import Chance, Fault, Key
+from scripts.simulation.chance import Chance, Fault, Key, Odds
 from scripts.simulation.checks import judge, parked
 from scripts.simulation.database import Kept
 from scripts.simulation.loop import VirtualLoop
 from scripts.simulation.play import Play, Sent
 from scripts.simulation.processes import Engine, ModuleProcess, Process, metrics
-from scripts.simulation.store import SimDatabase
+from scripts.simulation.store import SimDatabase, SimStore, Unhindered
+from scripts.simulation.weather import Weather
 from scripts.simulation.workload import PLAY
 
 BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
-GARBAGE: Final = 50_000
-"""New objects between two looks for garbage: a world is soon over, and most of what it makes goes by itself."""
+GARBAGE: Final = 20
+"""Worlds between two looks for garbage: most of what a world makes goes by itself."""
+
+
+LATE_SECONDS: Final = 4.0
 
 
 class Violation(AssertionError):
     """A law was broken: which, and how."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weather:
-    """How a world is: sizes, and how likely each fault is at a crossing of a port."""
-
-    engines: int = 2
-    fault_seconds: float = 5.0
-    heal_seconds: float = 180.0
-    kill: float = 0.035
-    refuse: float = 0.01
-    lose: float = 0.01
-    slow: float = 0.1
-    freeze: float = 0.004
-    duplicate: float = 0.08
-    reorder: float = 0.1
-    lost_confirm: float = 0.04
-    lost_message: float = 0.03
-    skew_seconds: float = 2.0
 
 
 @dataclass(slots=True)
@@ -89,6 +79,17 @@ class Told:
     violation: str | None = None
 
 
+class _Odds(dict[str, Odds]):
+    """Place -> what may happen there."""
+
+    def __init__(self, weather: Weather) -> None:
+        self._weather = weather
+
+    def __missing__(self, place: str) -> Odds:
+        odds = self[place] = self._weather.odds(place)
+        return odds
+
+
 class World:
     """Everything of one seed. `told` is what it has come to."""
 
@@ -97,6 +98,9 @@ class World:
         self.chance, self.story = Chance(seed, only=only), Chance(f"{seed} story")
         self.loop = VirtualLoop(self.chance)
         self.told = Told(seed)
+        self._now, self._read_at = BEGAN, 0.0
+        self.odds = _Odds(weather)
+        self._crossings: dict[str, int] = {}
         self.database = SimDatabase()
         self.bus = SimBus()
         self.ring = _ring()
@@ -112,7 +116,10 @@ class World:
         self._ended: set[UUID] = set()
 
     def now(self) -> datetime:
-        return BEGAN + timedelta(seconds=self.loop.time())
+        if self._read_at != self.loop.now:
+            self._read_at = self.loop.now
+            self._now = BEGAN + timedelta(seconds=self._read_at)
+        return self._now
 
     def database_now(self) -> datetime | None:
         return None
@@ -126,10 +133,10 @@ class World:
 
     # ------------------------------------------------------------------------------------------------ what happens
 
-    def crossed(self, process: Process, place: str) -> None:
-        crossings = self.told.crossings
-        crossings[place] += 1
-        self.trace = hash((self.trace, len(crossings), crossings[place], self.loop.time()))
+    def crossed(self, place: str) -> None:
+        crossings = self._crossings
+        times = crossings[place] = crossings.get(place, 0) + 1
+        self.trace = hash((self.trace, len(crossings), times, self.loop.now))
 
     def kill(self, process: Process, place: str | None) -> None:
         """Its tasks are gone, its connection is lost, what was not settled comes again; a while later it is begun."""
@@ -143,7 +150,7 @@ class World:
             process.transport.dead = True
         for task in list(process.tasks):
             task.cancel()
-        self.loop.call_later(self.chance.between(0.05, 1.5), self._begin_again, process)
+        self.loop.call_later(self.chance.between(0.05, self.weather.down_seconds), self._begin_again, process)
 
     def _begin_again(self, process: Process) -> None:
         self.processes.remove(process)
@@ -185,18 +192,32 @@ class World:
         for module in self.play.modules:
             self._begin(ModuleProcess(self, module.name))
         sending, people = self.loop.create_task(self._send()), self.loop.create_task(self._people())
-        await asyncio.sleep(self.weather.fault_seconds)
-        await sending
+        await self._while_faults_last(sending)
         self.chance.calm = True
         await self._until_calm()
         people.cancel()
         self.check()
         await judge(self)
 
+    async def _while_faults_last(self, sending: asyncio.Task[None]) -> None:
+        """Until enough was killed, time is up, or nothing is left to be done. In many worlds they begin late, and so
+        meet what comes late in a run.
+        """
+        weather = self.weather
+        if self.story.below(0.6):
+            self.chance.calm = True
+            await asyncio.sleep(self.story.between(0, LATE_SECONDS))
+            self.chance.calm = False
+        while self.told.kills < weather.kills and self.loop.now < weather.fault_seconds:
+            if sending.done() and not self._left():
+                break
+            await asyncio.sleep(0.25)
+        await sending
+
     def _declare(self) -> None:
         """What a deployment declares before anything runs: a command for a module that never was is a dead letter."""
         nobody = SimTransport(self.bus, Straight())
-        for topology in (engine_topology(self.play.registry), *map(module_topology, self.play.modules)):
+        for topology in (self.play.topology, *map(module_topology, self.play.modules)):
             self.bus.declare(topology, nobody)
 
     def check(self) -> None:
@@ -232,24 +253,37 @@ class World:
 
     async def _until_calm(self) -> None:
         """Liveness: everything that was begun comes to its end."""
-        deadline = self.loop.time() + self.weather.heal_seconds
+        deadline = self.loop.now + self.weather.heal_seconds
         while True:
             self.check()
             left = self._left()
             if not left:
                 return
-            self._operate()
-            if self.loop.time() > deadline:
+            await self._operate()
+            if self.loop.now > deadline:
                 left += await parked(self)
                 raise self.broken(
                     f"T: after {self.weather.heal_seconds:g} calm seconds there is still {', '.join(left)}"
                 )
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.25)
 
-    def _operate(self) -> None:
-        """An operator sees to what is parked: tries it again."""
+    async def _operate(self) -> None:
+        """An operator sees to what is parked: tries it again; and to what the engine itself gave up: redrives it."""
         for tenant, run in self.database.rows("SELECT tenant, run_id FROM open_runs WHERE status = 'parked'", ()):
             self._submit(tenant, run, RetryAsked(at=self.now(), by="operator"))
+        living = [one.epoch for one in self.processes if isinstance(one, Engine) and not one.dead and one.epoch]
+        letters = self._given_up()
+        if letters and living:
+            store = SimStore(self.database, Unhindered(self.now))
+            vault, plans = Vault(store, self.ring), Plans(self.play.sagas, {**self.play.registry.action_specs()})
+            door = Door(store, vault, Mapper(), self.play.registry, plans, self, None, living[0])
+            for letter in letters:
+                await door.redrive(None, letter, by="operator")
+
+    def _given_up(self) -> list[UUID]:
+        """Dead letters of messages that were in the hands of an engine each time one was killed."""
+        told = "SELECT id FROM dead_letters WHERE state = 'dead' AND detail LIKE ?"
+        return [UUID(row[0]) for row in self.database.rows(told, ("queue unwind.% gave it up (delivery_limit)%",))]
 
     async def _people(self) -> None:
         """Who is asked for an approval gives it or not, some time later."""
@@ -288,7 +322,8 @@ class World:
         [views] = self.database.rows("SELECT count(*) FROM checkpoints", ())
         if behind or (head[0] and views[0] < len(VIEWS)):
             left.append("a read model that is behind")
-        if any(process.dead for process in self.processes):
+        left += ["a message that an engine gave up"] * len(self._given_up())
+        if any(process.dead or not process.begun for process in self.processes):
             left.append("a process that is down")
         return left
 
@@ -309,15 +344,18 @@ def quiet() -> Iterator[None]:
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     disabled, logging.root.manager.disable = logging.root.manager.disable, logging.CRITICAL
-    thresholds = gc.get_threshold()
-    gc.set_threshold(GARBAGE, *thresholds[1:])
+    collects = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what is there before the first world will be there after the last
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
             yield
             gc.collect()  # what would be warned of is found here
     finally:
-        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        if collects:
+            gc.enable()
         logging.root.manager.disable = disabled
         structlog.reset_defaults()
 
@@ -363,7 +401,7 @@ def run_seed(
             told.violation = f"{type(error).__name__}: {error}"
         finally:
             _end(world)
-    told.virtual_seconds = loop.time()
+    told.virtual_seconds, told.crossings = loop.now, Counter(world._crossings)
     told.faults, told.trace = tuple(world.chance.faults), world.trace
     return told
 
@@ -385,3 +423,8 @@ def _end(world: World) -> None:
     world.database.close()
     for kept in world.databases.values():
         kept.close()
+    if not gc.isenabled() and next(_ENDED) % GARBAGE == 0:
+        gc.collect()
+
+
+_ENDED: Final = count(1)

@@ -12,7 +12,8 @@ from engine.plan.code import Saga
 from scripts.simulation.chance import Chance
 from scripts.simulation.play import Ended, EndedRun, MakeService, Play, Sent
 from scripts.simulation.report import shrink
-from scripts.simulation.world import Told, Weather, quiet, run_seed
+from scripts.simulation.weather import Weather
+from scripts.simulation.world import Told, quiet, run_seed
 
 __all__ = ["Chance", "Ended", "EndedRun", "LawBroken", "Played", "Sent", "Weather", "Worlds"]
 

@@ -15,7 +15,7 @@ from consumers import intake as intake_of
 from consumers.intake import Intake
 from contracts.envelope import Envelope
 from contracts.sdk.transport import Delivery
-from engine import coordinator, recording
+from engine import coordinator, notes, recording
 from engine.committer import Committer
 from engine.notes import event_start_key
 from engine.run import decide, outcomes, unwind
@@ -45,12 +45,12 @@ def no_dedup() -> Iterator[None]:
     """Every delivery counts as a fact of its own."""
     number = itertools.count()
     key = event_start_key
-    fresh = mock.patch.object(
-        intake_of,
-        "event_start_key",
-        lambda *start: f"{key(*start)}/{next(number)}",
-    )
-    with fresh, _arrivals_repeat(lambda row: True):
+
+    def fresh(*start: str) -> str:
+        return f"{key(*start)}/{next(number)}"
+
+    at_once, later = (mock.patch.object(place, "event_start_key", fresh) for place in (intake_of, notes))
+    with at_once, later, _arrivals_repeat(lambda row: True):
         yield
 
 

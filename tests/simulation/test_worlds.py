@@ -11,10 +11,11 @@ import pytest
 from scripts.simulation.chance import Chance
 from scripts.simulation.loop import Deadlock, VirtualLoop
 from scripts.simulation.report import play_seeds, shrink
-from scripts.simulation.world import Weather, quiet, run_seed
+from scripts.simulation.weather import Weather
+from scripts.simulation.world import quiet, run_seed
 from tests.simulation.planted import PLANTED
 
-SEEDS = int(os.environ.get("UNWIND_SIMULATED_SEEDS", "1000"))
+SEEDS = int(os.environ.get("UNWIND_SIMULATED_SEEDS", "2000"))
 """In all; a release plays a million (`python -m scripts.simulation --seeds 1000000`)."""
 
 OFTEN = 1_000
@@ -27,14 +28,15 @@ def silence() -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("half", [0, 1])
 def test_every_law_holds_in_every_world(half: int) -> None:
     report = play_seeds(range(half * SEEDS // 2, (half + 1) * SEEDS // 2))
     print(*report.lines(), sep="\n")
     assert not report.failed
     assert report.runs >= report.seeds
-    assert report.kills >= 5 * report.seeds
+    assert report.kills >= 20 * report.seeds
+    assert report.kills_at_work >= 5 * report.seeds
     assert report.repeated >= report.seeds // 100
     spared = [place for place, times in report.crossings.items() if times >= OFTEN and not report.killed_at[place]]
     assert not spared
@@ -59,7 +61,7 @@ def test_without_faults_nothing_is_killed_and_every_run_ends() -> None:
         7, Weather(kill=0, refuse=0, lose=0, freeze=0, duplicate=0, reorder=0, lost_confirm=0, lost_message=0)
     )
     assert (told.violation, told.kills, told.faults) == (None, 0, ())
-    assert told.runs >= 6
+    assert told.runs >= 2
 
 
 def test_a_failing_seed_shrinks_to_the_faults_that_matter() -> None:
