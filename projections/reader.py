@@ -115,7 +115,7 @@ class Reader:
             "before": before,
             "limit": limit + 1,
         }
-        statement = "history_list"
+        statement = "history_list_by_statuses" if len(statuses) > 1 and "succeeded" not in statuses else "history_list"
         if attribute is not None:
             if tenant is None:
                 raise PayloadInvalid("attributes are hashed per tenant; name the tenant", field="attribute")

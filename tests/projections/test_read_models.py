@@ -203,6 +203,20 @@ def test_lists_of_the_embedded_store_ride_an_index(tenant: str | None, asked: di
         assert index in plan[0], plan
 
 
+@pytest.mark.parametrize("tenant", ["acme", None])
+def test_a_list_of_several_statuses_rides_their_index_in_the_embedded_store(tenant: str | None) -> None:
+    folder = Path(__file__).parents[2] / "projections" / "sql" / "sqlite"
+    statements = load([folder], "sqlite")
+    connection = sqlite3.connect(":memory:")
+    for step in statements["history_create"].steps:
+        connection.execute(step.sql)
+    step = statements["history_list_by_statuses"].steps[0]
+    given = {"tenant": tenant, "statuses": "parked,failed", "limit": 25}
+    values = bind(step, dict.fromkeys(step.parameters) | given)
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + narrowed(step.sql, values), values)]
+    assert plan[0] == "SEARCH history_runs USING INDEX history_runs_of_status (status=?)", plan
+
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 

@@ -196,6 +196,19 @@ WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
 ORDER BY run_id DESC
 LIMIT CAST(:limit AS integer);
 
+-- name: history_list_by_statuses
+-- The same of several statuses, none of them `succeeded`. The planner chooses between their index and the others.
+SELECT * FROM history_runs
+WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
+    AND status = ANY (string_to_array(CAST(:statuses AS text), ','))
+    AND (CAST(:before AS uuid) IS NULL OR run_id < CAST(:before AS uuid))
+    AND (CAST(:workflow AS text) IS NULL OR workflow = :workflow)
+    AND (CAST(:correlation_id AS text) IS NULL OR correlation_id = :correlation_id)
+    AND (CAST(:trace_id AS text) IS NULL OR trace_id = :trace_id)
+    AND (CAST(:business_state AS text) IS NULL OR business_state = :business_state)
+ORDER BY run_id DESC
+LIMIT CAST(:limit AS integer);
+
 -- name: history_list_by_attribute
 -- Newest first, in the order of history_attributes' primary key, so that a value that a million runs share is read as far
 -- as the page. Two hashes while the tenant's index key is being replaced; a run may then be known under both.

@@ -162,6 +162,20 @@ WHERE (:tenant IS NULL OR tenant = :tenant)
 ORDER BY run_id DESC
 LIMIT :limit;
 
+-- name: history_list_by_statuses
+-- The same of several statuses, none of them `succeeded`. Rides history_runs_of_status, each status newest first and no
+-- further than the page; the tenant's own index would be read to the end for what is rare.
+SELECT * FROM history_runs
+WHERE (:tenant IS NULL OR +tenant = :tenant)
+    AND status IN (SELECT value FROM json_each('["' || replace(:statuses, ',', '","') || '"]')) AND status <> 'succeeded'
+    AND (:before IS NULL OR run_id < :before)
+    AND (:workflow IS NULL OR +workflow = :workflow)
+    AND (:correlation_id IS NULL OR correlation_id = :correlation_id)
+    AND (:trace_id IS NULL OR trace_id = :trace_id)
+    AND (:business_state IS NULL OR +business_state = :business_state)
+ORDER BY run_id DESC
+LIMIT :limit;
+
 -- name: history_list_by_attribute
 -- Newest first, in the order of history_attributes' primary key, so that a value that a million runs share is read as far
 -- as the page. Two hashes while the tenant's index key is being replaced; a run may then be known under both.
