@@ -165,6 +165,8 @@ class Assembly:
         self._failing.append(self.heartbeat.failed)
         await self.heartbeat.start()
         self._parts.append(self.heartbeat)
+        self.pauses.on_gone = self.vault.bar
+        self.door.leaves = self.pauses.leaves
         await self.pauses.start()
         self._failing.append(self.pauses.failed)
         self._parts.append(self.pauses)
@@ -215,6 +217,7 @@ class Assembly:
             self.clock,
             self.metrics,
             self.run_tracing,
+            leaves=self.pauses.leaves,
         )
         timers = TimerLoop(self.store, coordinator, self.clock)
         janitor = Janitor(
@@ -259,6 +262,7 @@ class Assembly:
                     prefetch=limits.prefetch,
                     runs_in_decision=limits.runs_in_decision if may_wait else None,
                     tracing=self.run_tracing,
+                    leaves=self.pauses.leaves,
                 )
                 for queue, may_wait in queues.taken
             ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from contracts.problems import Problem, TopicUnknown, Unavailable
+from contracts.problems import Problem, TenantOffboarded, TopicUnknown, Unavailable
 from engine.accounts import Accounts
 from engine.logs import logger
 from engine.metrics import Metrics
@@ -248,9 +248,9 @@ class Follower:
                 self._spent += time.thread_time() - began
                 await asyncio.sleep(0)
                 began = time.thread_time()
-            if keys is None or keys.tenant != one.tenant:
-                keys = cached(one.tenant) or await self._vault.keys_for(one.tenant)
             try:
+                if keys is None or keys.tenant != one.tenant:
+                    keys = cached(one.tenant) or await self._vault.keys_for(one.tenant)
                 try:
                     event, text = show(keys, one.stream, one)
                 except KeysNotLoaded:
@@ -259,6 +259,11 @@ class Follower:
                 hashes = await self._hashes(keys, one, event) if one.topic == "run.started" else ()
             except Unavailable:
                 raise
+            except TenantOffboarded:
+                # Nobody can open it any more, and no view has anything of its tenant but the audit.
+                unread = (one.position, one.tenant, one.stream, "gone", one.version, "", one.recorded_at)
+                events.append(Decoded(*unread, {}, b"{}", one.body))
+                continue
             except TopicUnknown as problem:
                 if one.kind == "run":
                     raise _Unreadable(at, problem) from problem

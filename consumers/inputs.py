@@ -9,7 +9,7 @@ between only means that it is taken again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
@@ -18,7 +18,7 @@ from uuid import UUID
 import uuid_utils
 
 from contracts import envelope as wire
-from contracts.problems import NotFound, Problem, Unavailable
+from contracts.problems import NotFound, Problem, TenantOffboarded, Unavailable
 from contracts.registry import Registry
 from engine import notes, reruns
 from engine.answers import Ignored, NotOurs, Refused, Result
@@ -59,7 +59,10 @@ class Inputs:
         tracing: RunTracing | None = None,
         *,
         poll_seconds: float = POLL_SECONDS,
+        leaves: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
+        """No run of a tenant that `leaves` starts, but for those that another run starts."""
+        self._leaves = leaves
         self._tracing, self._poll = tracing, poll_seconds
         self._store, self._vault, self._mapper = store, vault, mapper
         self._registry, self._plans = registry, plans
@@ -197,6 +200,8 @@ class Inputs:
                 initiator=envelope.source,
                 key=notes.event_start_key(plan.name, envelope.source, envelope.id),
             )
+        if self._leaves(row.tenant) and "depth" not in started.trigger:
+            raise TenantOffboarded(f"tenant {row.tenant} is being offboarded: no run of it starts", field="tenant")
         traceparent = envelope.traceparent
         if self._tracing is not None and envelope.type != notes.START_TYPE:
             traceparent = self._tracing.arrival(envelope).traceparent

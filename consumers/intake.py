@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -20,7 +21,7 @@ import orjson
 from consumers.inputs import new_run_id
 from contracts import envelope as wire
 from contracts.envelope import Envelope
-from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, Unavailable
+from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, TenantOffboarded, Unavailable
 from contracts.registry import Checked, Registry
 from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.answers import Refused, Result
@@ -76,8 +77,10 @@ class Intake:
         prefetch: int = 500,
         runs_in_decision: int | None = RUNS_IN_DECISION,
         tracing: RunTracing | None = None,
+        leaves: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
         self._tracing = tracing
+        self._leaves = leaves
         self._transport, self._queue, self._store, self._vault = transport, queue, store, vault
         self._registry, self._plans, self._door, self._clock, self._metrics = (
             registry,
@@ -156,6 +159,9 @@ class Intake:
         except Unavailable:
             self._take_later(delivery)
             return
+        except TenantOffboarded as gone:
+            await self._bury(delivery, gone)
+            return
         self._accept(delivery, envelope, checked, keys, subject)
 
     def _accept(
@@ -174,7 +180,7 @@ class Intake:
             causation_id=envelope.causationid,
         )
         traceparent = envelope.traceparent if self._tracing is None else self._tracing.arrival(envelope).traceparent
-        targets = self._plans.started_by(envelope.type)
+        targets = () if self._leaves(envelope.tenantid) else self._plans.started_by(envelope.type)
         if len(targets) == 1:
             plan = targets[0]
             given = Begin(
@@ -293,7 +299,7 @@ class Intake:
 
 
 NOBODY: Final = "unknown"
-"""The tenant under which letters are kept whose envelope names none that can be trusted."""
+"""The tenant under which letters are kept whose envelope names none that can be trusted, or one that is gone."""
 
 
 async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, problem: Problem) -> UUID:
@@ -304,7 +310,11 @@ async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, pro
         NAMESPACE_URL,
         f"{delivery.exchange}|{delivery.routing_key}|{hashlib.blake2b(delivery.body, digest_size=16).hexdigest()}",
     )
-    keys = await vault.keys_for(tenant)
+    try:
+        keys = await vault.keys_for(tenant)
+    except TenantOffboarded:
+        tenant = NOBODY
+        keys = await vault.keys_for(tenant)
     await store.bury(
         DeadLetter(
             id=identity,

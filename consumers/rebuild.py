@@ -25,7 +25,7 @@ from contracts.problems import Conflict
 from engine.clock import Clock
 from engine.metrics import Metrics
 from engine.store import Comparison, Difference, Shadow, Store
-from engine.store.keys import Vault
+from engine.store.keys import OFFBOARDING, Vault
 from engine.store.mapper import Mapper
 from projections import View
 
@@ -144,7 +144,14 @@ class Rebuild:
         return rebuilt
 
     async def _whole(self, view: View) -> None:
-        """Raises `Conflict` when events that the view counts have left the archive for good."""
+        """Raises `Conflict` when events that the view needs cannot be read any more."""
+        offboarded = await self._store.settings_named(OFFBOARDING) if view.outlives else {}
+        if any(setting["gone"] for setting in offboarded.values()):
+            raise Conflict(
+                f"view {view.name} keeps what offboarded tenants have left in it, and their events cannot be read any "
+                f"more; the living one is kept",
+                view=view.name,
+            )
         dropped = [one.month for one in await self._store.archive_months() if one.dropped] if view.sums else []
         if dropped:
             raise Conflict(

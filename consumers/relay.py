@@ -11,7 +11,7 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
-from contracts.problems import Unavailable
+from contracts.problems import TenantOffboarded, Unavailable
 from contracts.sdk.tracing import Tracing
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
 from engine.clock import Clock
@@ -68,7 +68,11 @@ class Relay:
         kept: list[OutboxRow] = []
         gone: list[int] = []
         for row in rows:
-            keys = await self._vault.ready(row.tenant, [row.body])
+            try:
+                keys = await self._vault.ready(row.tenant, [row.body])
+            except TenantOffboarded:
+                gone.append(row.id)
+                continue
             body = open_blob(keys, "outbox", row.message_id, row.body)
             if isinstance(body, Erased):
                 gone.append(row.id)

@@ -137,6 +137,13 @@ class Conflict(Problem):
     exit_code = 4
 
 
+class TenantOffboarded(Problem):
+    code = "tenant_offboarded"
+    title = "This tenant was offboarded, or is being so"
+    status = 409
+    exit_code = 4
+
+
 class TooLarge(Problem):
     code = "too_large"
     title = "The content is too large"

@@ -148,6 +148,20 @@ class ArchiveDropped(RunEvent):
     reason: str
 
 
+@value(kw_only=True)
+class TenantOffboarded(RunEvent):
+    """What the engine knew of a tenant was made unreadable for good; in the platform's stream only. `runs` is how many
+    ended runs it still had outside the archive.
+    """
+
+    TOPIC: ClassVar[str] = "tenant.offboarded"
+
+    tenant: str
+    runs: int
+    by: str
+    reason: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     TenantPaused,
@@ -160,6 +174,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     RunsRepaired,
     RunsArchived,
     ArchiveDropped,
+    TenantOffboarded,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

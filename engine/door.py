@@ -17,7 +17,7 @@ import orjson
 import uuid_utils
 
 from contracts.envelope import MAX_ENVELOPE_BYTES, Envelope, from_document
-from contracts.problems import Conflict, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
+from contracts.problems import Conflict, NotFound, PayloadInvalid, Problem, TenantOffboarded, TooLarge, Unavailable
 from contracts.registry import Registry
 from contracts.run_events import RunEvent
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
@@ -74,6 +74,7 @@ class Door:
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None
+        self.leaves: Callable[[str], bool] = lambda tenant: False
 
     # ---------------------------------------------------------------------------------------------------------- bus
 
@@ -109,6 +110,8 @@ class Door:
         """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another
         content (`Conflict`).
         """
+        if self.leaves(tenant):
+            raise TenantOffboarded(f"tenant {tenant} is being offboarded: no run of it starts", field="tenant")
         saga = self.plans.saga(workflow)
         if not isinstance(data, dict):
             raise PayloadInvalid("the input of a run must be a JSON object", field="input")

@@ -23,6 +23,7 @@ from engine.clock import Clock
 from engine.endless import Endless
 from engine.metrics import Metrics
 from engine.store import Catalog
+from engine.store.keys import OFFBOARDING
 from engine.tenant_log import TenantLog
 
 EVERYONE: Final = "*"
@@ -81,6 +82,11 @@ class Brakes:
         await self._catalog.put_setting(tenant, PAUSE, None)
         return True
 
+    async def leaving(self) -> dict[str, bool]:
+        """Tenants that leave, and whether they are gone."""
+        found = await self._catalog.settings_named(OFFBOARDING)
+        return {tenant: bool(setting["gone"]) for tenant, setting in found.items() if setting}
+
     async def maintenance(self) -> Pause | None:
         return Pause.of(await self._catalog.setting(EVERYONE, MAINTENANCE))
 
@@ -107,14 +113,18 @@ def _stream_of(tenant: str) -> str:
 
 
 class Pauses:
-    """One per process: what was last read. `on_maintenance` hears when it begins and when it ends."""
+    """One per process: what was last read. `on_maintenance` hears when it begins and when it ends, `on_gone` of each
+    tenant that was offboarded.
+    """
 
     def __init__(self, brakes: Brakes, metrics: Metrics) -> None:
         self._brakes, self._metrics = brakes, metrics
         self._work = Endless()
         self.known: dict[str, Pause] = {}
         self.maintenance: Pause | None = None
+        self.leaving: dict[str, bool] = {}
         self.on_maintenance: Callable[[bool], None] = lambda begins: None
+        self.on_gone: Callable[[str], None] = lambda tenant: None
 
     async def start(self) -> None:
         """Reads before anything is taken: a process that starts under a pause keeps it from its first event on."""
@@ -132,8 +142,16 @@ class Pauses:
         known = self.known
         return self.maintenance is not None or (bool(known) and (tenant in known or EVERYONE in known))
 
+    def leaves(self, tenant: str) -> bool:
+        """Whether no run of the tenant may start any more, since it is being offboarded."""
+        return bool(self.leaving) and tenant in self.leaving
+
     async def refresh(self) -> None:
         """Reads now. Raises `Unavailable`."""
+        self.leaving = await self._brakes.leaving()
+        for tenant, gone in self.leaving.items():
+            if gone:
+                self.on_gone(tenant)
         self.known = await self._brakes.pauses()
         was, self.maintenance = self.maintenance, await self._brakes.maintenance()
         tenants, everyone = len(self.known.keys() - {EVERYONE}), EVERYONE in self.known

@@ -60,12 +60,14 @@ class Batch:
 class View(Protocol):
     """One read model. `seed` names the statement whose rows (one per tenant of the batch) a view continues from: the
     audit chain needs its heads. `changes` brings `seeds` up to date in place. `sums`: rows count what may have left the
-    archive for good, so that the view cannot be built again once a month was dropped.
+    archive for good, so that the view cannot be built again once a month was dropped. `outlives`: rows of a tenant stay
+    when it is offboarded, though nobody can read its events any more.
     """
 
     name: str
     seed: str | None
     sums: bool
+    outlives: bool
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]: ...
 
@@ -126,6 +128,11 @@ def instant(text: str) -> str:
 def archived(batch: Batch) -> list[tuple[Any, ...]]:
     """Tenant and id of every run that this batch says was archived."""
     return [(event.tenant, UUID(run_id)) for event in batch.of("runs.archived") for run_id in event.event["archived"]]
+
+
+def offboarded(batch: Batch) -> list[tuple[Any, ...]]:
+    """Each tenant that this batch says is gone."""
+    return [(event.event["tenant"],) for event in batch.of("tenant.offboarded")]
 
 
 def clean(text: str) -> str:

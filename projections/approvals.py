@@ -20,6 +20,7 @@ class Approvals:
     name: str = "approvals"
     seed: str | None = None
     sums: bool = False
+    outlives: bool = False
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         requested = [_request(batch, event) for event in batch.of("approval.requested")]

@@ -56,6 +56,7 @@ class Audit:
     name: str = "audit"
     seed: str | None = "audit_heads_of"
     sums: bool = True
+    outlives: bool = True
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         entries: list[tuple[Any, ...]] = []

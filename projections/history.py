@@ -36,6 +36,7 @@ class History:
     name: str = "history"
     seed: str | None = None
     sums: bool = False
+    outlives: bool = False
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: list[tuple[Any, ...]] = []

@@ -11,7 +11,7 @@ from math import ceil, log2
 from typing import Any
 
 from engine.store import Change
-from projections import Batch, clean, day, micros
+from projections import Batch, clean, day, micros, offboarded
 
 
 class Stats:
@@ -20,6 +20,7 @@ class Stats:
     name: str = "stats"
     seed: str | None = None
     sums: bool = True
+    outlives: bool = False
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         started: dict[tuple[str, str, str], int] = {}
@@ -42,6 +43,7 @@ class Stats:
         changes = [
             Change("stats_started_add", [(*key, n) for key, n in sorted(started.items())]),
             Change("stats_ended_add", [(*key, *row) for key, row in sorted(ended.items())]),
+            *(Change(f"stats_forget_{part}", offboarded(batch)) for part in ("started", "ended")),
         ]
         return [change for change in changes if change.rows]
 

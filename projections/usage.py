@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from engine.store import Change
-from projections import Batch, Decoded, day
+from projections import Batch, Decoded, day, offboarded
 from projections.facts import cost_micros
 
 _COUNTERS = ("runs_started", "runs_ended", "runs_failed", "steps", "attempts", "undos", "approvals", "cost_micros")
@@ -24,6 +24,7 @@ class Usage:
     name: str = "usage"
     seed: str | None = None
     sums: bool = True
+    outlives: bool = False
 
     def changes(self, batch: Batch, seeds: MutableMapping[str, Any]) -> list[Change]:
         days: dict[tuple[str, str], list[int]] = {}
@@ -60,5 +61,6 @@ class Usage:
         changes = [
             Change("usage_day_add", [(*key, *counters) for key, counters in sorted(days.items())]),
             Change("usage_now_add", [(tenant, begun - ended, begun) for tenant, (begun, ended) in sorted(now.items())]),
+            *(Change(f"usage_forget_{part}", offboarded(batch)) for part in ("days", "now")),
         ]
         return [change for change in changes if change.rows]

@@ -167,6 +167,14 @@ class Backfill(Asked):
     dry_run: bool = Field(False, description="Count the events of the whole span, and start nothing")
 
 
+class OffboardTenant(Asked):
+    reason: Remark = ""
+    open_runs: Literal["refuse", "cancel", "terminate"] = Field(
+        "refuse", description="What becomes of its open runs: cancelled ones are undone"
+    )
+    force: bool = Field(False, description="Do not ask tenancy whether the tenant is closed")
+
+
 class ArchiveRuns(Asked):
     before: Instant | None = Field(
         None, description="Runs that ended before; UNWIND_RETENTION__RUN_DAYS ago unless given"

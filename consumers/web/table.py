@@ -12,6 +12,7 @@ from consumers.web import (
     asked,
     backfilling,
     hooks,
+    offboarding,
     pausing,
     runs,
     showing,
@@ -270,6 +271,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/tenants/{tenant}/close", handler=acting.close_tenant, tag="tenants",
         permission="tenants.manage", summary="Close a tenant that is Active or Suspended, for good",
         body=asked.MoveTenant, answer=told.RunBegun, status=202, key=True,
+    ),
+    Route(
+        method="POST", path="/v1/tenants/{tenant}/offboard", handler=offboarding.offboard_tenant, tag="tenants",
+        permission="tenants.offboard", summary="Make all that the engine knows of a closed tenant unreadable, for good",
+        body=asked.OffboardTenant, answer=told_platform.Offboarded,
     ),
     Route(
         method="POST", path="/hooks/{tenant}/{path:.+}", handler=hooks.start_by_hook, tag="webhooks", permission=None,

@@ -199,6 +199,17 @@ class MonthDropped(Told):
     events: int
 
 
+class Offboarded(Told):
+    """What was let go of a tenant."""
+
+    tenant: str
+    runs: int
+    arrivals: int
+    letters: int
+    tokens: int
+    keys: int
+
+
 class Erasure(Told):
     """`keys` is how many were dropped: 0 for a subject that is unknown, or erased already."""
 

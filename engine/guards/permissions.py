@@ -49,7 +49,7 @@ _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
 PLATFORM: Final = frozenset(
     {
         "tenants.create", "tenants.manage", "projections.rebuild", "keys.rotate", "processes.read", "settings.write",
-        "archive.manage",
+        "archive.manage", "tenants.offboard",
     }
 )  # fmt: skip
 """What only a token without a tenant can do, whatever its role."""

@@ -323,6 +323,11 @@ class Catalog(Protocol):
 
     async def setting(self, tenant: str, name: str) -> Any: ...
 
+    async def forget_tenant(self, tenant: str) -> dict[str, int]:
+        """Deletes the tenant's keys, journal, dead letters, tokens, settings (but for its mark as offboarded),
+        snapshots and what was still to be sent; answers `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start
+        keys stay. Raises `Conflict` while a run of it is open."""
+
     async def settings_named(self, name: str) -> dict[str, Any]:
         """This setting of every tenant that has one of its own, `*` among them."""
 

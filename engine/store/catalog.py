@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from contracts.problems import Conflict
 from engine.store import Token, WrappedKey
 from engine.store import rows as read
 from engine.store.statements import Caller
@@ -73,6 +74,12 @@ class CatalogVerbs(Caller):
 
     async def revoke_token(self, prefix: str, *, now: datetime | None = None) -> bool:
         return bool(await self.call("revoke_token", prefix=prefix, now=now))
+
+    async def forget_tenant(self, tenant: str) -> dict[str, int]:
+        found = await self.call("forget_tenant", tenant=tenant)
+        if not found:
+            raise Conflict(f"a run of tenant {tenant} is open; it must end first", field="tenant")
+        return {name: int(found[0][name]) for name in ("arrivals", "letters", "tokens", "keys")}
 
     async def setting(self, tenant: str, name: str) -> Any:
         found = await self.call("setting", tenant=tenant, name=name)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final, Protocol
 
-from contracts.problems import Unavailable
+from contracts.problems import TenantOffboarded, Unavailable
 from engine.store import WrappedKey
 from engine.store.data_keys import (
     FRAME_MARKED,
@@ -44,6 +44,9 @@ __all__ = [
     "create_key_ring",
     "describe_root_ids",
 ]
+
+OFFBOARDING: Final = "offboarding"
+"""Setting of a tenant that leaves: who said so, since when, why, and whether its keys are to be `gone`."""
 
 _KEY_BYTES: Final = 32
 _SUBJECT_BYTE: Final = bytes((FRAME_SUBJECT,))
@@ -72,6 +75,8 @@ class KeyCatalog(Protocol):
 
     async def root_ids(self) -> dict[str, int]: ...
 
+    async def setting(self, tenant: str, name: str) -> Any: ...
+
 
 class Vault:
     """Opens data keys and keeps them. `start` refuses a key ring that does not belong to the database."""
@@ -90,6 +95,7 @@ class Vault:
         self.ring = ring
         self._tenants: dict[str, TenantKeys] = {}
         self._loading: dict[str, asyncio.Future[TenantKeys]] = {}
+        self._barred: set[str] = set()
         self._tenants_in_memory = tenants_in_memory
         self._subjects_in_memory = subjects_in_memory
         # Another process may drop a subject's key; this bounds how long ours still opens what it sealed.
@@ -112,8 +118,11 @@ class Vault:
         return self._tenants.get(tenant)
 
     async def keys_for(self, tenant: str) -> TenantKeys:
-        """The tenant's keys; made on first sight. When processes race, the catalog keeps the first and all use it."""
+        """The tenant's keys; made on first sight. When processes race, the catalog keeps the first and all use it.
+        Raises `TenantOffboarded`."""
         known = self._tenants.get(tenant)
+        if tenant in self._barred:
+            raise _offboarded(tenant)
         if known is not None and known.seals < SEALS_PER_KEY:
             return known
         loading = self._loading.get(tenant)
@@ -206,6 +215,11 @@ class Vault:
         """Drops the tenant's opened keys from memory; they are read again when needed."""
         self._tenants.pop(tenant, None)
 
+    def bar(self, tenant: str) -> None:
+        """From now on this tenant has no keys: asking for them raises `TenantOffboarded`."""
+        self._barred.add(tenant)
+        self.forget(tenant)
+
     async def rewrap(self, *, batch: int = 500) -> int:
         """Wraps every key under the ring's current root key and answers how many it wrapped. May be stopped and
         started again.
@@ -227,6 +241,10 @@ class Vault:
         for key in wrapped:
             opened[key.scope][key.key_id] = self.ring.unwrap(key)
         if not opened["tenant"] or not opened["index"]:
+            leaving: Any = await self._catalog.setting(tenant, OFFBOARDING)
+            if leaving and leaving["gone"]:
+                self.bar(tenant)
+                raise _offboarded(tenant)
             await self._catalog.lane_of(tenant)
             for scope, keys in opened.items():
                 if not keys:
@@ -270,6 +288,10 @@ class Vault:
         return (
             not isinstance(known, SubjectKeys) or now - known.loaded_at > self._subject_seconds or not known.holds(ids)
         )
+
+
+def _offboarded(tenant: str) -> TenantOffboarded:
+    return TenantOffboarded(f"tenant {tenant} was offboarded: nothing of it can be read or begun", field="tenant")
 
 
 def describe_root_ids(counts: Mapping[str, int], ring: KeyRing) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from engine.store import DeadLetter, NewInput, Store, Token, WrappedKey
+from contracts.problems import Conflict
+from engine.store import Closed, Commit, DeadLetter, NewInput, Store, Token, WrappedKey
 from engine.store.errors import ContentRefused
-from tests.conformance.store_making import NOW, Opening, append, arrived, later
+from tests.conformance.store_making import NOW, Opening, append, arrived, events, later, open_a_run
 
 KEY = WrappedKey(tenant="acme", scope="tenant", key_id=1, wrapped=b"wrapped by a", root_id="a")
 TOKEN = Token(prefix="uw_abc", digest=b"digest", tenant="acme", name="ci", roles=("viewer", "operator"), created_at=NOW)
@@ -132,6 +133,25 @@ class DeadLetterConformance:
 
 
 class CatalogConformance:
+    async def test_a_tenant_is_forgotten_whole_once_none_of_its_runs_is_open(self, store: Store, epoch: int) -> None:
+        run = await open_a_run(store, epoch)
+        await append(store, epoch, arrived("e1"), arrived("e1", tenant="other"))
+        await store.add_key(KEY)
+        await store.put_setting("acme", "cap", 3)
+        with pytest.raises(Conflict, match="acme"):
+            await store.forget_tenant("acme")
+        assert await store.arrival("acme", "/modules/billing", "e1") is not None
+        assert await store.setting("acme", "cap") == 3
+        end = Commit(tenant="acme", stream=run, expected=1, events=events("run.ended"), open_run=Closed())
+        await append(store, epoch, end)
+        gone = await store.forget_tenant("acme")
+        assert gone == {"arrivals": 1, "letters": 0, "tokens": 0, "keys": 1}
+        assert await store.arrival("acme", "/modules/billing", "e1") is None
+        assert await store.setting("acme", "cap") is None
+        assert await store.keys("acme") == []
+        assert await store.arrival("other", "/modules/billing", "e1") is not None
+        assert len(await store.load("acme", run)) == 2
+
     async def test_a_tenant_has_a_lane_from_first_sight(self, store: Store, opening: Opening) -> None:
         stores = [store, await opening(), await opening()]
         assert await asyncio.gather(*(s.lane_of("acme") for s in stores)) == [0, 0, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from engine.store import Token, WrappedKey
 
@@ -16,6 +17,10 @@ class MemoryCatalog:
         self.kept_tokens: dict[str, Token] = {}
         self.tenants: list[str] = []
         self.reads = 0
+        self.settings: dict[tuple[str, str], Any] = {}
+
+    async def setting(self, tenant: str, name: str) -> Any:
+        return self.settings.get((tenant, name))
 
     async def lane_of(self, tenant: str) -> int:
         if tenant not in self.tenants:

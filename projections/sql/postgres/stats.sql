@@ -45,6 +45,12 @@ SET runs = known.runs + excluded.runs, duration_micros = known.duration_micros +
     longest_micros = greatest(known.longest_micros, excluded.longest_micros),
     cost_micros = known.cost_micros + excluded.cost_micros;
 
+-- name: stats_forget_started
+DELETE FROM stats_started AS gone USING unnest($1::text[]) AS given (tenant) WHERE gone.tenant = given.tenant;
+
+-- name: stats_forget_ended
+DELETE FROM stats_ended AS gone USING unnest($1::text[]) AS given (tenant) WHERE gone.tenant = given.tenant;
+
 -- name: stats_started
 SELECT * FROM stats_started
 WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)

@@ -47,6 +47,12 @@ FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS given (tenant, open_runs,
 ON CONFLICT (tenant) DO UPDATE
 SET open_runs = known.open_runs + excluded.open_runs, total_runs = known.total_runs + excluded.total_runs;
 
+-- name: usage_forget_days
+DELETE FROM usage_days AS gone USING unnest($1::text[]) AS given (tenant) WHERE gone.tenant = given.tenant;
+
+-- name: usage_forget_now
+DELETE FROM usage_now AS gone USING unnest($1::text[]) AS given (tenant) WHERE gone.tenant = given.tenant;
+
 -- name: usage_days
 SELECT * FROM usage_days
 WHERE (CAST(:tenant AS text) IS NULL OR tenant = :tenant)

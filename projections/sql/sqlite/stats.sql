@@ -39,6 +39,12 @@ SET runs = known.runs + excluded.runs, duration_micros = known.duration_micros +
     longest_micros = max(known.longest_micros, excluded.longest_micros),
     cost_micros = known.cost_micros + excluded.cost_micros;
 
+-- name: stats_forget_started
+DELETE FROM stats_started WHERE tenant = $1;
+
+-- name: stats_forget_ended
+DELETE FROM stats_ended WHERE tenant = $1;
+
 -- name: stats_started
 SELECT * FROM stats_started
 WHERE (:tenant IS NULL OR tenant = :tenant) AND day >= :from_day AND day <= :to_day

@@ -40,6 +40,12 @@ INSERT INTO usage_now AS known (tenant, open_runs, total_runs) VALUES ($1, $2, $
 ON CONFLICT (tenant) DO UPDATE
 SET open_runs = known.open_runs + excluded.open_runs, total_runs = known.total_runs + excluded.total_runs;
 
+-- name: usage_forget_days
+DELETE FROM usage_days WHERE tenant = $1;
+
+-- name: usage_forget_now
+DELETE FROM usage_now WHERE tenant = $1;
+
 -- name: usage_days
 SELECT * FROM usage_days
 WHERE (:tenant IS NULL OR tenant = :tenant) AND day >= :from_day AND day <= :to_day

@@ -44,3 +44,6 @@ SELECT * FROM settings_named(:name)
 
 -- name: put_setting
 SELECT put_setting(:tenant, :name, :value)
+
+-- name: forget_tenant
+SELECT arrivals, letters, tokens, keys FROM forget_tenant(:tenant)

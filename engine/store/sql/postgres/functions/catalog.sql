@@ -78,3 +78,24 @@ $$;
 CREATE OR REPLACE FUNCTION settings_named(p_name text) RETURNS TABLE (tenant text, value jsonb) LANGUAGE sql STABLE AS $$
     SELECT s.tenant, s.value FROM settings s WHERE s.name = p_name;
 $$;
+
+-- All that can be let go of a tenant that is offboarded; nothing, and no row, while a run of it is open.
+CREATE OR REPLACE FUNCTION forget_tenant(p_tenant text) RETURNS TABLE (arrivals bigint, letters bigint, tokens bigint, keys bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM open_runs o WHERE o.tenant = p_tenant) THEN
+        RETURN;
+    END IF;
+    DELETE FROM arrival_outcomes x USING arrivals a WHERE a.tenant = p_tenant AND x.arrival = a.id;
+    DELETE FROM arrival_keys x WHERE x.tenant = p_tenant;
+    DELETE FROM inbox x WHERE x.tenant = p_tenant;
+    DELETE FROM inputs x WHERE x.tenant = p_tenant;
+    DELETE FROM outbox x WHERE x.tenant = p_tenant;
+    DELETE FROM snapshots x WHERE x.tenant = p_tenant;
+    DELETE FROM settings x WHERE x.tenant = p_tenant AND x.name <> 'offboarding';
+    WITH gone AS (DELETE FROM arrivals x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO arrivals FROM gone;
+    WITH gone AS (DELETE FROM dead_letters x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO letters FROM gone;
+    WITH gone AS (DELETE FROM unwind.tokens x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO tokens FROM gone;
+    WITH gone AS (DELETE FROM unwind.keys x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO keys FROM gone;
+    RETURN NEXT;
+END $$;
