@@ -278,7 +278,10 @@ class Link:
         factory = _SplitFactory(self._on_blocked)
         connection = _Connection(self._url, transport_factory=factory)
         try:
-            await connection.connect(timeout=_CALL_SECONDS)
+            try:
+                await connection.connect(timeout=_CALL_SECONDS)
+            except StopAsyncIteration:  # what aiormq says of a peer that has gone between two frames of the negotiation
+                raise AMQPConnectionError("the connection was ended while it was made") from None
             assert factory.protocol is not None
             self._connection, self._protocol = connection, factory.protocol
             if self._on_up is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
@@ -13,7 +14,9 @@ import pytest
 
 from contracts.problems import Unavailable
 from contracts.sdk import open_transport
+from contracts.sdk.rabbit import RabbitTransport
 from contracts.sdk.transport import Binding, Delivery, Exchange, Message, Published, Queue, Topology, Transport
+from engine.loop import run
 from scripts.chaos.wire import AmqpTalk, PostgresTalk, Talk, Trap, Wire
 
 
@@ -132,3 +135,32 @@ async def test_of_a_lost_message_the_confirm_or_the_whole_is_missing(
         await consumer.stop()
     finally:
         await direct.stop()
+
+
+def _end(listening: socket.socket, connections: int) -> None:
+    """Takes so many connections and ends each at once, before or after the other side has said anything."""
+    for _ in range(connections):
+        listening.accept()[0].close()
+
+
+async def _is_served(url: str) -> bool:
+    transport = RabbitTransport(url, name="patient", reconnect_seconds=0.001)
+    await transport.start()
+    try:
+        return transport.ready
+    finally:
+        await transport.stop()
+
+
+@pytest.mark.rabbitmq
+async def test_a_broker_that_ends_connections_while_they_are_made_is_tried_again(rabbitmq_url: str) -> None:
+    async with wired(rabbitmq_url, AmqpTalk) as (wire, url):
+        wire.refuse()
+        with socket.create_server(("127.0.0.1", wire.port)) as listening:
+            listening.settimeout(5)
+            # On the loop of a process, which tells of an end sooner than the one of the tests.
+            served = asyncio.create_task(asyncio.to_thread(run, _is_served(url)))
+            async with asyncio.timeout(10):
+                await asyncio.to_thread(_end, listening, 100)
+        await wire.start()
+        assert await served
