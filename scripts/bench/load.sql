@@ -16,6 +16,9 @@ FROM log started JOIN log ended ON ended.stream = started.stream AND ended.topic
 WHERE started.lane = 0 AND started.position > :after AND started.topic = 'run.started'
 ORDER BY started.position
 
+-- name: history_position
+SELECT coalesce(max(position), 0) FROM checkpoints WHERE view = 'history' AND lane = 0
+
 -- name: waiting_runs
 SELECT count(*) FROM open_runs WHERE status = 'waiting'
 

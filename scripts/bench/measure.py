@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Final
@@ -26,6 +26,7 @@ import orjson
 from contracts.problems import Unavailable
 from scripts.bench import peer
 from scripts.bench.figures import Figure, Round
+from scripts.bench.lasting import Lasted, Lasting
 from scripts.bench.load import Load, Report
 from scripts.bench.processes import LOAD_SECONDS, ROOT, ask, clean, end, report, tail
 from scripts.bench.volume import Volume
@@ -64,6 +65,8 @@ class Sizes:
     taken_over: int
     rebuilt_events: int
     listed_runs: int
+    lasting_seconds: float
+    span_seconds: float
 
 
 FULL: Final = Sizes(
@@ -83,6 +86,8 @@ FULL: Final = Sizes(
     taken_over=10_000,
     rebuilt_events=180_000,
     listed_runs=1_000_000,
+    lasting_seconds=300,
+    span_seconds=60,
 )
 QUICK: Final = Sizes(
     warm_up=200,
@@ -101,6 +106,8 @@ QUICK: Final = Sizes(
     taken_over=500,
     rebuilt_events=36_000,
     listed_runs=100_000,
+    lasting_seconds=6,
+    span_seconds=2,
 )
 
 
@@ -120,6 +127,12 @@ class Engine:
     store: str
     metrics_url: str
     pid: int
+    shown_by: int | None = None
+    """The process that writes the read models, where it is one of its own."""
+
+    @property
+    def pids(self) -> list[int]:
+        return [pid for pid in (self.pid, self.shown_by) if pid is not None]
 
 
 class Measurements:
@@ -183,6 +196,18 @@ class Measurements:
         ours, theirs = _steps(self.remote), self.dbos_threads.steps_per_second
         return Round(ours / theirs, {"steps_per_second": ours, "dbos_steps_per_second": theirs})
 
+    def _lasting_rate(self) -> Round:
+        seen = self.lasting
+        beside = {"first_steps_per_second": seen.first_steps, "last_steps_per_second": seen.last_steps}
+        return Round(seen.last_steps / seen.first_steps, beside | {"runs": seen.runs})
+
+    def _lasting_lag(self) -> Round:
+        return Round(self.lasting.lag_seconds, {})
+
+    def _lasting_memory(self) -> Round:
+        first, last = self.lasting.first_bytes / 2**20, self.lasting.last_bytes / 2**20
+        return Round((last / first - 1) * 100, {"first_mib": first, "last_mib": last})
+
     def _waiting_memory(self) -> Round:
         idle, full = self.waiting.idle_bytes / 2**20, self.waiting.waiting_bytes / 2**20
         return Round((full / idle - 1) * 100, {"idle_mib": idle, "waiting_mib": full, "runs": self._sizes.waiting})
@@ -204,6 +229,21 @@ class Measurements:
         return Round(seconds, {"runs": self._sizes.taken_over, "lease_seconds": LEASE_SECONDS})
 
     # -------------------------------------------------------------------------------------------------- measurements
+
+    @cached_property
+    def lasting(self) -> Lasted:
+        sizes = self._sizes
+        self._tell(f"workload A, saturated, for {sizes.lasting_seconds:g} s")
+        with self._production() as engine:
+            asked = Lasting(
+                bus_url=engine.bus_url,
+                store=engine.store,
+                pids=engine.pids,
+                in_flight=SATURATING,
+                seconds=sizes.lasting_seconds,
+                span_seconds=sizes.span_seconds,
+            )
+            return Lasted(**ask("scripts.bench.lasting", asked))
 
     @cached_property
     def waiting(self) -> Waited:
@@ -320,8 +360,8 @@ class Measurements:
             }
             owning, showing = ({**environment, "UNWIND_ROLES": ",".join(roles)} for roles in PROCESSES)
             # The first one makes the schema and the key file that the second one finds.
-            with self._engine(owning, *options) as engine, self._engine(showing):
-                yield engine
+            with self._engine(owning, *options) as engine, self._engine(showing) as beside:
+                yield replace(engine, shown_by=beside.pid)
 
     @contextmanager
     def _module(self, engine: Engine) -> Iterator[None]:

@@ -143,12 +143,13 @@ async def _resident(pid: int) -> int:
     await asyncio.sleep(CALM_SECONDS)
     looks = []
     for _ in range(5):
-        looks.append(_status(pid))
+        looks.append(resident(pid))
         await asyncio.sleep(0.2)
     return int(statistics.median(looks))
 
 
-def _status(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Resident bytes of a process now."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
