@@ -35,6 +35,7 @@ from engine.tracing import RunTracing
 from engine.triggers import Plans
 
 POLL_SECONDS: Final = 0.5
+HEARS_SECONDS: Final = 3_600.0
 BATCH: Final = 500
 
 
@@ -77,6 +78,7 @@ class Inputs:
         """May be called again after `stop`: what was claimed and never given comes again with its lease."""
         self._taken.clear()
         self._work.begin("inputs", self._poll_forever())
+        self._work.begin("inputs-heard", self._hear_forever())
 
     async def stop(self) -> None:
         await self._work.end()
@@ -103,6 +105,12 @@ class Inputs:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _hear_forever(self) -> None:
+        """Another process that leaves inputs says so, where the store can hear it: nobody waits for the next poll."""
+        while True:
+            if await self._store.wait_for_inputs(HEARS_SECONDS):
+                self._wake.set()
 
     async def _poll_forever(self) -> None:
         while True:

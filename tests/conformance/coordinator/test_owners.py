@@ -106,6 +106,17 @@ async def test_an_operators_word_reaches_the_owner_as_a_durable_input(house: Hou
     assert not (await node.store.wakes("acme", run_id)).get("inputs")
 
 
+async def test_what_another_process_leaves_for_a_run_is_taken_without_a_poll_where_it_can_be_told(
+    house: House, node: Node
+) -> None:
+    run_id = await node.run("waiting")
+    await node.settled()
+    await node.inputs.start()
+    other = await house.node("other")
+    await other.door.cancel("acme", run_id, by="ann", reason="enough")
+    await eventually(lambda: node.stands(run_id, "cancelled"))
+
+
 async def test_a_reply_that_came_before_its_step_began_is_matched_when_it_does(node: Node) -> None:
     run_id = await node.run("inviting")
     await node.settled()
