@@ -13,7 +13,7 @@ from typing import Final
 
 from engine.store import Account
 
-SAMPLE: Final = 16
+SAMPLE: Final = 64
 
 
 class Accounts:

@@ -30,7 +30,7 @@ def test_the_sample_stands_for_all_and_no_rhythm_of_tenants_meets_it(monkeypatch
 
     monkeypatch.setattr(time, "thread_time", thread_time)
     accounts = Accounts()
-    measured, turns = 0, 40_000
+    measured, turns = 0, 160_000
     for turn in range(turns):
         began = accounts.begin()
         now += 1.0
