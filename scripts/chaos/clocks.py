@@ -13,7 +13,7 @@ from scripts.provision import NoServers
 from scripts.provision.sources import faketime
 
 WRONG_SECONDS: Final = 300
-SERVING_SECONDS: Final = 5.0
+SERVING_SECONDS: Final = 4.0
 """Longer than the sleeps and waits of its runs."""
 
 

@@ -35,7 +35,7 @@ CROWD: Final = Module(
 CAME: Final = "crowd.VisitorCameV1"
 OPENED: Final = "crowd.GateOpenedV1"
 TENANT: Final = "initech"
-CALM_SECONDS: Final = 3.0
+CALM_SECONDS: Final = 2.0
 WAIT_SECONDS: Final = 300.0
 
 

@@ -17,7 +17,7 @@ from scripts.chaos.crowd import fan_out
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
 from scripts.provision import disk
 
-FULL_SECONDS: Final = 4.0
+FULL_SECONDS: Final = 3.0
 Place = Literal["process", "server", "wire", "input"]
 
 

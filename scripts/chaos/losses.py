@@ -13,8 +13,8 @@ from scripts.chaos.wire import Trap, Wire
 SPRING_SECONDS: Final = 30.0
 """Orders come several times a second: what a trap waits for passes long before."""
 
-HELD_SECONDS: Final = 4.0
-"""Twice the lease of a process: others have taken its runs over when its bytes arrive."""
+HELD_SECONDS: Final = 3.0
+"""Longer than the lease of a process: others have taken its runs over when its bytes arrive."""
 
 REFUSED_SECONDS: Final = 2.0
 

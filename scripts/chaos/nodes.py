@@ -36,12 +36,25 @@ async def partition(site: Site) -> float:
     assert site.cluster is not None
     node = site.random.choice(site.cluster.nodes)
     await asyncio.to_thread(site.cluster.cut_off, node)
+    await _until_paused(node.port)
     took = await site.until_ready(SERVER_SECONDS)
     await asyncio.sleep(GONE_SECONDS)
     await asyncio.to_thread(site.cluster.rejoin, node)
     await _until_whole(site.cluster)
     await site.until_ready(SERVER_SECONDS)
     return took
+
+
+async def _until_paused(port: int) -> None:
+    """Until the node takes no connection: those that it had are lost then."""
+    async with asyncio.timeout(SERVER_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                return
+            writer.close()
+            await asyncio.sleep(0.1)
 
 
 async def _until_whole(cluster: RabbitmqCluster) -> None:
