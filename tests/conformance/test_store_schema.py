@@ -289,6 +289,7 @@ class TestSqlitePlans:
             "restored",
             "recount_accounts",
             "count_past_arrivals",
+            "forget_tenant",
         }
         connection = sqlite3.connect(path)
         scanned: set[tuple[str, str]] = set()
