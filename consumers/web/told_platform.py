@@ -185,7 +185,7 @@ class ArchivedEvent(Told):
     version: int
     topic: str
     recorded_at: Instant
-    event: dict[str, Json]
+    event: dict[str, Json] | None = Field(description="null: its tenant was offboarded, and nobody can read it")
 
 
 class ArchivedEvents(Told):

@@ -3,6 +3,8 @@ nobody else notices."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import orjson
 
 from tests.stories.house import House, Record, Stack, until
@@ -18,7 +20,7 @@ async def refused(house: House, *words: str) -> tuple[int, Record]:
     return code, orjson.loads(complaint)
 
 
-async def test_a_tenant_that_leaves_takes_everything_with_it_but_the_proof(stack: Stack) -> None:
+async def test_a_tenant_that_leaves_takes_everything_with_it_but_the_proof(stack: Stack, tmp_path: Path) -> None:
     async with House(stack, sagas=(member,)) as house:
         done = await house.start("member", "acme", MEMBER)
         kept = await house.start("member", "globex", MEMBER)
@@ -59,6 +61,11 @@ async def test_a_tenant_that_leaves_takes_everything_with_it_but_the_proof(stack
             assert verified["equal"]
         code, problem = await refused(house, "projections", "verify", "audit")
         assert (code, problem["code"]) == (4, "conflict")
+
+        [month] = await house.cli("archive", "list")
+        file = tmp_path / "month.jsonl"
+        assert (await house.cli("archive", "export", month["month"], str(file)))["events"] == month["events"]
+        assert {orjson.loads(line)["event"] for line in file.read_bytes().splitlines()} == {None}
 
         again = await house.cli(*leave, "--cancel")
         assert (again["runs"], again["keys"]) == (0, 0)
