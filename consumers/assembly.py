@@ -22,7 +22,7 @@ from consumers.census import Census
 from consumers.heartbeat import Heartbeat, keep_time
 from consumers.inputs import Inputs
 from consumers.intake import Intake
-from consumers.janitor import Janitor
+from consumers.janitor import OWNING, Janitor
 from consumers.projector import VIEWS, Projector
 from consumers.relay import Relay
 from consumers.resting import Resting
@@ -60,7 +60,6 @@ from engine.tenant_log import TenantLog
 from engine.tracing import RunTracing, open_tracing
 from engine.triggers import Plans
 
-OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
 PING_SECONDS: Final = 1.0
 """Shorter than the store's own patience: a probe wants to know now."""
 

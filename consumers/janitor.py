@@ -28,6 +28,8 @@ from engine.store import OpenRun, Store
 from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 
+OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
+"""A process in one of these roles owns runs, and has a janitor."""
 SLICE: Final = 500
 STUCK_SECONDS: Final = 30.0
 FORGETS_EVERY_SECONDS: Final = 600.0
@@ -220,8 +222,11 @@ class Janitor:
             pass
 
     async def archive(self) -> None:
-        """Archives the runs whose retention is over."""
-        if self._archiver is not None:
+        """Archives the runs whose retention is over, in one process of those that live: the oldest."""
+        if self._archiver is None:
+            return
+        living = [one.epoch for one in await self._store.processes() if not one.dead and OWNING & {*one.roles}]
+        if self._door.epoch == min(living, default=self._door.epoch):
             await self._archiver.archive(self._clock.now() - self._runs_kept, by="retention")
 
     async def _admit_forever(self) -> None:

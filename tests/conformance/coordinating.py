@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from consumers.archiving import Archiver
 from consumers.inputs import POLL_SECONDS, Inputs, new_run_id
 from consumers.janitor import Janitor
 from consumers.timer import TimerLoop
@@ -234,6 +235,7 @@ class Node:
             poll_seconds=poll_seconds,
         )  # fmt: skip
         self.timers = TimerLoop(typed, self.coordinator, clock)
+        tenants = TenantLog(typed, vault, self.mapper, clock, epoch=lambda: self.epoch)
         self.janitor = Janitor(
             typed,
             self.coordinator,
@@ -242,7 +244,9 @@ class Node:
             self.metrics,
             dead_seconds=4.0,
             paused=self.is_paused,
-            log=TenantLog(typed, vault, self.mapper, clock, epoch=lambda: self.epoch),
+            run_days=1,
+            archiver=Archiver(typed, tenants, clock),
+            log=tenants,
         )
         self.coordinator.perform = self.worker.perform
         self.coordinator.matched = self.inputs.take_soon

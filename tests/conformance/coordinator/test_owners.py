@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from consumers.projector import VIEWS, Projector
 from contracts import run_events as ev
 from contracts.envelope import Envelope
 from contracts.tenant_events import RunsRepaired, tenant_stream
@@ -169,6 +170,21 @@ async def test_arrivals_are_forgotten_when_the_journal_no_longer_reaches_back_to
     await node.janitor.forget_arrivals()
     kept = [await node.store.arrival("acme", "/modules/billing", event_id) is not None for event_id in ("old", "new")]
     assert kept == [False, True]
+
+
+async def test_of_all_processes_that_live_the_oldest_archives(house: House, node: Node) -> None:
+    other = await house.node("other")
+    await node.run("quick")
+    await node.settled()
+    projector = Projector(node.store, node.vault, node.mapper, VIEWS, house.clock, node.metrics)
+    await projector.catch_up()
+    house.clock.forward(days=2)
+    for one in (node, other):
+        assert await one.store.heartbeat(one.epoch, now=house.clock.now())
+    await other.janitor.archive()
+    assert await node.store.archive_months() == []
+    await node.janitor.archive()
+    assert [month.runs for month in await node.store.archive_months()] == [1]
 
 
 async def test_a_long_local_attempt_is_nobodys_to_repair(house: House, node: Node, world: World) -> None:
