@@ -9,6 +9,7 @@ between only means that it is taken again.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -37,6 +38,12 @@ from engine.triggers import Plans
 POLL_SECONDS: Final = 0.5
 HEARS_SECONDS: Final = 3_600.0
 BATCH: Final = 500
+AT_ONCE: Final = 100
+"""Rows in hand at once. One event may wake ten thousand runs: they are given what is theirs little by little, tenants
+in turn, so that whoever else comes meanwhile is not behind all of them.
+"""
+LEASE_SECONDS: Final = 30.0
+"""As the store's: a row that was given so long ago is claimed again, and no longer counted as in hand."""
 
 
 def new_run_id() -> UUID:
@@ -60,16 +67,21 @@ class Inputs:
         tracing: RunTracing | None = None,
         *,
         poll_seconds: float = POLL_SECONDS,
+        at_once: int = AT_ONCE,
         leaves: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
         """No run of a tenant that `leaves` starts, but for those that another run starts."""
         self._leaves = leaves
-        self._tracing, self._poll = tracing, poll_seconds
+        self._tracing, self._poll, self._at_once = tracing, poll_seconds, at_once
         self._store, self._vault, self._mapper = store, vault, mapper
         self._registry, self._plans = registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._log = logger("inputs")
         self._taken: set[int] = set()
+        self._waiting: dict[str, deque[InputRow]] = {}
+        self._in_hand: dict[int, float] = {}
+        self._giving: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
         self._wake = asyncio.Event()
         self._work = Endless()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,29 +89,38 @@ class Inputs:
     async def start(self) -> None:
         """May be called again after `stop`: what was claimed and never given comes again with its lease."""
         self._taken.clear()
+        self._in_hand.clear()
+        self._giving = None
         self._work.begin("inputs", self._poll_forever())
         self._work.begin("inputs-heard", self._hear_forever())
 
     async def stop(self) -> None:
         await self._work.end()
-        for task in self._tasks:
+        self._waiting.clear()
+        tasks = [*self._tasks, *([self._giving] if self._giving is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
         """Something was written that may be for us."""
         self._wake.set()
 
     def failed(self) -> BaseException | None:
+        giving = self._giving
+        if giving is not None and giving.done() and not giving.cancelled() and giving.exception() is not None:
+            return giving.exception()
         return self._work.failed()
 
     def take_soon(self, rows: Sequence[InputRow]) -> None:
-        """Takes rows that a commit of this process has just brought about."""
-        self._spawn(self._take_patiently(list(rows)))
-
-    async def _take_patiently(self, rows: list[InputRow]) -> None:
-        with suppress(Unavailable):  # what could not be taken is found by polling, once its lease is over
-            await self._take(rows)
+        """Takes rows that a commit of this process has just brought about, or that were claimed."""
+        for row in rows:
+            if row.id not in self._taken:
+                self._taken.add(row.id)
+                self._waiting.setdefault(row.tenant, deque()).append(row)
+        giving = self._giving
+        if self._waiting and (giving is None or (giving.done() and giving.exception() is None)):
+            self._giving = asyncio.create_task(self._give_all(), name="give-inputs")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -116,7 +137,9 @@ class Inputs:
         while True:
             try:
                 rows = await self._store.claim_inputs(self._door.epoch, limit=BATCH, now=self._clock.database_now())
-                await self._take(rows)
+                self.take_soon(rows)
+                while sum(map(len, self._waiting.values())) >= BATCH:
+                    await self._for_room()
             except Unavailable:
                 rows = []
             if len(rows) < BATCH:
@@ -127,20 +150,40 @@ class Inputs:
                     pass
             self._wake.clear()
 
-    async def _take(self, rows: list[InputRow]) -> None:
-        for row in rows:
-            if row.id in self._taken:
+    async def _give_all(self) -> None:
+        """Gives what waits, one row of each tenant in turn, while there is room."""
+        while self._waiting:
+            if len(self._in_hand) >= self._at_once:
+                await self._for_room()
                 continue
-            self._taken.add(row.id)
+            tenant, rows = next(iter(self._waiting.items()))
+            row = rows.popleft()
+            del self._waiting[tenant]
+            if rows:
+                self._waiting[tenant] = rows  # behind all others
+            self._in_hand[row.id] = asyncio.get_running_loop().time()
             try:
                 await self._give(row)
-            except Unavailable:
-                self._taken.discard(row.id)
-                raise
-            except NotFound:
-                self._taken.discard(row.id)  # a workflow this process does not run: left to one that does
+            except (Unavailable, NotFound):
+                # The database is away, and the row comes again with its lease; or this process does not run the
+                # workflow, and it is left to one that does.
+                self._let_go(row)
             except Problem as problem:
                 self._refuse(row, problem)
+
+    async def _for_room(self) -> None:
+        """Returns when a row was answered, or after a moment; what was never answered is in hand for a lease."""
+        self._room.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._room.wait()
+        old = asyncio.get_running_loop().time() - LEASE_SECONDS
+        self._in_hand = {row: since for row, since in self._in_hand.items() if since > old}
+
+    def _let_go(self, row: InputRow) -> None:
+        self._taken.discard(row.id)
+        self._in_hand.pop(row.id, None)
+        self._room.set()
 
     async def _give(self, row: InputRow) -> None:
         keys = await self._vault.ready(row.tenant, [row.body] if row.body is not None else [])
@@ -246,6 +289,8 @@ class Inputs:
         """Settled rows are gone, a late one leaves its reason in the journal. One that is not ours stays for its owner,
         and may be offered again.
         """
+        self._in_hand.pop(row.id, None)
+        self._room.set()
         if isinstance(result, Refused) and row.kind == "start":
             self._settle(row)
         if isinstance(result, Ignored) and row.arrival is not None:

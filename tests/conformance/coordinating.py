@@ -321,8 +321,8 @@ class Node:
     async def status(self, run_id: UUID, tenant: str = "acme") -> str:
         return (await self.state(run_id, tenant)).status
 
-    async def stands(self, run_id: UUID, status: str) -> bool:
-        return await self.status(run_id) == status
+    async def stands(self, run_id: UUID, status: str, tenant: str = "acme") -> bool:
+        return await self.status(run_id, tenant) == status
 
     def _suspected(self) -> None:
         self.suspicions += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 
 import pytest
 
@@ -105,6 +106,21 @@ async def test_an_operators_word_reaches_the_owner_as_a_durable_input(house: Hou
     assert isinstance(ended, ev.RunEnded)
     assert await node.store.wakes("acme", run_id) == await web.store.wakes("acme", run_id)
     assert not (await node.store.wakes("acme", run_id)).get("inputs")
+
+
+async def test_a_tenant_with_many_inputs_leaves_room_for_another_with_one(house: House, node: Node) -> None:
+    runs = [(await node.run("waiting", tenant=tenant), tenant) for tenant in (*["acme"] * 12, "globex")]
+    await node.settled()
+    other = await house.node("other")
+    for run_id, tenant in runs:
+        await other.door.cancel(tenant, run_id, by="ann", reason="enough")
+    head = await node.store.head(0)
+    await node.inputs.start()
+    for run_id, tenant in runs:
+        await eventually(partial(node.stands, run_id, "cancelled", tenant))
+    ended = [one.tenant for one in await node.store.read(0, after=head, limit=200) if one.topic == "run.ended"]
+    assert ended.index("globex") <= 1
+    assert len(ended) == len(runs)
 
 
 async def test_what_another_process_leaves_for_a_run_is_taken_without_a_poll_where_it_can_be_told(
