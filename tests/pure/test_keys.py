@@ -279,7 +279,7 @@ async def test_the_table_of_keys_names_no_subject(ring: KeyRing) -> None:
     await vault.subject_keys("other", "ada@example.org")
     scopes = [scope for _, scope, _ in catalog.wrapped if scope.startswith("subject/")]
     assert len(set(scopes)) == 2
-    assert not any("ada" in scope for scope in scopes)
+    assert not any("@" in scope or "example" in scope for scope in scopes)
 
 
 async def test_a_subjects_frame_that_was_moved_or_changed_is_broken_not_erased(ring: KeyRing) -> None:

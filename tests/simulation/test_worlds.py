@@ -15,7 +15,7 @@ from scripts.simulation.weather import Weather
 from scripts.simulation.world import quiet, run_seed
 from tests.simulation.planted import PLANTED
 
-SEEDS = int(os.environ.get("UNWIND_SIMULATED_SEEDS", "4000"))
+SEEDS = int(os.environ.get("UNWIND_SIMULATED_SEEDS", "2000"))
 """In all; a release plays a million (`python -m scripts.simulation --seeds 1000000`)."""
 
 OFTEN = 1_000
@@ -49,11 +49,12 @@ def test_the_same_seed_is_the_same_world_and_another_is_another() -> None:
 
 
 def test_a_fault_that_is_left_out_does_not_happen() -> None:
-    whole = run_seed(7)
+    # In some worlds faults begin so late that there is none.
+    whole = next(told for told in map(run_seed, range(7, 27)) if told.faults)
     keys = [fault.key for fault in whole.faults]
-    again = run_seed(7, only=keys)
+    again = run_seed(whole.seed, only=keys)
     assert (again.trace, again.faults) == (whole.trace, whole.faults)
-    assert keys[0] not in [fault.key for fault in run_seed(7, only=keys[1:]).faults]
+    assert keys[0] not in [fault.key for fault in run_seed(whole.seed, only=keys[1:]).faults]
 
 
 def test_without_faults_nothing_is_killed_and_every_run_ends() -> None:
