@@ -128,6 +128,7 @@ FIGURES: Final = (
         goal=3,
         unit="s",
         beside=("runs", "lease_seconds"),
+        once=True,
     ),
     Figure(
         name="waiting_memory",
@@ -137,6 +138,7 @@ FIGURES: Final = (
         goal=0.5,
         unit="%",
         beside=("idle_mib", "waiting_mib", "runs"),
+        once=True,
     ),
     Figure(
         name="wake_up",
@@ -146,6 +148,7 @@ FIGURES: Final = (
         goal=10,
         unit="ms",
         beside=("p99_ms",),
+        once=True,
     ),
     Figure(
         name="due_at_once",
@@ -155,6 +158,7 @@ FIGURES: Final = (
         goal=3,
         unit="s",
         beside=("runs",),
+        once=True,
     ),
     Figure(
         name="rebuild",
@@ -164,6 +168,7 @@ FIGURES: Final = (
         goal=60_000,
         unit="events/s",
         beside=("events", "read_and_written_per_second", "cpu_us_per_event"),
+        once=True,
     ),
     Figure(
         name="memory_growth",
@@ -173,6 +178,7 @@ FIGURES: Final = (
         goal=1,
         unit="%",
         beside=("early_mib", "late_mib", "events"),
+        once=True,
     ),
     Figure(
         name="list_page",
@@ -183,6 +189,7 @@ FIGURES: Final = (
         goal=10,
         unit="ms",
         beside=("runs", "median_kind_ms"),
+        once=True,
     ),
     Figure(
         name="find_by_attribute",
@@ -193,6 +200,7 @@ FIGURES: Final = (
         goal=10,
         unit="ms",
         beside=("runs", "median_kind_ms"),
+        once=True,
     ),
     Figure(
         name="embedded_vs_dbos",

@@ -113,7 +113,9 @@ RabbitMQ the engine runs as two processes, one that owns runs and one that write
 Engine, load generator, broker and database share the machine's cores; the peer does the same five steps with its own
 defaults.
 
-A for 5 minutes is measured once, with 1,000 runs in flight after a minute of warming up; the log is a few gigabytes
+What takes minutes (A for 5 minutes, D, takeover, rebuild, lists) is measured in the first round only.
+
+A for 5 minutes: with 1,000 runs in flight after a minute of warming up; the log is a few gigabytes
 then, and its tables have outgrown the server's buffers.
 
 C: one run at a time. The clock of a run starts with the broker's confirm of its trigger, which is when the engine is
