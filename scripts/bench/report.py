@@ -115,8 +115,8 @@ defaults.
 
 What takes minutes (A for 5 minutes, D, takeover, rebuild, lists) is measured in the first round only.
 
-A for 5 minutes: with 1,000 runs in flight after a minute of warming up; the log is a few gigabytes
-then, and its tables have outgrown the server's buffers.
+A for 5 minutes: with 2,000 runs in flight, after a minute of warming up. At the end the log's tables have outgrown the
+server's buffers.
 
 C: one run at a time. The clock of a run starts with the broker's confirm of its trigger, which is when the engine is
 given it, and stops when another process has heard of its end; the peer's starts with the call of the workflow and stops
