@@ -97,6 +97,7 @@ _REMEDIES: Final = {
 }
 
 
+@lru_cache(maxsize=1024)
 def marks_of(model: type[BaseModel]) -> tuple[str, ...]:
     """Patterns of every place in the model that is marked personal; a marked object or list is personal as a whole."""
     schema = _schema_of(model)

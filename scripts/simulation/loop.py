@@ -96,7 +96,9 @@ def _fill(
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time starts at 0. `chance` decides in which order ready callbacks run; None leaves them in theirs."""
+    """Time starts at 0. `chance` decides in which order ready callbacks run; None leaves them in theirs. `tasks` are
+    those that belong to no process.
+    """
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
@@ -104,11 +106,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, chance: Chance | None = None) -> None:
         self.now = 0.0
         self._chance = chance
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         super().__init__(_Selector())
         self.set_task_factory(_factory)  # type: ignore[arg-type]  # typeshed wants one overload of a task's arguments
 
     def time(self) -> float:
         return self.now
+
+    def forget(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
 
     def call_soon(  # type: ignore[override]  # typeshed ties the arguments to the callback's
         self, callback: Any, *args: Any, context: Context | None = None
@@ -142,9 +148,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._chance.shuffle(turn)
         else:
             turn = [ready.popleft()] if ready else []
+        handle: Any
         for handle in turn:
             if not handle._cancelled:
-                handle._run()
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"exception": error, "handle": handle})
 
 
 def _unscheduled(scheduled: list[asyncio.TimerHandle]) -> asyncio.TimerHandle:
@@ -159,10 +171,9 @@ def turn() -> Generator[None, None, None]:
     yield
 
 
-def _factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
+def _factory(loop: VirtualLoop, work: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
-    owner = BELONGS_TO.get()
-    if owner is not None:
-        owner.tasks[task] = None
-        task.add_done_callback(owner.forget)
+    owner = BELONGS_TO.get() or loop
+    owner.tasks[task] = None
+    task.add_done_callback(owner.forget)
     return task

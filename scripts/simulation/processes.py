@@ -214,8 +214,8 @@ class Engine(Process):
 
         heartbeat = Heartbeat(store, clock, epoch=lambda: self.epoch, seconds=0.8, lost=register_anew)
         worker = Worker(coordinator, clock, counted, Asking(None, known))
-        inputs = Inputs(store, vault, mapper, known, plans, coordinator, clock, counted, poll_seconds=0.4, at_once=2)
-        timers = TimerLoop(store, coordinator, clock, poll_seconds=0.4)
+        inputs = Inputs(store, vault, mapper, known, plans, coordinator, clock, counted, poll_seconds=0.8, at_once=2)
+        timers = TimerLoop(store, coordinator, clock, poll_seconds=0.6)
         tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         janitor = Janitor(
             store, coordinator, plans, clock, counted, heartbeat_seconds=1.0, dead_seconds=DEAD_SECONDS, log=tenants

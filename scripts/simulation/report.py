@@ -21,7 +21,7 @@ from scripts.simulation.world import Told, quiet, run_seed
 REPEATED: Final = 100
 """Each so-manieth seed is played twice, and must be the same world."""
 
-CHUNK: Final = 10
+CHUNK: Final = 50
 SHRINKS: Final = 200
 SHRINK_SECONDS: Final = 30.0
 

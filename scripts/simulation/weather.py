@@ -33,8 +33,8 @@ class Weather:
     """`kill` and what follows it are probabilities at each crossing of a port."""
 
     engines: int = 2
-    fault_seconds: float = 12.0
-    kills: int = 26
+    fault_seconds: float = 16.0
+    kills: int = 25
     """It heals when so many processes were killed, or `fault_seconds` are over, or nothing is left to be done."""
     heal_seconds: float = 180.0
     kill: float = 0.25
@@ -48,7 +48,7 @@ class Weather:
     lost_message: float = 0.03
     skew_seconds: float = 2.0
 
-    rest: float = 0.15
+    rest: float = 0.22
     down_seconds: float = 0.6
     """So much less likely is a kill at what is crossed without work: a world is to break off work."""
 

@@ -52,7 +52,7 @@ from scripts.simulation.workload import PLAY
 
 BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
-GARBAGE: Final = 20
+GARBAGE: Final = 100
 """Worlds between two looks for garbage: most of what a world makes goes by itself."""
 
 
@@ -108,6 +108,8 @@ class World:
         self.cap = self.story.pick((None, 2, 3, 10))
         self.databases = {module.name: Kept() for module in play.modules}
         self.processes: list[Process] = []
+        self.ever: list[Process] = []
+        """All that were begun, those that were killed among them."""
         self.sent: list[Envelope] = []
         self.interrupted: Counter[str] = Counter()
         """How often a process, by its name, lost what it had in hand: it was killed, or its connection was lost."""
@@ -158,6 +160,7 @@ class World:
 
     def _begin(self, process: Process) -> None:
         self.processes.append(process)
+        self.ever.append(process)
         process.begin()
 
     def appended(self, commits: Sequence[Commit], outcomes: Sequence[Outcome], epoch: int) -> None:
@@ -209,7 +212,7 @@ class World:
             await asyncio.sleep(self.story.between(0, LATE_SECONDS))
             self.chance.calm = False
         while self.told.kills < weather.kills and self.loop.now < weather.fault_seconds:
-            if sending.done() and not self._left():
+            if sending.done() and next(self._left(), None) is None:
                 break
             await asyncio.sleep(0.25)
         await sending
@@ -256,12 +259,11 @@ class World:
         deadline = self.loop.now + self.weather.heal_seconds
         while True:
             self.check()
-            left = self._left()
-            if not left:
+            if next(self._left(), None) is None:
                 return
             await self._operate()
             if self.loop.now > deadline:
-                left += await parked(self)
+                left = [*self._left(), *await parked(self)]
                 raise self.broken(
                     f"T: after {self.weather.heal_seconds:g} calm seconds there is still {', '.join(left)}"
                 )
@@ -303,29 +305,26 @@ class World:
             if engine.coordinator is not None:
                 engine.context.run(engine.coordinator.submit, tenant, UUID(run), given)
 
-    def _left(self) -> list[str]:
-        tables = ("open_runs", "outbox", "inputs", "timers", "subscriptions", "awaits")
-        left = [
-            f"{count[0]} rows of {table}"
-            for table in tables
-            for count in self.database.rows(f"SELECT count(*) FROM {table}", ())
-            if count[0]
-        ]
-        left += [f"{len(held.waiting)} messages in {name}" for name, held in self.bus.queues.items() if held.waiting]
-        left += [
-            f"unsettled messages of {name}"
-            for name, held in self.bus.queues.items()
-            if any(consumer.unsettled for consumer in held.consumers)
-        ]
+    def _left(self) -> Iterator[str]:
+        """What there still is to be done; what there mostly is comes first."""
+        if any(process.dead or not process.begun for process in self.processes):
+            yield "a process that is down"
+        for table in ("open_runs", "outbox", "inputs", "timers", "subscriptions", "awaits"):
+            [count] = self.database.rows(f"SELECT count(*) FROM {table}", ())
+            if count[0]:
+                yield f"{count[0]} rows of {table}"
+        for name, held in self.bus.queues.items():
+            if held.waiting:
+                yield f"{len(held.waiting)} messages in {name}"
+            if any(consumer.unsettled for consumer in held.consumers):
+                yield f"unsettled messages of {name}"
         [head] = self.database.rows("SELECT coalesce(max(rowid), 0) FROM log", ())
         behind = self.database.rows("SELECT view FROM checkpoints WHERE position < ?", head)
         [views] = self.database.rows("SELECT count(*) FROM checkpoints", ())
         if behind or (head[0] and views[0] < len(VIEWS)):
-            left.append("a read model that is behind")
-        left += ["a message that an engine gave up"] * len(self._given_up())
-        if any(process.dead or not process.begun for process in self.processes):
-            left.append("a process that is down")
-        return left
+            yield "a read model that is behind"
+        for _ in self._given_up():
+            yield "a message that an engine gave up"
 
 
 @cache
@@ -413,7 +412,7 @@ def _end(world: World) -> None:
         process.dead = True
         if process.transport is not None:
             process.transport.dead = True
-    left = asyncio.all_tasks(world.loop)
+    left = [*world.loop.tasks, *(task for process in world.ever for task in process.tasks)]
     for task in left:
         task.cancel()
     if left:
