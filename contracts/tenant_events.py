@@ -6,12 +6,13 @@ the audit; no state is folded from them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 from uuid import UUID, uuid5
 
 from contracts.codec import Codec
-from contracts.run_events import RunEvent, all_run_events
+from contracts.run_events import Json, RunEvent, all_run_events
 from contracts.values import value
 
 PLATFORM: Final = "platform"
@@ -108,6 +109,64 @@ class WorkflowBackfilled(RunEvent):
     by: str
 
 
+BulkWord = Literal["cancel", "terminate", "abandon", "retry", "rerun", "redrive"]
+"""What many runs, or many dead letters, can be told at once."""
+
+
+@value(kw_only=True)
+class BulkBegun(RunEvent):
+    """One word is about to be told to `found` runs, or dead letters: those that fitted the filter when they were
+    counted. `bulk` is the id by which the bulk's other entries name it. In the platform's stream when all tenants were
+    looked through.
+    """
+
+    TOPIC: ClassVar[str] = "bulk.begun"
+
+    bulk: str
+    word: BulkWord
+    filter: Mapping[str, Json]
+    found: int
+    step: str | None
+    """The only step that is retried, or the first that a rerun does again."""
+    by: str
+    reason: str
+
+
+@value(kw_only=True)
+class BulkAddressed(RunEvent):
+    """The runs of this tenant, or its dead letters, that the word of a bulk goes to next, recorded before the first of
+    them is told. What came of each stands in the run's own entries.
+    """
+
+    TOPIC: ClassVar[str] = "bulk.addressed"
+
+    bulk: str
+    word: BulkWord
+    ids: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class BulkEnded(RunEvent):
+    """What a bulk did, as whoever told the word counted it: of `found` that fitted the filter, so many were `told`, so
+    many had been told before (`known`), `refused`, or could not be asked (`failed`). It `finished`, was `cancelled`
+    part-way by who began it, or `failed`: then the rest was not told. One without this entry broke off.
+    """
+
+    TOPIC: ClassVar[str] = "bulk.ended"
+
+    bulk: str
+    word: BulkWord
+    filter: Mapping[str, Json]
+    found: int
+    told: int
+    known: int
+    refused: int
+    failed: int
+    how: Literal["finished", "cancelled", "failed"]
+    by: str
+
+
 @value(kw_only=True)
 class RunsRepaired(RunEvent):
     """The janitor found runs of the tenant without a recorded reason to wake and loaded them again, so that what their
@@ -171,6 +230,9 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SubjectErased,
     SubjectExported,
     WorkflowBackfilled,
+    BulkBegun,
+    BulkAddressed,
+    BulkEnded,
     RunsRepaired,
     RunsArchived,
     ArchiveDropped,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from contracts.run_events import RunStatus
+from contracts.tenant_events import BulkWord
 from projections.effects import State
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -165,6 +166,54 @@ class Backfill(Asked):
     after: int = Field(0, ge=0, description="`next` of the page before")
     limit: int = Field(500, ge=1, le=1_000, description="Most events of this page")
     dry_run: bool = Field(False, description="Count the events of the whole span, and start nothing")
+
+
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+class BulkFilter(Asked):
+    """What picked the runs, or the dead letters, of a bulk; `most` bounds how many. Left out: not asked for."""
+
+    status: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    workflow: Text | None = None
+    business_state: Text | None = None
+    attribute: Annotated[str, StringConstraints(max_length=400, pattern=r"^[^\x00:]+(:[^\x00]*)?$")] | None = Field(
+        None, description="`name:value`; only the name is recorded, for the value may be personal"
+    )
+    correlation_id: Text | None = None
+    error_code: Text | None = None
+    started_after: Instant | None = None
+    started_before: Instant | None = None
+    letter_type: Text | None = None
+    letter_reason: Text | None = None
+    most: Count | None = None
+
+
+class BulkAsked(Asked):
+    word: BulkWord
+
+
+class BeginBulk(BulkAsked):
+    filter: BulkFilter
+    found: Count = Field(description="How many fitted the filter when they were counted")
+    step: Text | None = Field(None, description="The only step that is retried, or that a rerun begins with")
+    reason: Remark = ""
+
+
+class AddressBulk(BulkAsked):
+    ids: list[Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9A-Fa-f-]+$")]] = Field(
+        min_length=1, max_length=100, description="Runs of the tenant, or its dead letters, that are told next"
+    )
+
+
+class EndBulk(BulkAsked):
+    filter: BulkFilter
+    found: Count
+    told: Count
+    known: Count = Field(description="Had been told before")
+    refused: Count
+    failed: Count = Field(description="Could not be asked")
+    how: Literal["finished", "cancelled", "failed"]
 
 
 class OffboardTenant(Asked):

@@ -11,6 +11,7 @@ from consumers.web import (
     archive,
     asked,
     backfilling,
+    bulks,
     hooks,
     offboarding,
     pausing,
@@ -42,6 +43,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/v1/workflows/{workflow}/backfill", handler=backfilling.backfill, tag="runs",
         permission="runs.start", summary="Start a workflow on past events of the journal, a page at a time",
         body=asked.Backfill, query=asked.Query, answer=told.Backfilled,
+    ),
+    Route(
+        method="POST", path="/v1/bulks", handler=bulks.begin_bulk, tag="runs", permission="runs.read",
+        summary="Record that one word is about to be told to many; needs the word's own permission, too",
+        body=asked.BeginBulk, query=asked.Query, answer=told.BulkRecorded, status=201,
+    ),
+    Route(
+        method="POST", path="/v1/bulks/{bulk_id}/addressed", handler=bulks.address_bulk, tag="runs",
+        permission="runs.read", summary="Record which runs, or dead letters, of the tenant a bulk tells next",
+        body=asked.AddressBulk, query=asked.Query, answer=told.BulkRecorded,
+    ),
+    Route(
+        method="POST", path="/v1/bulks/{bulk_id}/ended", handler=bulks.end_bulk, tag="runs", permission="runs.read",
+        summary="Record what a bulk did, and whether it was stopped part-way",
+        body=asked.EndBulk, query=asked.Query, answer=told.BulkRecorded,
     ),
     Route(
         method="POST", path="/v1/commands", handler=acting.order_command, tag="runs", permission="runs.start",

@@ -70,6 +70,13 @@ class Backfilled(Told):
     as_of: str
 
 
+class BulkRecorded(Told):
+    """It stands in the audit, under this id."""
+
+    bulk_id: str
+    as_of: str
+
+
 class Follower(Told):
     """`run_id` is the new run, `follows` the one before it. `duplicate`: it was asked for before."""
 

@@ -1,6 +1,7 @@
 """`unwind bulk WORD`: one word to many runs, or to many dead letters. They are counted first and shown; then each is
-told by itself, as `unwind runs` would tell it, so each is audited and one that refuses holds up nobody. Stopped half
-way, the same command goes on: what was told already says so.
+told by itself, as `unwind runs` would tell it, so each is audited and one that refuses holds up nobody. The audit has
+the bulk as a whole besides: what was asked of whom before the first is told, and at the end what came of it. Stopped
+half way, the same command goes on: what was told already says so.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from contracts.problems import PayloadInvalid
+from contracts.problems import PayloadInvalid, Problem
 from scripts.answer import Answer, progress, stacked, table
 from scripts.border import people, verb
 from scripts.verbs.runs import Reason, Tenant
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from scripts.reach import Api
 
 PAGE: Final = 200
+ADDRESSED: Final = 100
+"""So many are named to the audit at once, before they are told."""
 STATUSES: Final = {
     "cancel": "queued,running,waiting,parked",
     "terminate": "parked",
@@ -32,6 +37,27 @@ STATUSES: Final = {
 
 Tell = Callable[["Api", dict[str, Any]], Awaitable[str]]
 """Tells one, and answers what came of it in a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bulk:
+    """A word to many as the audit has it. `by` are the fields by which they are counted."""
+
+    word: str
+    tenant: str | None
+    filter: dict[str, Any]
+    by: tuple[str, ...]
+    step: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has come of a bulk so far: how many by the word that each answered, and who refused, why."""
+
+    bulk_id: str
+    results: Counter[str]
+    refused: list[dict[str, Any]]
 
 
 def register(root: typer.Typer) -> None:
@@ -82,9 +108,14 @@ async def bulk(
                 async for letter in api.items("/v1/dead-letters", tenant=tenant, state="dead", limit=PAGE)
                 if letter_type in (None, letter["type"]) and letter_reason in (None, letter["reason"])
             ]
-            return await _tell_all(
-                api, word, letters[:most], ("tenant", "type", "reason"), _redrive, dry_run, yes, rate
+            bulk = Bulk(
+                word=word,
+                tenant=tenant,
+                filter={"letter_type": letter_type, "letter_reason": letter_reason, "most": most},
+                by=("tenant", "type", "reason"),
+                reason=reason,
             )
+            return await _tell_all(api, bulk, letters[:most], _redrive, dry_run, yes, rate)
     if word not in STATUSES:
         raise PayloadInvalid(f"{word!r} is no word for many; say {', '.join(STATUSES)} or redrive", field="word")
     bodies: dict[str, dict[str, Any]] = {
@@ -92,7 +123,6 @@ async def bulk(
         "rerun": {"from_step": from_step, "repeat_effects": [], "reason": reason},
     }
     query = {
-        "tenant": tenant,
         "status": status or STATUSES[word],
         "workflow": workflow,
         "business_state": state,
@@ -100,9 +130,17 @@ async def bulk(
         "correlation_id": correlation_id,
     }
     after, before = _instant(started_after, "started_after"), _instant(started_before, "started_before")
+    bulk = Bulk(
+        word=word,
+        tenant=tenant,
+        filter={**query, "error_code": error_code, "started_after": after, "started_before": before, "most": most},
+        by=("tenant", "workflow", "status"),
+        step={"retry": step, "rerun": from_step}.get(word),
+        reason=reason,
+    )
     runs: list[dict[str, Any]] = []
     async with reach() as api:
-        async for run in api.items("/v1/runs", **query, limit=PAGE):
+        async for run in api.items("/v1/runs", tenant=tenant, **query, limit=PAGE):
             if after is not None and run["started_at"] < after:
                 break  # the newest come first
             if (before is None or run["started_at"] < before) and error_code in (None, run["error_code"]):
@@ -110,7 +148,7 @@ async def bulk(
             if len(runs) == most:
                 break
         tell = _word(word, bodies.get(word, {"reason": reason}))
-        return await _tell_all(api, word, runs, ("tenant", "workflow", "status"), tell, dry_run, yes, rate)
+        return await _tell_all(api, bulk, runs, tell, dry_run, yes, rate)
 
 
 def _instant(text: str | None, field: str) -> str | None:
@@ -137,15 +175,9 @@ def _word(word: str, body: dict[str, Any]) -> Tell:
 
 
 async def _tell_all(
-    api: Api,
-    word: str,
-    found: list[dict[str, Any]],
-    by: tuple[str, ...],
-    tell: Tell,
-    dry_run: bool,
-    yes: bool,
-    rate: float,
+    api: Api, bulk: Bulk, found: list[dict[str, Any]], tell: Tell, dry_run: bool, yes: bool, rate: float
 ) -> Answer:
+    word, by = bulk.word, bulk.by
     groups = Counter(tuple(one[name] for name in by) for one in found)
     counted = [{**dict(zip(by, group, strict=True)), "count": count} for group, count in groups.most_common()]
     document: dict[str, Any] = {"word": word, "found": len(found), "groups": counted, "dry_run": dry_run}
@@ -154,40 +186,78 @@ async def _tell_all(
         return Answer(document, stacked(shown, f"\n{len(found)} would be told: {word}."))
     if not yes:
         _ask(word, found, counted, by)
-    results, refused = await _one_by_one(api, word, found, tell, rate)
-    document |= {"results": dict(results), "refused": refused}
-    told = ", ".join(f"{count} {result}" for result, count in results.most_common())
+    outcome = await _audited(api, bulk, found, tell, rate)
+    document |= {"bulk_id": outcome.bulk_id, "results": dict(outcome.results), "refused": outcome.refused}
+    told = ", ".join(f"{count} {result}" for result, count in outcome.results.most_common())
     parts: list[Any] = [shown, f"\n{word}: {told}"]
-    if refused:
-        rows = [(one["id"], one["code"], one["detail"]) for one in refused[:20]]
+    if outcome.refused:
+        rows = [(one["id"], one["code"], one["detail"]) for one in outcome.refused[:20]]
         parts += ["", table(("REFUSED", "CODE", "WHY"), rows)]
     return Answer(document, stacked(*parts))
 
 
+async def _audited(api: Api, bulk: Bulk, found: list[dict[str, Any]], tell: Tell, rate: float) -> Outcome:
+    """Tells them between the bulk's first and last entry of the audit, however it ends."""
+    import asyncio
+
+    whole = {"word": bulk.word, "filter": bulk.filter, "found": len(found)}
+    begun = await api.post("/v1/bulks", {**whole, "step": bulk.step, "reason": bulk.reason}, tenant=bulk.tenant)
+    outcome = Outcome(begun["bulk_id"], Counter(), [])
+
+    async def ended(how: str) -> None:
+        names = {"told": "told", "known": "done before", "refused": "refused", "failed": "failed"}
+        counts = {name: outcome.results[result] for name, result in names.items()}
+        await api.post(f"/v1/bulks/{outcome.bulk_id}/ended", {**whole, **counts, "how": how}, tenant=bulk.tenant)
+
+    try:
+        await _one_by_one(api, bulk, found, tell, rate, outcome)
+    except BaseException as error:
+        # What broke it off is what the caller must hear, also where the engine is away and records no end.
+        with suppress(Problem):
+            await ended("cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+        raise
+    await ended("finished")
+    return outcome
+
+
 async def _one_by_one(
-    api: Api, word: str, found: list[dict[str, Any]], tell: Tell, rate: float
-) -> tuple[Counter[str], list[dict[str, Any]]]:
+    api: Api, bulk: Bulk, found: list[dict[str, Any]], tell: Tell, rate: float, outcome: Outcome
+) -> None:
     """A refusal is kept beside its id and the next one is told; what is unavailable ends the verb."""
     import asyncio
 
     from scripts.reach import Refused
 
     loop = asyncio.get_running_loop()
-    results: Counter[str] = Counter()
-    refused: list[dict[str, Any]] = []
     began = loop.time()
-    with progress(word, len(found)) as moved:
+    with progress(bulk.word, len(found)) as moved:
         for number, one in enumerate(found):
+            if number % ADDRESSED == 0:
+                await _address(api, bulk, outcome.bulk_id, found[number : number + ADDRESSED])
             await asyncio.sleep(max(0.0, began + number / rate - loop.time()))
             try:
-                results[await tell(api, one)] += 1
-            except Refused as refusal:
-                if refusal.status >= 500 or refusal.status in (401, 403):
+                outcome.results[await tell(api, one)] += 1
+            except Problem as problem:
+                if not isinstance(problem, Refused) or problem.status >= 500 or problem.status in (401, 403):
+                    outcome.results["failed"] += 1
                     raise
-                results["refused"] += 1
-                refused.append({"id": one.get("run_id") or one["id"], "code": refusal.code, "detail": refusal.detail})
+                outcome.results["refused"] += 1
+                outcome.refused.append({"id": _id(one), "code": problem.code, "detail": problem.detail})
             moved(number + 1)
-    return results, refused
+
+
+async def _address(api: Api, bulk: Bulk, bulk_id: str, next_ones: list[dict[str, Any]]) -> None:
+    """Names them in the audit of the tenant whose they are."""
+    ids: dict[str, list[str]] = {}
+    for one in next_ones:
+        ids.setdefault(one["tenant"], []).append(_id(one))
+    for tenant, mine in ids.items():
+        await api.post(f"/v1/bulks/{bulk_id}/addressed", {"word": bulk.word, "ids": mine}, tenant=tenant)
+
+
+def _id(one: dict[str, Any]) -> str:
+    """Of a run, or of a dead letter."""
+    return str(one.get("run_id") or one["id"])
 
 
 def _ask(word: str, found: list[dict[str, Any]], counted: list[dict[str, Any]], by: tuple[str, ...]) -> None:

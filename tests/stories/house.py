@@ -207,16 +207,20 @@ class House:
         return orjson.loads(said)
 
     @asynccontextmanager
-    async def command(self, *words: str, **environment: str) -> AsyncIterator[None]:
-        """`unwind <words>` as a process that goes on until the block ends; told to end then, it must end well."""
+    async def command(
+        self, *words: str, stopped_by: int = signal.SIGTERM, ends: int = 0, **environment: str
+    ) -> AsyncIterator[None]:
+        """`unwind <words>` as a process that goes on until the block ends; told to end then, it must end with that exit
+        code.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "scripts", *words, cwd=ROOT, env={**_environment(self.settings), **environment}
         )
         try:
             yield
         finally:
-            process.terminate()
-            assert await process.wait() == 0
+            process.send_signal(stopped_by)
+            assert await process.wait() == ends
 
     async def page(self, url: str) -> bytes:
         """What the address answers; nothing while nobody listens there."""

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import orjson
 
 from engine.plan.code import Run, saga
-from tests.stories.house import House, Stack, until
+from tests.stories.house import House, Record, Stack, until
 from tests.stories.provider import Provider
 from tests.stories.test_command_line import SIGN_UP, SIGNED_UP
 from tests.stories.test_pauses import audited
 from tests.stories.workshop import charge_and_ship, note
+
+
+async def bulk_entries(house: House, tenant: str, count: int) -> list[Record]:
+    """The entries of bulks in this tenant's audit, oldest first, as soon as there are so many."""
+
+    async def look() -> list[Record]:
+        page = await house.api.get("/v1/audit", tenant=tenant, limit=200)
+        return [entry for entry in reversed(page["items"]) if entry["topic"].startswith("bulk.")]
+
+    found = await until(look, lambda entries: len(entries) >= count)
+    assert len(found) == count
+    return found
 
 
 async def test_many_runs_are_counted_and_then_told_one_by_one(stack: Stack) -> None:
@@ -43,6 +56,27 @@ async def test_many_runs_are_counted_and_then_told_one_by_one(stack: Stack) -> N
         otherwise = await house.cli(*words, "--most", "2")
         assert otherwise["results"] == {"refused": 2}
         assert {one["code"] for one in otherwise["refused"]} == {"conflict"}
+
+        # Neither the dry run, nor what was asked about, nor what fitted nothing is in the audit.
+        begun, addressed, ended, *later = await bulk_entries(house, "acme", 9)
+        assert {entry["actor"] for entry in (begun, addressed, ended)} == {later[0]["actor"]}
+        assert begun["details"] == {
+            "bulk": told["bulk_id"],
+            "word": "rerun",
+            "filter": {"status": "failed,compensated,timed_out", "most": 10_000},
+            "found": 3,
+            "reason": "open again",
+        }
+        assert addressed["details"].pop("ids") == list(reversed(runs))
+        assert addressed["details"] == {"bulk": told["bulk_id"], "word": "rerun"}
+        did = {"told": 3, "known": 0, "refused": 0, "failed": 0, "how": "finished"}
+        assert ended["details"] == {name: begun["details"][name] for name in ("bulk", "word", "filter", "found")} | did
+        ends = [entry["details"] for entry in later if entry["topic"] == "bulk.ended"]
+        assert [(end["bulk"], end["told"], end["known"], end["refused"]) for end in ends] == [
+            (again["bulk_id"], 0, 3, 0),
+            (otherwise["bulk_id"], 0, 0, 2),
+        ]
+        assert len({told["bulk_id"], again["bulk_id"], otherwise["bulk_id"]}) == 3
         reruns = [(await house.cli("runs", "show", run))["followed_by"] for run in runs]
         for run in reruns:
             await house.until_status(run, "succeeded")
@@ -74,6 +108,40 @@ async def test_parked_runs_are_retried_and_dead_letters_redriven_together(stack:
         for run in runs:
             await house.until_status(run, "succeeded")
         assert (await house.cli("bulk", "redrive", "--letter-type", "nothing.LikeThisV1", "--yes"))["found"] == 0
+
+        # All tenants were looked through: the whole is the platform's, each tenant's audit has its own runs.
+        begun, ended = await bulk_entries(house, "platform", 2)
+        assert (begun["topic"], ended["topic"]) == ("bulk.begun", "bulk.ended")
+        assert (begun["details"]["found"], ended["details"]["told"]) == (2, 2)
+        for tenant, run in zip(("acme", "globex"), runs, strict=True):
+            [addressed] = await bulk_entries(house, tenant, 1)
+            assert addressed["details"] == {"bulk": told["bulk_id"], "word": "retry", "ids": [run]}
+            assert (await house.api.get("/v1/audit/verify", tenant=tenant, against_log="true"))["holds"]
+
+
+async def test_a_bulk_that_is_stopped_part_way_says_so(stack: Stack) -> None:
+    async with (
+        Provider() as provider,
+        House(stack, sagas=(charge_and_ship,), egress={"sandbox": (provider.address,)}) as house,
+    ):
+        order = {"charge": provider.url("/pay"), "ship": provider.url("/closed")}
+        runs = [await house.start("charge-and-ship", "acme", order) for _ in range(2)]
+        for run in runs:
+            await house.until_status(run, "failed")
+        provider.release()
+        words = ("bulk", "rerun", "--tenant", "acme", "--yes", "--rate", "0.1")
+        environment = {"UNWIND_API_URL": house.url, "UNWIND_TOKEN": house.token}
+        async with house.command(*words, stopped_by=signal.SIGINT, ends=130, **environment):
+            # The second is told ten seconds after the first.
+            await house.until_run(runs[1], lambda run: run["followed_by"] is not None)
+        _, _, ended = await bulk_entries(house, "acme", 3)
+        assert {name: ended["details"][name] for name in ("found", "told", "refused", "failed", "how")} == {
+            "found": 2,
+            "told": 1,
+            "refused": 0,
+            "failed": 0,
+            "how": "cancelled",
+        }
 
 
 async def sign_up(house: House, tenant: str, number: int) -> None:

@@ -35,6 +35,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "correlation_id": "story-1",
         "tenant": tenant,
         "month": "2030-01",
+        "bulk_id": "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b",
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
 

@@ -222,6 +222,48 @@ async def test_the_platforms_operator_need_not_name_the_runs_tenant(town: Site) 
     assert (await town.post(f"/v1/runs/{run_id}/retry", {}, tenant=None, role="operator")).status == 202
 
 
+async def test_a_bulk_is_recorded_by_who_may_say_its_word_and_without_personal_values(town: Site) -> None:
+    looked_for = {
+        "status": "parked",
+        "attribute": "email:ada@example.org",
+        "started_after": "2030-01-01T02:00:00+02:00",
+    }
+    asked = {"word": "retry", "filter": looked_for, "found": 2, "reason": "provider is back"}
+    assert (await town.post("/v1/bulks", asked, role="viewer")).status == 403
+    begun = await _json(await town.post("/v1/bulks", asked, role="operator"), status=201)
+    path = f"/v1/bulks/{begun['bulk_id']}"
+    addressed = {"word": "retry", "ids": [str(run) for run in town.runs["acme"][:2]]}
+    assert (await town.post(f"{path}/addressed", addressed, role="viewer")).status == 403
+    assert (await town.post(f"{path}/addressed", {**addressed, "ids": []}, role="operator")).status == 422
+    assert (await town.post(f"{path}/addressed", addressed, tenant=None)).status == 422
+    await _json(await town.post(f"{path}/addressed", addressed, role="operator"))
+    did = {"told": 1, "known": 0, "refused": 1, "failed": 0, "how": "finished"}
+    ended = {"word": "retry", "filter": looked_for, "found": 2, **did}
+    assert (await town.post(f"{path}/ended", ended, role="viewer")).status == 403
+    await _json(await town.post(f"{path}/ended", ended, role="operator"))
+
+    await town.projector.catch_up()
+    entries = (await _json(await town.get("/v1/audit", limit=3)))["items"][::-1]
+    assert [entry["topic"] for entry in entries] == ["bulk.begun", "bulk.addressed", "bulk.ended"]
+    assert {entry["actor"] for entry in entries} == {"operator of acme"}
+    whole = {
+        "bulk": begun["bulk_id"],
+        "word": "retry",
+        "filter": {"status": "parked", "attribute": "email", "started_after": "2030-01-01T00:00:00.000000Z"},
+        "found": 2,
+    }
+    assert [entry["details"] for entry in entries] == [
+        {**whole, "reason": "provider is back"},
+        {"bulk": begun["bulk_id"], **addressed},
+        {**whole, **did},
+    ]
+    letters = {"word": "redrive", "filter": {"letter_type": "crm.SignupRequestedV1"}, "found": 2}
+    await _json(await town.post("/v1/bulks", letters, tenant=None), status=201)
+    await town.projector.catch_up()
+    [entry] = (await _json(await town.client.get("/v1/audit?tenant=platform", headers=town.headers(None))))["items"]
+    assert (entry["topic"], entry["actor"]) == ("bulk.begun", "admin of the platform")
+
+
 @pytest.mark.acceptance("H9")
 async def test_a_dead_letter_is_shown_redacted_redriven_byte_for_byte_and_only_once(town: Site) -> None:
     letter = town.letters["acme"]
