@@ -3,7 +3,7 @@ changes, so it is remembered here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -76,10 +76,14 @@ class CatalogVerbs(Caller):
         return bool(await self.call("revoke_token", prefix=prefix, now=now))
 
     async def forget_tenant(self, tenant: str) -> dict[str, int]:
-        found = await self.call("forget_tenant", tenant=tenant)
+        found = await self._forgotten(tenant)
         if not found:
             raise Conflict(f"a run of tenant {tenant} is open; it must end first", field="tenant")
         return {name: int(found[0][name]) for name in ("arrivals", "letters", "tokens", "keys")}
+
+    async def _forgotten(self, tenant: str) -> Sequence[Mapping[str, Any]]:
+        """What went, in one row; none, and nothing went, while a run of the tenant is open."""
+        return await self.call("forget_tenant", tenant=tenant)
 
     async def setting(self, tenant: str, name: str) -> Any:
         found = await self.call("setting", tenant=tenant, name=name)

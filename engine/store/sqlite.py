@@ -128,6 +128,14 @@ class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs, ArchiveVerbs):
             answer.extend(cursor.execute(step.sql, bind(step, values)).fetchall())
         return answer
 
+    async def _forgotten(self, tenant: str) -> Sequence[Mapping[str, Any]]:
+        def work(cursor: sqlite3.Cursor) -> Sequence[Mapping[str, Any]]:
+            if self.execute(cursor, "open_runs", {"tenant": tenant, "after": None, "limit": 1}):
+                return ()
+            return self.execute(cursor, "forget_tenant", {"tenant": tenant})
+
+        return await self.write(work)
+
     # ------------------------------------------------------------------------------------------------------------- log
 
     async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:

@@ -50,20 +50,18 @@ SELECT tenant, value FROM settings WHERE name = :name
 INSERT INTO settings (tenant, name, value) VALUES (:tenant, :name, :value) ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value
 
 -- name: forget_tenant
--- All that can be let go of a tenant that is offboarded; nothing, and no row, while a run of it is open.
+-- All that can be let go of a tenant that is offboarded, once no run of it is open: the driver looks first, in this transaction.
 SELECT
     (SELECT count(*) FROM arrivals WHERE tenant = :tenant) AS arrivals, (SELECT count(*) FROM dead_letters WHERE tenant = :tenant) AS letters,
-    (SELECT count(*) FROM tokens WHERE tenant = :tenant) AS tokens, (SELECT count(*) FROM keys WHERE tenant = :tenant) AS keys
-WHERE NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM arrival_outcomes WHERE arrival IN (SELECT id FROM arrivals WHERE tenant = :tenant)
-    AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM arrival_keys WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM inbox WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM inputs WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM outbox WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM snapshots WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM settings WHERE tenant = :tenant AND name <> 'offboarding' AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM arrivals WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM dead_letters WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM tokens WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant);
-DELETE FROM keys WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant)
+    (SELECT count(*) FROM tokens WHERE tenant = :tenant) AS tokens, (SELECT count(*) FROM keys WHERE tenant = :tenant) AS keys;
+DELETE FROM arrival_outcomes WHERE arrival IN (SELECT id FROM arrivals WHERE tenant = :tenant);
+DELETE FROM arrival_keys WHERE tenant = :tenant;
+DELETE FROM inbox WHERE tenant = :tenant;
+DELETE FROM inputs WHERE tenant = :tenant;
+DELETE FROM outbox WHERE tenant = :tenant;
+DELETE FROM snapshots WHERE tenant = :tenant;
+DELETE FROM settings WHERE tenant = :tenant AND name <> 'offboarding';
+DELETE FROM arrivals WHERE tenant = :tenant;
+DELETE FROM dead_letters WHERE tenant = :tenant;
+DELETE FROM tokens WHERE tenant = :tenant;
+DELETE FROM keys WHERE tenant = :tenant
