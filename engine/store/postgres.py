@@ -4,7 +4,8 @@ sealed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -81,20 +82,12 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, ArchiveVerbs, Postgre
 
     async def migrate(self) -> list[str]:
         async def run() -> list[str]:
-            connection = await self._sessions.connect()
-            try:
-                async with connection.transaction():
-                    return await self._migrate(connection)
-            finally:
-                connection.terminate()
+            async with self._as_owner("lock_migrations", "prepare") as connection:
+                return await self._migrate(connection)
 
         return await patiently(run, seconds=self._patience)
 
     async def _migrate(self, connection: Connection) -> list[str]:
-        await connection.execute(self._sql("lock_migrations"))
-        await connection.execute(self._sql("prepare"))
-        await connection.execute(self._sql("become_owner"))
-        await connection.execute(self._sql("make_in"), "unwind")
         await connection.execute(self._sql("prepare_functions"))
         fresh = missing("postgres", *await self._recorded(connection))
         for migration in fresh.migrations:
@@ -112,19 +105,30 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, ArchiveVerbs, Postgre
         """The engine's own role may drop nothing: this acts as the owner, as a migration does."""
 
         async def run() -> tuple[int, int]:
-            connection = await self._sessions.connect()
             try:
-                async with connection.transaction():
-                    await connection.execute(self._sql("become_owner"))
-                    await connection.execute(self._sql("make_in"), "unwind")
+                async with self._as_owner() as connection:
                     [row] = await connection.fetch(self._sql("drop_month"), month)
-                    return row["runs"], row["events"]
             except InsufficientPrivilegeError as refused:
                 raise Forbidden(f"dropping a month of the archive takes the database's owner: {refused}") from None
-            finally:
-                connection.terminate()
+            return row["runs"], row["events"]
 
         return await patiently(run, seconds=self._patience)
+
+    @asynccontextmanager
+    async def _as_owner(self, *before: str) -> AsyncIterator[Connection]:
+        """One transaction of the schema's owner, on a connection of its own. The statements `before` run in it as
+        whoever the connection belongs to.
+        """
+        connection = await self._sessions.connect()
+        try:
+            async with connection.transaction():
+                for statement in before:
+                    await connection.execute(self._sql(statement))
+                await connection.execute(self._sql("become_owner"))
+                await connection.execute(self._sql("make_in"), "unwind")
+                yield connection
+        finally:
+            connection.terminate()
 
     async def _recorded(self, connection: Connection) -> tuple[dict[str, str], set[tuple[str, str]]]:
         """The migrations of this database by name, and every text its functions ever had."""
