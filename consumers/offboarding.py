@@ -11,18 +11,17 @@ open; the audit's chain over them still holds. Asked again after a failure, it g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from consumers.archiving import Archiver
-from consumers.subjects import OpenRuns
+from consumers.ending import LISTED, OpenRuns, end_runs, refuse
 from contracts.envelope import format_time
-from contracts.problems import Conflict, Unavailable
+from contracts.problems import Unavailable
 from contracts.tenant_events import PLATFORM, TenantOffboarded
 from engine.door import Door
-from engine.store import OpenRun
 from engine.store.keys import OFFBOARDING
 from projections.reader import Reader
 
@@ -32,8 +31,6 @@ END_SECONDS: Final = 30.0
 """So long it waits for runs that it has cancelled or terminated."""
 VIEW_SECONDS: Final = 10.0
 VIEWS: Final = ("history", "usage", "audit", "stats", "approvals")
-PAGE: Final = 200
-NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class Offboarding:
         known: Any = await store.setting(tenant, OFFBOARDING)
         if known is None:
             if open_runs == "refuse":
-                self._refuse(await store.open_runs(tenant=tenant, limit=PAGE))
+                refuse("tenant", await self._open(tenant))
             known = {"by": by, "since": format_time(door.clock.now()), "reason": reason, "gone": False}
             await store.put_setting(tenant, OFFBOARDING, known)
             await asyncio.sleep(self._settle)
@@ -79,37 +76,21 @@ class Offboarding:
         door.vault.bar(tenant)
         return Offboarded(tenant, runs, **await store.forget_tenant(tenant))
 
-    def _refuse(self, runs: Sequence[OpenRun]) -> None:
-        if runs:
-            named = ", ".join(str(run.run_id) for run in runs[:NAMED])
-            raise Conflict(
-                f"runs of this tenant are open ({named}); let them end, or ask for them to be cancelled or terminated",
-                field="open_runs",
-                open_runs=[str(run.run_id) for run in runs],
-            )
-
     async def _end(self, tenant: str, by: str, reason: str, how: OpenRuns) -> None:
         """Until no run is open: those that go on in another one, and those that unwind, are waited for too."""
-        door, told = self._door, set()
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                while runs := await door.store.open_runs(tenant=tenant, limit=PAGE):
-                    if how == "refuse":
-                        self._refuse(runs)
-                    for run in runs:
-                        if run.run_id in told:
-                            continue
-                        told.add(run.run_id)
-                        try:
-                            tell = door.cancel if how == "cancel" else door.terminate
-                            await tell(tenant, run.run_id, by=by, reason=reason or "its tenant is offboarded")
-                        except Conflict:
-                            pass  # it has ended meanwhile
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise Unavailable(
-                "runs of this tenant have not ended yet; nothing is gone, and none begins: ask again"
-            ) from None
+        await end_runs(
+            self._door,
+            tenant,
+            lambda: self._open(tenant),
+            how,
+            whose="tenant",
+            by=by,
+            reason=reason or "its tenant is offboarded",
+            seconds=END_SECONDS,
+        )
+
+    async def _open(self, tenant: str) -> list[UUID]:
+        return [run.run_id for run in await self._door.store.open_runs(tenant=tenant, limit=LISTED)]
 
     async def _read_all(self, *views: str) -> None:
         head = await self._reader.head()

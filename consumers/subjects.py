@@ -10,28 +10,25 @@ What modules hold of the subject is theirs to erase.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 import orjson
 
+from consumers.ending import OpenRuns, end_runs
 from contracts.pointers import resolve, segments
-from contracts.problems import Conflict, Unavailable
+from contracts.problems import Unavailable
 from contracts.tenant_events import LOG_EVENTS, SubjectErased, SubjectExported
 from engine.door import Door
 from engine.store.data_keys import frame_of_scope
 from projections.reader import MOST, Reader
 from projections.records import Record
 
-OpenRuns = Literal["refuse", "cancel", "terminate"]
-
 END_SECONDS: Final = 20.0
 """So long an erasure waits for the runs it has cancelled or terminated."""
 VIEW_SECONDS: Final = 10.0
-NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,23 @@ class Subjects:
         door = self._door
         scope = await door.vault.scope_of(tenant, subject)
         runs = [UUID(run["run_id"]) async for run in self._runs(tenant, subject)]
-        await self._end(tenant, await self._still_open(tenant, runs), by, reason, open_runs)
+        left = await self._open_of(tenant, runs)
+
+        async def still_open() -> list[UUID]:
+            nonlocal left
+            left = await self._open_of(tenant, left)
+            return left
+
+        await end_runs(
+            door,
+            tenant,
+            still_open,
+            open_runs,
+            whose="subject",
+            by=by,
+            reason=reason or "its data subject is erased",
+            seconds=END_SECONDS,
+        )
         event = SubjectErased(at=door.clock.now(), scope=_bare(scope), runs=len(runs), by=by, reason=reason)
         await door.tenants.record(tenant, event)
         return await self._forget(tenant, scope, len(runs))
@@ -113,39 +126,8 @@ class Subjects:
                 return
             after = page[-1]["run_id"]
 
-    async def _still_open(self, tenant: str, runs: list[UUID]) -> list[UUID]:
+    async def _open_of(self, tenant: str, runs: list[UUID]) -> list[UUID]:
         return [run for run in runs if await self._door.store.open_run(tenant, run) is not None]
-
-    async def _end(self, tenant: str, runs: list[UUID], by: str, reason: str, how: OpenRuns) -> None:
-        if not runs:
-            return
-        named = ", ".join(str(run) for run in runs[:NAMED])
-        if how == "refuse":
-            raise Conflict(
-                f"{len(runs)} runs of this subject are open ({named}); let them end, or ask for them to be cancelled "
-                "or terminated",
-                field="open_runs",
-                open_runs=[str(run) for run in runs[:MOST]],
-            )
-        for run in runs:
-            try:
-                if how == "cancel":
-                    await self._door.cancel(tenant, run, by=by, reason=reason or "its data subject is erased")
-                else:
-                    await self._door.terminate(tenant, run, by=by, reason=reason or "its data subject is erased")
-            except Conflict:
-                pass  # it has ended meanwhile
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                while True:
-                    runs = await self._still_open(tenant, runs)
-                    if not runs:
-                        return
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise Unavailable(
-                f"{len(runs)} runs of this subject have not ended yet ({named}); nothing is erased, ask again"
-            ) from None
 
     async def _forget(self, tenant: str, scope: str, runs: int) -> Erasure:
         arrivals = await self._door.store.forget_subject(tenant, frame_of_scope(scope))
