@@ -12,23 +12,19 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 import orjson
 
-from engine.guards.first_run import first_run
 from engine.loop import run
 from engine.settings import database_url, load
-from engine.store.key_ring import KeyRing
-from engine.store.keys import Vault
 from projections.reader import ATTRIBUTE, Reader
 from scripts.answer import whole
+from scripts.bench.installed import installed
 from scripts.bench.watch import SQL
 from scripts.bench.workload import TENANT
-from scripts.opening import opened_store
 
 RARE: Final = "compensation_failed"
 WARM_UP: Final = 2
@@ -54,10 +50,7 @@ class Listed:
 
 async def measure(asked: Listing) -> Listed:
     settings = load()
-    async with opened_store(settings, migrate=True) as store:
-        await first_run(settings, store, now=datetime.now(UTC))
-        vault = Vault(store, KeyRing.load(settings.key_path))
-        await vault.start()
+    async with installed(settings) as (store, vault):
         keys = await vault.keys_for(TENANT)
         owner = await asyncpg.connect(database_url(settings))
         try:

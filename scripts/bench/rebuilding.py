@@ -22,17 +22,15 @@ import uuid_utils.compat
 
 from contracts import run_events as ev
 from contracts.run_events import RunEvent
-from engine.guards.first_run import first_run
 from engine.loop import run
 from engine.settings import load
 from engine.store import Appended, Closed, Commit, Opened, Start, Store
-from engine.store.key_ring import KeyRing
-from engine.store.keys import TenantKeys, Vault
+from engine.store.keys import TenantKeys
 from engine.store.mapper import Mapper
 from projections.history import History
 from scripts.answer import whole
+from scripts.bench.installed import installed
 from scripts.bench.workload import EVENTS_PER_RUN, STEPS, TENANT, TRIGGER, order
-from scripts.opening import opened_store
 from scripts.verbs.projections import builder
 
 IN_FLIGHT: Final = 200
@@ -65,11 +63,7 @@ class Rebuilt:
 
 async def fill(runs: int) -> int:
     """Appends so many finished runs; answers how many events they have."""
-    settings = load()
-    async with opened_store(settings, migrate=True) as store:
-        await first_run(settings, store, now=datetime.now(UTC))
-        vault = Vault(store, KeyRing.load(settings.key_path))
-        await vault.start()
+    async with installed(load()) as (store, vault):
         keys = await vault.keys_for(TENANT)
         epoch = await store.register("bench-fill", ["worker"])
         for first in range(0, runs, IN_FLIGHT):
