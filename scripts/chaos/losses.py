@@ -5,6 +5,7 @@ comes late, and what is refused. The other processes of the site reach their ser
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from scripts.chaos.site import START_SECONDS, Site
@@ -49,9 +50,10 @@ def _publishing(site: Site) -> dict[str, Wire]:
 
 
 async def _lose(site: Site, wires: dict[str, Wire], what: str) -> float:
-    wire = wires[site.random.choice(sorted(wires))]
-    await wire.lose(Trap(what, nth=site.random.randint(1, 6)), within_seconds=SPRING_SECONDS)
-    return await site.until_ready(START_SECONDS)
+    async def lose(wire: Wire) -> None:
+        await wire.lose(Trap(what, nth=site.random.randint(1, 6)), within_seconds=SPRING_SECONDS)
+
+    return await _on_one(site, wires, lose)
 
 
 async def hold_postgres(site: Site) -> float:
@@ -63,27 +65,32 @@ async def hold_rabbitmq(site: Site) -> float:
 
 
 async def _hold(site: Site, wires: dict[str, Wire]) -> float:
-    """For longer than a lease; then the bytes arrive late, or never."""
-    wire = wires[site.random.choice(sorted(wires))]
-    wire.hold()
-    await asyncio.sleep(HELD_SECONDS)
-    if site.random.random() < 0.5:
-        wire.cut()
-    wire.go_on()
-    return await site.until_ready(START_SECONDS)
+    async def hold(wire: Wire) -> None:
+        """For longer than a lease; then the bytes arrive late, or never."""
+        wire.hold()
+        await asyncio.sleep(HELD_SECONDS)
+        if site.random.random() < 0.5:
+            wire.cut()
+        wire.go_on()
+
+    return await _on_one(site, wires, hold)
 
 
 async def refuse_postgres(site: Site) -> float:
-    return await _refuse(site, site.postgres_wires)
+    return await _on_one(site, site.postgres_wires, _refuse)
 
 
 async def refuse_rabbitmq(site: Site) -> float:
-    return await _refuse(site, site.rabbitmq_wires)
+    return await _on_one(site, site.rabbitmq_wires, _refuse)
 
 
-async def _refuse(site: Site, wires: dict[str, Wire]) -> float:
-    wire = wires[site.random.choice(sorted(wires))]
+async def _refuse(wire: Wire) -> None:
     wire.refuse()
     await asyncio.sleep(REFUSED_SECONDS)
     await wire.start()
+
+
+async def _on_one(site: Site, wires: dict[str, Wire], fault: Callable[[Wire], Awaitable[None]]) -> float:
+    """The fault on one of the wires, whichever; answers the seconds until the site is ready again."""
+    await fault(wires[site.random.choice(sorted(wires))])
     return await site.until_ready(START_SECONDS)
