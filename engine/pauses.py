@@ -113,8 +113,8 @@ def _stream_of(tenant: str) -> str:
 
 
 class Pauses:
-    """One per process: what was last read. `on_maintenance` hears when it begins and when it ends, `on_gone` of each
-    tenant that was offboarded.
+    """One per process: what was last read. `on_maintenance` hears when it begins and when it ends, `on_gone` once of
+    each tenant that was offboarded.
     """
 
     def __init__(self, brakes: Brakes, metrics: Metrics) -> None:
@@ -148,10 +148,11 @@ class Pauses:
 
     async def refresh(self) -> None:
         """Reads now. Raises `Unavailable`."""
-        self.leaving = await self._brakes.leaving()
-        for tenant, gone in self.leaving.items():
-            if gone:
+        leaving = await self._brakes.leaving()
+        for tenant, gone in leaving.items():
+            if gone and not self.leaving.get(tenant):
                 self.on_gone(tenant)
+        self.leaving = leaving
         self.known = await self._brakes.pauses()
         was, self.maintenance = self.maintenance, await self._brakes.maintenance()
         tenants, everyone = len(self.known.keys() - {EVERYONE}), EVERYONE in self.known

@@ -252,6 +252,8 @@ class Vault:
                         self.ring.wrap(tenant, scope, 1, secrets.token_bytes(_KEY_BYTES))
                     )
                     keys[first.key_id] = self.ring.unwrap(first)
+        if tenant in self._barred:  # meanwhile
+            raise _offboarded(tenant)
         loaded = TenantKeys(tenant, opened["tenant"], opened["index"])
         previous = self._tenants.pop(tenant, None)
         if previous is not None:

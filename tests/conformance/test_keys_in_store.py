@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,15 +10,19 @@ from uuid import UUID
 
 import pytest
 
-from contracts.problems import Unauthenticated
+from contracts.problems import TenantOffboarded, Unauthenticated
 from contracts.run_events import StepSucceeded
+from engine.clock import SystemClock
 from engine.guards.first_run import first_run
 from engine.guards.permissions import ALL_PERMISSIONS, verify_token
+from engine.metrics import Metrics
+from engine.pauses import Brakes, Pauses
 from engine.settings import Settings
 from engine.store import Store, Stored, open_store
 from engine.store.key_ring import KeyRing, KeyRingMismatch, KeyRingMissing, create_key_ring
-from engine.store.keys import Vault
+from engine.store.keys import OFFBOARDING, Vault
 from engine.store.mapper import Mapper
+from engine.tenant_log import TenantLog
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RUN = UUID(int=7)
@@ -61,6 +66,32 @@ class KeysInStore:
             assert isinstance(event, StepSucceeded)
             opened[name] = event.output
         assert opened == {"ada": {"mail": {"$erased": True}}, "bob": {"mail": "bob@example.org"}}
+
+    async def test_keys_that_are_being_read_when_their_tenant_is_barred_are_not_kept(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        ring = create_key_ring(tmp_path / "keys.json")
+        await Vault(store, ring).keys_for("acme")
+        vault = Vault(store, ring)
+        reading = asyncio.ensure_future(vault.keys_for("acme"))
+        await asyncio.sleep(0)
+        vault.bar("acme")
+        with pytest.raises(TenantOffboarded):
+            await reading
+        assert vault.cached("acme") is None
+
+    async def test_of_a_tenant_that_is_gone_is_heard_once(self, store: Store, tmp_path: Path) -> None:
+        vault, clock = Vault(store, create_key_ring(tmp_path / "keys.json")), SystemClock()
+        log = TenantLog(store, vault, Mapper(), clock, epoch=lambda: 0)
+        pauses = Pauses(Brakes(store, log, clock), Metrics())
+        heard: list[str] = []
+        pauses.on_gone = heard.append
+        for tenant, gone in (("acme", False), ("globex", True), ("acme", True)):
+            await store.put_setting(tenant, OFFBOARDING, {"by": "ann", "since": "", "reason": "", "gone": gone})
+            await pauses.refresh()
+            await pauses.refresh()
+        assert heard == ["globex", "acme"]
+        assert pauses.leaving == {"acme": True, "globex": True}
 
     async def test_a_root_rotation_leaves_every_body_readable_and_the_old_root_unused(
         self, store: Store, tmp_path: Path
