@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import orjson
+
 from contracts.sdk.database import Database, DatabaseUnavailable, Row, Tx
 from contracts.sdk.statements import statements
 from contracts.sdk.tally import Tally
@@ -85,8 +87,8 @@ class Outbox:
     async def settle(self, sent: Sequence[Stored], put_off: Sequence[tuple[Stored, float]]) -> None:
         """Deletes what was sent; puts the others off by so many seconds."""
         async with self.database.transaction() as tx:
-            for stored in sent:
-                await tx.run(self.sql["delete_outbox"], stored.id)
+            if sent:
+                await tx.run(self.sql["delete_outbox"], orjson.dumps([stored.id for stored in sent]).decode())
             for stored, delay_seconds in put_off:
                 await tx.run(self.sql["release_outbox"], stored.id, _now() + timedelta(seconds=delay_seconds))
 

@@ -55,6 +55,7 @@ class PostgresDatabase:
                 self._dsn,
                 min_size=0,
                 max_size=self._connections,
+                reset=_nothing,
                 timeout=CONNECT_SECONDS,
                 server_settings=settings,
             )
@@ -88,8 +89,23 @@ class PostgresDatabase:
         if pool is None:
             raise DatabaseUnavailable("the database is not open; open it first")
         with _as_unavailable():
-            async with pool.acquire(timeout=CONNECT_SECONDS) as connection, connection.transaction():
-                yield _PostgresTx(connection)
+            async with pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                await connection.execute("BEGIN")
+                try:
+                    yield _PostgresTx(connection)
+                except (Exception, asyncio.CancelledError):
+                    await _end(connection, "ROLLBACK")
+                    raise
+                await _end(connection, "COMMIT")
+
+
+async def _end(connection: Any, how: Literal["COMMIT", "ROLLBACK"]) -> None:
+    """Ends the transaction and, on the same way to the server, takes back what a handler has set for its session."""
+    await connection.execute(f"{how};\n{connection.get_reset_query()}")
+
+
+async def _nothing(connection: Any) -> None:
+    """What the pool does on release is done by then."""
 
 
 class _PostgresTx:

@@ -85,7 +85,9 @@ RETURNING id, event_id, exchange, routing_key, body, reply;
 UPDATE unwind_outbox SET claimed_until = $2 WHERE id = $1;
 
 -- name: delete_outbox
-DELETE FROM unwind_outbox WHERE id = $1;
+-- $1 is a JSON array of ids.
+DELETE FROM unwind_outbox
+WHERE id = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)));
 
 -- name: count_outbox
 SELECT count(*) AS rows FROM unwind_outbox;

@@ -83,7 +83,8 @@ RETURNING id, event_id, exchange, routing_key, body, reply;
 UPDATE unwind_outbox SET claimed_until = $2 WHERE id = $1;
 
 -- name: delete_outbox
-DELETE FROM unwind_outbox WHERE id = $1;
+-- $1 is a JSON array of ids.
+DELETE FROM unwind_outbox WHERE id IN (SELECT value FROM json_each($1));
 
 -- name: count_outbox
 SELECT count(*) AS rows FROM unwind_outbox;
