@@ -49,13 +49,7 @@ async def send(house: House, tenant: str, kind: str, source: str, *data: Mapping
 
 async def listed(house: House, tenant: str) -> list[Record]:
     """Every run of the tenant."""
-    found: list[Record] = []
-    page = await house.api.get("/v1/runs", tenant=tenant, limit=200)
-    found += page["items"]
-    while page.get("next"):
-        page = await house.api.get("/v1/runs", tenant=tenant, limit=200, after=page["next"])
-        found += page["items"]
-    return found
+    return [run async for run in house.api.items("/v1/runs", tenant=tenant, limit=200)]
 
 
 async def told(house: House, metric: str) -> float:
@@ -76,7 +70,7 @@ async def connections(stack: Stack) -> int:
     return int(found)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + RUNS)
 @pytest.mark.acceptance("G14")
 async def test_runs_that_wait_hold_no_memory_no_task_and_no_connection_and_wake_by_their_own_event(
     stack: Stack,
@@ -108,7 +102,7 @@ async def test_runs_that_wait_hold_no_memory_no_task_and_no_connection_and_wake_
         assert (await house.run(woken["run_id"]) or {})["data"]["order_id"] == one
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 + RUNS)
 @pytest.mark.acceptance("H17")
 async def test_a_tenth_of_many_onboardings_fails_and_no_other_notices(stack: Stack) -> None:
     few, failing = max(RUNS // 10, 5), RUNS // 10
