@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
-from scripts.chaos import clocks, losses, nodes
+from scripts.chaos import alarms, clocks, losses, nodes
 from scripts.chaos.crowd import fan_out
 from scripts.chaos.site import SERVER_SECONDS, START_SECONDS, Child, Site
 from scripts.provision import disk
@@ -93,16 +93,6 @@ async def kill_rabbitmq(site: Site) -> float:
     return await site.until_ready(SERVER_SECONDS)
 
 
-async def alarm_rabbitmq(site: Site) -> float:
-    """A memory alarm: the broker takes no message until it ends."""
-    assert site.servers is not None
-    tool = site.servers.rabbitmqctl
-    await asyncio.to_thread(tool, "set_vm_memory_high_watermark", "0.00001")
-    await asyncio.sleep(3.0)
-    await asyncio.to_thread(tool, "set_vm_memory_high_watermark", "0.6")
-    return await site.until_ready(SERVER_SECONDS)
-
-
 async def full_disk(site: Site) -> float:
     """Nothing can be written to the disk of the database; PostgreSQL may end for want of it, and is started once there
     is room again, as a service manager would.
@@ -135,7 +125,8 @@ FAULTS: Final = (
     Fault("kill-postgres", "kill -9 of PostgreSQL", "server", kill_postgres, 15.0, kills=True, servers=True),
     Fault("restart-postgres", "PostgreSQL stopped and started", "server", restart_postgres, 15.0, servers=True),
     Fault("kill-rabbitmq", "kill -9 of RabbitMQ", "server", kill_rabbitmq, 15.0, kills=True, servers=True),
-    Fault("alarm-rabbitmq", "a memory alarm of RabbitMQ", "server", alarm_rabbitmq, 15.0, servers=True),
+    Fault("alarm-memory", "a memory alarm of RabbitMQ", "server", alarms.alarm_memory, 15.0, servers=True),
+    Fault("alarm-disk", "a disk alarm of RabbitMQ", "server", alarms.alarm_disk, 15.0, servers=True),
     Fault("full-disk", "a full disk below the database", "server", full_disk, 15.0, missing=disk.missing),
     Fault(
         "skew-clock",

@@ -71,6 +71,8 @@ class Measured:
     log_lines_per_minute: float = 0.0
     verdict: Verdict | None = None
     left: Sequence[str] = ()
+    found: Sequence[str] = ()
+    """What faults saw that must not be, while they lasted."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why a fault was left out, by its name."""
 
@@ -82,7 +84,7 @@ class Measured:
             for fault in FAULTS
             if max(self.recoveries[fault.name], default=0.0) > fault.bound_seconds
         ]
-        return found + list(self.verdict.broken if self.verdict is not None else ())
+        return [*found, *self.found, *(self.verdict.broken if self.verdict is not None else ())]
 
 
 def schedule(plan: Plan, stack: str, *, only: Sequence[str], random: Random) -> list[Fault]:
@@ -166,6 +168,7 @@ async def _play(site: Site, faults: Sequence[Fault], measured: Measured) -> None
         measured.kills += fault.kills
         await asyncio.sleep(random_pause(site))
     await site.end_sending()
+    measured.found = tuple(site.found)
     measured.seconds = time.monotonic() - began
     measured.log_lines_per_minute = (site.log_lines() - lines) / measured.seconds * 60
     after = max(engine.resident_bytes() for engine in site.engines)
@@ -338,8 +341,10 @@ code).
 
 Recovery is counted from the moment that what was broken is there again to the moment that every process serves; of a
 killed process, what any start takes is left out. Of one of three nodes it is counted from its loss, since the others
-serve meanwhile; of a fan-out, from the one event to the end of the last run that it woke. A recovery beyond its bound
-breaks the verdict.
+serve meanwhile; of an alarm, to the moment that the commands which waited for its end have arrived; of a fan-out, from
+the one event to the end of the last run that it woke. A recovery beyond its bound breaks the verdict.
+
+Under an alarm of RabbitMQ no message may be taken, every process must come to rest, and no log may fill.
 
 The faults of a wire happen between one process and one server, by a relay that knows their protocols, while the other
 processes reach the server straight.

@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,7 +162,11 @@ class Site:
         self.engines: list[Child] = []
         self.modules: list[Child] = []
         self.sent: list[Envelope] = []
+        self.taken = 0
+        """Messages that the broker has confirmed to the sender of orders."""
         self.poisoned = 0
+        self.found: list[str] = []
+        """What a fault saw that must not be, while it lasted."""
         self.postgres_wires: dict[str, Wire] = {}
         self.rabbitmq_wires: dict[str, Wire] = {}
         """By the name of the process behind each."""
@@ -298,17 +303,29 @@ class Site:
             while True:
                 told = await self._transport.publish(left, deadline_seconds=3.0)
                 left = [one for one, answer in zip(left, told, strict=True) if answer is not Published.CONFIRMED]
+                self.taken += len(told) - len(left)
                 if not left:
                     break
                 await asyncio.sleep(0.2)
 
     async def retry(self, run_id: str, token: str) -> None:
         """An operator's word for a parked run; what has gone on meanwhile answers 409."""
-        headers = {"Authorization": f"Bearer {token}"}
-        url = f"{self.engines[-1].url}/v1/runs/{run_id}/retry"
-        async with aiohttp.ClientSession(headers=headers) as session, session.post(url, json={}) as answer:
-            if answer.status not in (202, 404, 409):
-                raise Unavailable(f"a retry was answered with {answer.status}: {await answer.text()}")
+        await self._ask(f"/v1/runs/{run_id}/retry", token, {}, (202, 404, 409))
+
+    async def order(self) -> None:
+        """Starts the run of an order of one part by the API, past the broker. Its one command will not be refused."""
+        token = self.settings.admin_token_path.read_text(encoding="ascii").strip()
+        number, tenant = self.random.getrandbits(64), self.random.choice(workload.TENANTS)
+        placed = workload.OrderPlacedV1(order_id=f"a-{number:x}", fates=["ok"])
+        path = f"/v1/workflows/{workload.order.name}/runs?tenant={tenant}"
+        await self._ask(path, token, {"input": placed.model_dump()}, (202,))
+
+    async def _ask(self, path: str, token: str, body: dict[str, Any], answers: Sequence[int]) -> None:
+        """Raises `Unavailable` for another answer."""
+        headers, url = {"Authorization": f"Bearer {token}"}, self.engines[-1].url + path
+        async with aiohttp.ClientSession(headers=headers) as session, session.post(url, json=body) as answer:
+            if answer.status not in answers:
+                raise Unavailable(f"{path} was answered with {answer.status}: {await answer.text()}")
 
     # ------------------------------------------------------------------------------------------------ watching
 
@@ -323,6 +340,16 @@ class Site:
                 late = [child.name for child, is_ready in zip(self.children, ready, strict=True) if not is_ready]
                 raise Unavailable(f"{', '.join(late)} not ready after {seconds:g} s")
             await asyncio.sleep(0.05)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has asked the sender of orders to pause."""
+        return self._transport is not None and self._transport.blocked
+
+    def effects_done(self) -> int:
+        """How many there are in the module's ledger."""
+        with closing(sqlite3.connect(f"file:{self.effects}?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) FROM effects").fetchone()[0])
 
     def log_lines(self) -> int:
         return sum(child.said.read_bytes().count(b"\n") for child in self.children if child.said.exists())

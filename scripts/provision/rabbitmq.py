@@ -17,6 +17,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.error import HTTPError
 
 from scripts.provision.places import Instance, free_port
 from scripts.provision.processes import ServerFailed, ServerProcess, run_as
@@ -267,6 +268,19 @@ def management_answers(base_url: str) -> bool:
     except OSError:
         return False
     return isinstance(reply, dict) and "rabbitmq_version" in reply
+
+
+def alarms(base_url: str) -> set[str]:
+    """What the broker is short of, `memory` or `disk`, and therefore takes no message. Raises OSError when it does not
+    answer."""
+    try:
+        management_request(base_url, "GET", "/api/health/checks/alarms")
+    except HTTPError as refused:
+        if refused.code != 503:
+            raise
+        # 3.10 calls the disk `disk space`.
+        return {alarm["resource"].partition(" ")[0] for alarm in json.load(refused)["alarms"]}
+    return set()
 
 
 def installed_programs() -> RabbitmqPrograms | None:
