@@ -38,6 +38,8 @@ class Fault:
     """Only where RabbitMQ is three nodes."""
     missing: Callable[[], str] = lambda: ""
     """Why it cannot be done on this machine; it is then left out, and named."""
+    prepare: Callable[[], None] = lambda: None
+    """What this process must do first to be able to, before it has threads."""
 
 
 async def kill_engine(site: Site) -> float:
@@ -127,7 +129,15 @@ FAULTS: Final = (
     Fault("kill-rabbitmq", "kill -9 of RabbitMQ", "server", kill_rabbitmq, 15.0, kills=True, servers=True),
     Fault("alarm-memory", "a memory alarm of RabbitMQ", "server", alarms.alarm_memory, 15.0, servers=True),
     Fault("alarm-disk", "a disk alarm of RabbitMQ", "server", alarms.alarm_disk, 15.0, servers=True),
-    Fault("full-disk", "a full disk below the database", "server", full_disk, 15.0, missing=disk.missing),
+    Fault(
+        "full-disk",
+        "a full disk below the database",
+        "server",
+        full_disk,
+        15.0,
+        missing=disk.missing,
+        prepare=disk.prepare,
+    ),
     Fault(
         "skew-clock",
         "an engine whose clock is five minutes wrong",

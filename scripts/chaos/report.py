@@ -192,7 +192,8 @@ def chaos(
         listed = [{"fault": name, "place": place, "needs": needs, "says": says} for name, place, needs, says in rows]
         return Answer(listed, table(("FAULT", "PLACE", "NEEDS", "WHAT"), rows))
     plan = SMOKE if smoke else STANDARD
-    schedule(plan, PRODUCTION, only=only, random=Random(0))
+    for fault in {fault for stack in stacks for fault in schedule(plan, stack, only=only, random=Random(0))}:
+        fault.prepare()
     measured = [asyncio.run(_interruptible(break_and_mend(stack, plan, seed, only))) for stack in stacks]
     document: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

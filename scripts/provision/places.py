@@ -11,12 +11,13 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from scripts.provision.mounts import unmount_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +122,6 @@ def kill_tree(pid: int) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.01)
-
-
-def unmount_below(folder: Path) -> None:
-    """Unmount every small disk (see disk.py) at or below a folder."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        source, place, *_ = line.split(" ")
-        if source == "unwind" and Path(place).is_relative_to(folder):
-            subprocess.run(["umount", "-l", place], stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def remove_folder(folder: Path) -> None:

@@ -202,3 +202,53 @@ def test_an_unknown_source_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
 def test_no_port_is_handed_out_twice() -> None:
     ports = [free_port() for _ in range(50)]
     assert len(set(ports)) == 50
+
+
+FILLING = """
+import ctypes, os, tempfile
+from pathlib import Path
+from scripts.provision import disk, mounts
+from scripts.provision.places import account
+
+who = account()
+if who.uid is not None:
+    os.setgroups([]), os.setgid(who.gid), os.setuid(who.uid)
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: a change of user takes a process its own /proc
+disk.prepare()
+print(disk.missing())
+if not disk.missing():
+    with tempfile.TemporaryDirectory() as folder:
+        small, more = disk.SmallDisk(Path(folder), 4, account()), Path(folder, "more")
+        small.fill()
+        try:
+            more.write_bytes(b"1")
+        except OSError as full:
+            print(full.strerror)
+        small.free()
+        print(more.write_bytes(b"1"))
+        mounts.unmount_below(Path(folder))
+        print(os.listdir(folder))
+"""
+
+
+def filled(path: str) -> list[str]:
+    """What an ordinary user's process says of a small disk, found by these programs: first why it has none."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILLING], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_an_ordinary_user_fills_a_small_disk_where_the_kernel_lets_him() -> None:
+    why, *told = filled(os.environ["PATH"])
+    if why:
+        pytest.skip(why)
+    assert told == ["No space left on device", "1", "[]"]
+
+
+def test_who_has_no_small_disk_is_told_what_is_missing(tmp_path: Path) -> None:
+    [why] = filled(str(tmp_path))
+    assert why.startswith("a file system of limited size needs the right to mount: ")
+    assert "unshare" in why
