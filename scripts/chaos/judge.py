@@ -44,8 +44,11 @@ class Verdict:
     effects: int
     broken: tuple[str, ...]
     calm_seconds: tuple[float, ...] = ()
+    flooded_seconds: tuple[float, ...] = ()
     crowded_seconds: tuple[float, ...] = ()
-    """What orders took from being sent to the end of their run: shortly before each fan-out, and during it."""
+    """What orders took from being sent to the end of their run: shortly before each fan-out, while its visitors came,
+    and once the gate was open.
+    """
 
 
 async def until_quiet(site: Site, seconds: float) -> list[str]:
@@ -93,8 +96,7 @@ async def judge(site: Site) -> Verdict:
         letters = await store.dead_letters(tenant=None, state="dead", limit=1_000)
         if len(letters) > site.poisoned:
             broken.append(f"Q: {len(letters)} dead letters of {site.poisoned} poisonous messages")
-    calm, crowded = served(site, runs)
-    return Verdict(len(runs), len(times), len(effects), tuple(broken), calm, crowded)
+    return Verdict(len(runs), len(times), len(effects), tuple(broken), *served(site, runs))
 
 
 async def _runs(
@@ -121,11 +123,14 @@ async def _runs(
     return runs, sorted(times)
 
 
-def served(site: Site, runs: Runs) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Seconds from the moment that an order was sent to the end of the run that merely notes it."""
+def served(site: Site, runs: Runs) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Seconds from the moment that an order was sent to the end of the run that merely notes it: calm, flooded,
+    crowded.
+    """
     orders = [event for event in site.sent if event.type == workload.PLACED and not event.data["naps"]]
     sent = {event.id: event.time for event in orders}
     calm: list[float] = []
+    flooded: list[float] = []
     crowded: list[float] = []
     for log in runs.values():
         start, end = log[0], log[-1]
@@ -134,10 +139,11 @@ def served(site: Site, runs: Runs) -> tuple[tuple[float, ...], tuple[float, ...]
         at = sent.get(str(start.trigger.get("id")))
         if at is None:
             continue
-        for since, began, over in site.crowded:
+        for since, began, opened, over in site.crowded:
             if since <= at < over:
-                (calm if at < began else crowded).append((end.at - at).total_seconds())
-    return tuple(sorted(calm)), tuple(sorted(crowded))
+                found = calm if at < began else flooded if at < opened else crowded
+                found.append((end.at - at).total_seconds())
+    return tuple(sorted(calm)), tuple(sorted(flooded)), tuple(sorted(crowded))
 
 
 def one_time(times: Sequence[tuple[int, datetime]]) -> list[str]:

@@ -256,9 +256,10 @@ def _document(one: Measured) -> dict[str, Any]:
         "served": {
             "runs_woken": one.crowd,
             "calm": _spread(one.verdict.calm_seconds),
+            "flooded": _spread(one.verdict.flooded_seconds),
             "crowded": _spread(one.verdict.crowded_seconds),
         }
-        if one.verdict.crowded_seconds
+        if one.recoveries["fan-out"]
         else None,
         "broken": one.broken,
         "skipped": [{"fault": name, "why": why} for name, why in one.skipped.items()],
@@ -289,18 +290,22 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _orders(spread: dict[str, float]) -> str:
-    count = int(spread.get("orders", 0))
-    return "1 order" if count == 1 else f"{count} orders"
-
-
 def _crowded(served: dict[str, Any]) -> str:
-    calm, crowded = served["calm"], served["crowded"]
     return (
-        f"While one event woke {served['runs_woken']:,} runs of a tenant, {_orders(crowded)} of others took "
-        f"{crowded['p50_seconds']:g} s from being sent to being noted (p95 {crowded['p95_seconds']:g} s, worst "
-        f"{crowded['worst_seconds']:g} s); just before, {_orders(calm)} took {calm.get('p50_seconds', 0):g} s "
-        f"(p95 {calm.get('p95_seconds', 0):g} s)."
+        f"Orders of other tenants, from being sent to being noted: {_took(served['calm'])} before a fan-out; "
+        f"{_took(served['flooded'])} while {served['runs_woken']:,} events of one tenant came in; "
+        f"{_took(served['crowded'])} while one event woke the runs which those had started."
+    )
+
+
+def _took(spread: dict[str, float]) -> str:
+    """Of no orders, too."""
+    if not spread:
+        return "no order came"
+    count = int(spread["orders"])
+    return (
+        f"{count} order{'s' * (count > 1)} took {spread['p50_seconds']:g} s (p95 {spread['p95_seconds']:g} s, worst "
+        f"{spread['worst_seconds']:g} s)"
     )
 
 

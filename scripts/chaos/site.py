@@ -135,8 +135,10 @@ class Site:
         """What holds PostgreSQL's data, or all of an embedded site, where it can be filled."""
         self.crowd = crowd
         """How many runs a fan-out wakes."""
-        self.crowded: list[tuple[datetime, datetime, datetime]] = []
-        """Of each fan-out: since when it was calm, when it began, when it was over."""
+        self.crowded: list[tuple[datetime, datetime, datetime, datetime]] = []
+        """Of each fan-out: since when it was calm, when its visitors began to come, when the gate was opened, and when
+        it was over.
+        """
         self.bus_url = servers.rabbitmq_url if servers is not None else f"embedded://{folder / 'bus.db'}"
         self.effects = folder / "stock.db"
         self.environment = {
