@@ -38,6 +38,9 @@ from engine.triggers import Plans
 POLL_SECONDS: Final = 0.5
 HEARS_SECONDS: Final = 3_600.0
 BATCH: Final = 500
+"""Rows claimed at once. Of a tenant of whom half as many wait here no more are claimed: the store gives the oldest
+first, and others' would be behind all of his.
+"""
 AT_ONCE: Final = 100
 """Rows in hand at once. One event may wake ten thousand runs: they are given what is theirs little by little, tenants
 in turn, so that whoever else comes meanwhile is not behind all of them.
@@ -68,11 +71,13 @@ class Inputs:
         *,
         poll_seconds: float = POLL_SECONDS,
         at_once: int = AT_ONCE,
+        batch: int = BATCH,
         leaves: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
         """No run of a tenant that `leaves` starts, but for those that another run starts."""
         self._leaves = leaves
-        self._tracing, self._poll, self._at_once = tracing, poll_seconds, at_once
+        self._tracing, self._poll, self._at_once, self._batch = tracing, poll_seconds, at_once, batch
+        self._many = batch // 2
         self._store, self._vault, self._mapper = store, vault, mapper
         self._registry, self._plans = registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
@@ -136,19 +141,26 @@ class Inputs:
     async def _poll_forever(self) -> None:
         while True:
             try:
-                rows = await self._store.claim_inputs(self._door.epoch, limit=BATCH, now=self._clock.database_now())
+                many = [tenant for tenant, waiting in self._waiting.items() if len(waiting) >= self._many]
+                rows = await self._store.claim_inputs(
+                    self._door.epoch, limit=self._batch, but=many, now=self._clock.database_now()
+                )
                 self.take_soon(rows)
-                while sum(map(len, self._waiting.values())) >= BATCH:
+                while self._waiting_of_few() >= self._batch:
                     await self._for_room()
             except Unavailable:
                 rows = []
-            if len(rows) < BATCH:
+            if len(rows) < self._batch:
                 try:
                     async with asyncio.timeout(self._poll):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
             self._wake.clear()
+
+    def _waiting_of_few(self) -> int:
+        """Rows of tenants of whom more would be claimed."""
+        return sum(len(rows) for rows in self._waiting.values() if len(rows) < self._many)
 
     async def _give_all(self) -> None:
         """Gives what waits, one row of each tenant in turn, while there is room."""
@@ -161,6 +173,8 @@ class Inputs:
             del self._waiting[tenant]
             if rows:
                 self._waiting[tenant] = rows  # behind all others
+            if len(rows) == self._many - 1:
+                self._wake.set()  # more of this tenant may be claimed
             self._in_hand[row.id] = asyncio.get_running_loop().time()
             try:
                 await self._give(row)

@@ -201,9 +201,11 @@ class Work(Protocol):
     async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
         """Own or unowned runs queued for a slot, in weighted fair order between tenants, woken ones before new ones."""
 
-    async def claim_inputs(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[InputRow]:
-        """Pending inputs whose run this process owns, or that have no run yet, or whose run has no live owner; with a
-        short lease on each row."""
+    async def claim_inputs(
+        self, epoch: int, *, limit: int, but: Sequence[str] = (), now: datetime | None = None
+    ) -> list[InputRow]:
+        """Pending inputs whose run this process owns, or that have no run yet, or whose run has no live owner, the
+        oldest first; with a short lease on each row. None of the tenants `but`."""
 
     async def claim_outbox(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[OutboxRow]: ...
 

@@ -90,8 +90,10 @@ class WorkVerbs(Caller):
     async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
         return [read.open_run(row) for row in await self.call("queued_runs", epoch=epoch, limit=limit)]
 
-    async def claim_inputs(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[InputRow]:
-        found = await self.call("claim_inputs", epoch=epoch, limit=limit, now=now)
+    async def claim_inputs(
+        self, epoch: int, *, limit: int, but: Sequence[str] = (), now: datetime | None = None
+    ) -> list[InputRow]:
+        found = await self.call("claim_inputs", epoch=epoch, limit=limit, but=list(but), now=now)
         return sorted(map(read.input_row, found), key=lambda row: row.id)
 
     async def claim_outbox(self, epoch: int, *, limit: int, now: datetime | None = None) -> list[OutboxRow]:

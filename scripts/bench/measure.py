@@ -469,7 +469,7 @@ KINDS: Final = {
     "takeover": ("declare_dead", "claim_runs"),
     "admission": ("queued_runs",),
     "timers": ("due_timers",),
-    "inputs": ("claim_inputs",),
+    "inputs": ("claim_inputs_but",),
 }
 """Which functions of the database each kind of background transaction calls."""
 

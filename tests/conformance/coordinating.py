@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from consumers.archiving import Archiver
-from consumers.inputs import POLL_SECONDS, Inputs, new_run_id
+from consumers.inputs import BATCH, POLL_SECONDS, Inputs, new_run_id
 from consumers.janitor import Janitor
 from consumers.timer import TimerLoop
 from consumers.worker import Worker
@@ -210,7 +210,14 @@ class Node:
     """One process. It does nothing by itself: tests call its timers, its janitor and its inputs."""
 
     def __init__(
-        self, store: Watched, vault: Vault, clock: VirtualClock, caps: Caps, *, poll_seconds: float = POLL_SECONDS
+        self,
+        store: Watched,
+        vault: Vault,
+        clock: VirtualClock,
+        caps: Caps,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        input_batch: int = BATCH,
     ) -> None:
         self.store, self.vault, self.clock = store, vault, clock
         self.metrics = Metrics()
@@ -233,6 +240,7 @@ class Node:
         self.inputs = Inputs(
             typed, vault, self.mapper, self.registry, self.plans, self.coordinator, clock, self.metrics,
             poll_seconds=poll_seconds,
+            batch=input_batch,
         )  # fmt: skip
         self.timers = TimerLoop(typed, self.coordinator, clock)
         tenants = TenantLog(typed, vault, self.mapper, clock, epoch=lambda: self.epoch)
@@ -339,7 +347,7 @@ class House:
         self._nodes: list[Node] = []
         self.clock = VirtualClock()
 
-    async def node(self, name: str = "node", *, caps: Caps | None = None) -> Node:
+    async def node(self, name: str = "node", *, caps: Caps | None = None, input_batch: int = BATCH) -> Node:
         store = open_store(self._url)
         self._opened.append(store)
         await store.migrate()
@@ -348,7 +356,14 @@ class House:
         await vault.start()
         # PostgreSQL tells of inputs that are left for another process; in an embedded store they are found by polling.
         told = self._url.startswith("postgres")
-        made = Node(Watched(store), vault, self.clock, caps or Caps(), poll_seconds=3_600 if told else POLL_SECONDS)
+        made = Node(
+            Watched(store),
+            vault,
+            self.clock,
+            caps or Caps(),
+            poll_seconds=3_600 if told else POLL_SECONDS,
+            input_batch=input_batch,
+        )
         await made.start(name)
         self._nodes.append(made)
         return made

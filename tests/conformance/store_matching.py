@@ -183,6 +183,13 @@ class MatchingConformance:
         [row] = await store.claim_inputs(other, limit=10, now=NOW)
         assert (row.run_id, row.kind, row.body) == (run, "fact", b"envelope of e1")
 
+    async def test_inputs_of_tenants_left_out_stay_for_another_claim(self, store: Store, epoch: int) -> None:
+        for tenant in ("acme", "globex"):
+            await append(store, epoch, arrived("e1", tenant=tenant, inputs=(NewInput(kind="start", workflow="w"),)))
+        others = await store.claim_inputs(epoch, limit=10, but=["acme", "initech"], now=NOW)
+        left = await store.claim_inputs(epoch, limit=10, now=NOW)
+        assert [[row.tenant for row in rows] for rows in (others, left)] == [["globex"], ["acme"]]
+
     async def test_a_match_handed_out_is_not_claimed_again_before_its_lease_ends(
         self, store: Store, epoch: int
     ) -> None:

@@ -230,6 +230,7 @@ class TestPostgresPlans:
             "started": ("acme", "event/w/1"),
             "arrival": ("acme", "/modules/billing", "e1"),
             "claim_inputs": (epoch, 50, now),
+            "claim_inputs_but": (epoch, 50, now, ["acme"]),
             "claim_outbox": (epoch, 50, now),
             "settle_outbox": ([1], [2], now),
             "due_timers": (epoch, 50, now),

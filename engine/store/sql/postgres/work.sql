@@ -37,7 +37,7 @@ SELECT * FROM open_runs(:tenant, :after, :limit)
 SELECT * FROM queued_runs(:epoch, :limit)
 
 -- name: claim_inputs
-SELECT * FROM claim_inputs(:epoch, :limit, :now)
+SELECT * FROM claim_inputs_but(:epoch, :limit, :now, :but)
 
 -- name: claim_outbox
 SELECT * FROM claim_outbox(:epoch, :limit, :now)

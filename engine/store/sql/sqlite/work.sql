@@ -82,7 +82,7 @@ ORDER BY turn, started_at, run_id LIMIT :limit
 UPDATE inputs SET available_at = :lease, owner = :epoch
 WHERE id IN (
     SELECT i.id FROM inputs i
-    WHERE i.available_at <= :now
+    WHERE i.available_at <= :now AND i.tenant NOT IN (SELECT value FROM json_each(:but))
       AND (i.run_id IS NULL OR NOT EXISTS (
               SELECT 1 FROM open_runs o JOIN processes p ON p.epoch = o.owner
               WHERE o.run_id = i.run_id AND p.epoch <> :epoch AND NOT p.dead))

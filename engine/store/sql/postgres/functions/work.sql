@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION claim_inputs(p_epoch bigint, p_limit integer, p_now timestamptz) RETURNS SETOF input_rows LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION claim_inputs_but(p_epoch bigint, p_limit integer, p_now timestamptz, p_but text[]) RETURNS SETOF input_rows LANGUAGE plpgsql AS $$
 DECLARE
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 BEGIN
@@ -9,7 +9,7 @@ BEGIN
     RETURN QUERY
     WITH picked AS (
         SELECT i.id FROM inputs i
-        WHERE i.available_at <= v_now
+        WHERE i.available_at <= v_now AND i.tenant <> ALL (p_but)
           AND (i.run_id IS NULL OR NOT EXISTS (
                   SELECT 1 FROM open_runs o JOIN processes p ON p.epoch = o.owner
                   WHERE o.run_id = i.run_id AND p.epoch <> p_epoch AND NOT p.dead))
@@ -19,6 +19,10 @@ BEGIN
     RETURNING i.id, i.tenant, i.kind, i.run_id, i.workflow, i.name, i.visit, i.source, i.event_id,
               coalesce(i.body, (SELECT a.body FROM arrivals a WHERE a.id = i.arrival));
 END $$;
+
+CREATE OR REPLACE FUNCTION claim_inputs(p_epoch bigint, p_limit integer, p_now timestamptz) RETURNS SETOF input_rows LANGUAGE sql AS $$
+    SELECT * FROM claim_inputs_but(p_epoch, p_limit, p_now, '{}');
+$$;
 
 CREATE OR REPLACE FUNCTION claim_outbox(p_epoch bigint, p_limit integer, p_now timestamptz) RETURNS SETOF outbox_rows LANGUAGE plpgsql AS $$
 DECLARE
