@@ -223,11 +223,10 @@ class Inputs:
         """The envelope of a fact or a reply, checked again by the contracts this process knows."""
         envelope = wire.parse(body)
         checked = self._registry.check_event(envelope)
-        dedup = f"{row.kind}/{row.name}/{row.visit}/{envelope.source}/{envelope.id}"
         if row.kind == "fact":
             return FactMatched(
                 at=self._clock.now(),
-                dedup=dedup,
+                dedup=_dedup(row.kind, row.name or "", row.visit, envelope),
                 settles=(row.id,),
                 name=row.name or "",
                 visit=row.visit,
@@ -235,16 +234,13 @@ class Inputs:
                 data=checked.payload,
                 marks=checked.marks,
             )
-        name, undo = _target(row.name or "")
-        return reply(
+        return answer_of(
             self._plans,
-            envelope.type,
+            envelope,
             checked.payload,
-            name,
+            row.name or "",
             row.visit,
-            undo,
             at=self._clock.now(),
-            dedup=dedup,
             settles=(row.id,),
         )
 
@@ -334,23 +330,26 @@ class Inputs:
             await self._store.record_outcome(row.tenant, *arrival, outcome)
 
 
-def _target(name: str) -> tuple[str, bool]:
-    return (name.removesuffix("/undo"), True) if name.endswith("/undo") else (name, False)
+def _dedup(kind: str, name: str, visit: int, envelope: wire.Envelope) -> str:
+    """The key under which the store remembers that the run has heard it."""
+    return f"{kind}/{name}/{visit}/{envelope.source}/{envelope.id}"
 
 
-def reply(
+def answer_of(
     plans: Plans,
-    kind: str,
+    envelope: wire.Envelope,
     payload: dict[str, Any],
-    step: str,
+    name: str,
     visit: int,
-    undo: bool,
     *,
-    at: Any,
-    dedup: str,
+    at: datetime,
     settles: tuple[int, ...],
 ) -> Input:
-    """A declared outcome as an input: success is the step's output; a failure says whether another attempt can help."""
+    """A reply as an input of the run whose await is called `name`: success is the step's output; a failure says whether
+    another attempt can help.
+    """
+    kind, step = envelope.type, name.removesuffix("/undo")
+    undo, dedup = step != name, _dedup("reply", name, visit, envelope)
     spec = plans.outcome(kind)
     if spec is None or spec.success == kind:
         return StepDone(at=at, dedup=dedup, settles=settles, step=step, visit=visit, output=payload, undo=undo)

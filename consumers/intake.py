@@ -1,9 +1,10 @@
 """From the bus to the engine: takes deliveries, checks them, and acknowledges each only after the commit that makes it
 safe.
 
-An event ends as the start of one run in the same commit (the common case), as an arrival with one input row per target,
-as an arrival that waits for whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with
-its whole envelope. A delivery is never held while a step runs.
+An event ends as the start of one run in the same commit (the common case), as the reply that a run in memory here waits
+for, in the commit of what the run makes of it, as an arrival with one input row per target, as an arrival that waits
+for whoever may want it, as a duplicate that is simply acknowledged, or as a dead letter with its whole envelope. A
+delivery is never held while a step runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
 
-from consumers.inputs import new_run_id
+from consumers.inputs import answer_of, new_run_id
 from contracts import envelope as wire
 from contracts.envelope import Envelope
 from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, TenantOffboarded, Unavailable
@@ -31,7 +32,7 @@ from engine.logs import logger
 from engine.metrics import Metrics
 from engine.notes import event_start_key
 from engine.run.inputs import Begin
-from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
+from engine.store import Appended, Arrival, Await, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import arrival_ident, seal_blob
 from engine.tracing import RunTracing
@@ -179,10 +180,14 @@ class Intake:
             keys=_hashes(keys, envelope, checked),
             causation_id=envelope.causationid,
         )
-        traceparent = envelope.traceparent if self._tracing is None else self._tracing.arrival(envelope).traceparent
         targets = () if self._leaves(envelope.tenantid) else self._plans.started_by(envelope.type)
+        asked = self._door.awaited(envelope.tenantid, envelope.causationid, envelope.type) if not targets else None
+        if asked is not None:
+            self._answer(delivery, envelope, checked, arrival, *asked, now)
+            return
         if len(targets) == 1:
             plan = targets[0]
+            traceparent = envelope.traceparent if self._tracing is None else self._tracing.arrival(envelope).traceparent
             given = Begin(
                 at=now,
                 run_id=new_run_id(),
@@ -219,6 +224,35 @@ class Intake:
             Commit(tenant=envelope.tenantid, stream=None, arrival=arrival, inputs=inputs),
             lambda result: self._answered(delivery, envelope, result, now),
         )
+
+    def _answer(
+        self,
+        delivery: Delivery,
+        envelope: Envelope,
+        checked: Checked,
+        arrival: Arrival,
+        run_id: UUID,
+        asked: Await,
+        now: datetime,
+    ) -> None:
+        """A reply to a run that is in memory here: the commit of what the run makes of it keeps it too. When the run
+        makes nothing of it, or is no longer here, the reply is kept by itself and the store finds who waits for it.
+        """
+        given = answer_of(self._plans, envelope, checked.payload, asked.step, asked.visit, at=now, settles=())
+
+        def done(result: Result) -> None:
+            match result:
+                case Appended() | Duplicate() | Fenced():
+                    if self._tracing is not None and isinstance(result, Appended):
+                        self._tracing.given(envelope, run_id, None, now)
+                    self._answered(delivery, envelope, result, now)
+                case _:
+                    self._door.record(
+                        Commit(tenant=envelope.tenantid, stream=None, arrival=arrival),
+                        lambda kept: self._answered(delivery, envelope, kept, now),
+                    )
+
+        self._door.submit(envelope.tenantid, run_id, given, done, arrival=arrival)
 
     def _answered(self, delivery: Delivery, envelope: Envelope, result: Result, began: datetime) -> None:
         if self._tracing is not None:

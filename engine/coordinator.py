@@ -39,7 +39,7 @@ from engine.run.inputs import Admitted, Begin, Input
 from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.setbacks import Setbacks
-from engine.store import Appended, Arrival, Commit, Duplicate, Fenced, InputRow, Limited, Stale, Start, Store
+from engine.store import Appended, Arrival, Await, Commit, Duplicate, Fenced, InputRow, Limited, Stale, Start, Store
 from engine.store.keys import Erased, SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import Mapper
 from engine.tracing import RunTracing
@@ -185,11 +185,28 @@ class Coordinator:
         """
         return len(self.runs.active)
 
-    def submit(self, tenant: str, run_id: UUID, given: Input, done: Done | None = None) -> None:
-        """Hands one input to a run. `done` hears what became of it, after the commit."""
+    def awaited(self, tenant: str, command: str | None, kind: str) -> tuple[UUID, Await] | None:
+        """The run in memory here that waits for such an answer to this command, and as what. None says nothing: the
+        store knows all of them.
+        """
+        hot = self.runs.asking.get((tenant, command or ""))
+        if hot is None or command is None:
+            return None
+        found = hot.asked[command]
+        return (hot.run_id, found) if kind in found.types else None
+
+    def submit(
+        self, tenant: str, run_id: UUID, given: Input, done: Done | None = None, *, arrival: Arrival | None = None
+    ) -> None:
+        """Hands one input to a run. `done` hears what became of it, after the commit. An `arrival` is the message that
+        it came in, not yet kept: the commit that answers the input keeps it. It does so for no other answer than
+        `Appended` and `Duplicate`.
+        """
         hot = self.runs.by_id.get(run_id)
         if hot is None:
             hot = self.runs.by_id[run_id] = Hot(tenant, run_id)
+        if arrival is not None:
+            hot.brought[given.dedup] = arrival
         hot.mailbox.append((given, done))
         self.runs.make_ready(hot)
 
@@ -282,10 +299,15 @@ class Coordinator:
         events: list[RunEvent] = []
         answered: list[tuple[Input, Done | None]] = []
         paused = self._paused(hot.tenant, plan.name)
+        arrival = hot.arrival
         for _ in range(1 if hot.one_by_one else MAILBOX_DRAIN):
             if not hot.mailbox:
                 break
-            given, done = hot.mailbox.popleft()
+            given, done = hot.mailbox[0]
+            brought = hot.brought.get(given.dedup) if hot.brought else None
+            if brought is not None and arrival is not None:
+                break  # a commit keeps one message
+            hot.mailbox.popleft()
             if paused and isinstance(given, Begin | Admitted):
                 if isinstance(given, Admitted):
                     self._ignore(hot, given, done, "the tenant is paused")
@@ -296,6 +318,7 @@ class Coordinator:
                 state = decision.state
                 events.extend(decision.events)
                 answered.append((given, done))
+                arrival = brought or arrival
             else:
                 self._ignore(hot, given, done, decision.ignored or "")
         if not events:
@@ -318,7 +341,7 @@ class Coordinator:
             input_keys=tuple(given.dedup for given, _ in answered if given.dedup is not None),
             settled=tuple(row for given, _ in answered for row in given.settles),
             start=start,
-            arrival=hot.arrival,
+            arrival=arrival,
             bare=hot.bare,
             tracing=self._tracing,
         )
@@ -331,6 +354,7 @@ class Coordinator:
 
     def _ignore(self, hot: Hot, given: Input, done: Done | None, reason: str) -> None:
         """A late or void input is settled with its reason; it never stays pending."""
+        hot.brought.pop(given.dedup, None)
         if given.settles:
             result = Ignored(reason)
             self.record(
@@ -378,6 +402,11 @@ class Coordinator:
         hot.start = hot.arrival = None
         hot.hold = hot.one_by_one = False
         commit = prepared.commit
+        if hot.brought:
+            for given, _ in prepared.answered:
+                hot.brought.pop(given.dedup, None)
+        if commit.awaits or commit.awaits_dropped:
+            self.runs.appended(hot, commit)
         tally.events(prepared.events, hot.state)
         if self._tracing is not None:
             inputs = [given for given, _ in prepared.answered]

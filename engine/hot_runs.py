@@ -17,7 +17,7 @@ from engine.answers import Done
 from engine.plan import Plan
 from engine.run.inputs import Input
 from engine.run.state import RunState
-from engine.store import Arrival, Start
+from engine.store import Arrival, Await, Commit, Start
 from engine.store.keys import Erased, SubjectKeys, TenantKeys
 
 HOT_RUNS: Final = 10_000
@@ -51,11 +51,18 @@ class Hot:
     claimed: bool = False
     start: Start | None = None
     arrival: Arrival | None = None
+    brought: dict[str | None, Arrival] = field(default_factory=dict)
+    """Of inputs in the mailbox that came straight from the bus, by their `dedup`: the message that the commit which
+    answers one is to keep.
+    """
+    asked: dict[str, Await] = field(default_factory=dict)
+    """By the command's id: whose answer it waits for, of what it has asked since it came into memory."""
 
 
 class HotRuns:
     """`by_id` has every run in memory, least recently used first; `active` those in decision (being loaded, decided,
-    appended or performed); `ready` those whose mailbox is to be decided.
+    appended or performed); `ready` those whose mailbox is to be decided; `asking` those that wait for the answer to a
+    command, by tenant and command.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class HotRuns:
         self.by_id: OrderedDict[UUID, Hot] = OrderedDict()
         self.active: set[UUID] = set()
         self.ready: deque[Hot] = deque()
+        self.asking: dict[tuple[str, str], Hot] = {}
         self.on_room: Callable[[], None] = lambda: None
         self._on_ready = on_ready
         self._on_idle = on_idle
@@ -87,6 +95,15 @@ class HotRuns:
         hot.ready = True
         self.ready.append(hot)
         self._on_ready()
+
+    def appended(self, hot: Hot, commit: Commit) -> None:
+        """What the run has asked, and what was answered, by this commit."""
+        for command in commit.awaits_dropped:
+            if hot.asked.pop(command, None) is not None:
+                del self.asking[hot.tenant, command]
+        for new in commit.awaits:
+            hot.asked[new.command_id] = new
+            self.asking[hot.tenant, new.command_id] = hot
 
     def rest(self, hot: Hot) -> None:
         """The run has nothing to do here for now; the least recently used ones leave memory."""
@@ -112,6 +129,9 @@ class HotRuns:
         self.by_id.pop(hot.run_id, None)
         self._waiting.pop(hot.run_id, None)
         self.active.discard(hot.run_id)
+        for command in hot.asked:
+            self.asking.pop((hot.tenant, command), None)
+        hot.asked.clear()
         if hot.plan is not None and hot.state is not None:
             hot.plan.forget(hot.state)
         self.on_room()

@@ -60,6 +60,7 @@ class Setbacks:
         self._metrics.duplicates.of("input" if hot.start is None else "start").inc()
         hot.plan.forget(hot.state)
         given, done = prepared.answered[0]
+        hot.brought.pop(given.dedup, None)
         if hot.start is not None:
             self._runs.forget(hot)
         if given.settles:
@@ -80,6 +81,8 @@ class Setbacks:
         assert hot.plan is not None
         assert hot.state is not None
         hot.plan.forget(hot.state)
+        if hot.brought and self._brought(hot, prepared, refused):
+            return
         given = [one for one, _ in prepared.answered]
         begun = hot.start is None
         if not begun or any(isinstance(one, PlanStuck) for one in given):
@@ -93,6 +96,23 @@ class Setbacks:
         for _, done in prepared.answered:
             if done is not None:
                 done(refused)
+
+    def _brought(self, hot: Hot, prepared: Prepared, refused: Refused) -> bool:
+        """Which cannot be stored, the message that an input came in or what follows from it, shows when the message is
+        kept by itself. Whoever handed it in does so; the rest is decided again. False when there was no such message.
+        """
+        kept = [one for one in prepared.answered if one[0].dedup not in hot.brought]
+        if len(kept) == len(prepared.answered):
+            return False
+        hot.mailbox.extendleft(reversed(kept))
+        for given, done in prepared.answered:
+            if hot.brought.pop(given.dedup, None) is not None and done is not None:
+                done(refused)
+        if hot.mailbox:
+            self._runs.make_ready(hot)
+        else:
+            self._runs.rest(hot)
+        return True
 
     def lost(self, hot: Hot, answered: Sequence[tuple[Input, Done | None]]) -> None:
         """The run belongs to another process now."""

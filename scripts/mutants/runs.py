@@ -18,6 +18,7 @@ _SAGAS: Final = "tests/pure/plan/test_code_sagas.py"
 _COMMITS: Final = "tests/conformance/coordinator/test_commits.py"
 _OWNERS: Final = "tests/conformance/coordinator/test_owners.py"
 _SLOTS: Final = "tests/conformance/coordinator/test_slots.py"
+_REPLIES: Final = "tests/conformance/coordinator/test_replies.py"
 
 RUNS: Final = (
     Mutant(
@@ -226,6 +227,24 @@ DOOR: Final = (
         new="            pass\n",
         test=_COMMITS,
         select="before_its_timer_is_due and sqlite",
+    ),
+    Mutant(
+        name="reply-that-moves-nothing-is-forgotten",
+        law="A reply is acknowledged only once it is kept",
+        path="consumers/intake.py",
+        old="                case Appended() | Duplicate() | Fenced():\n",
+        new="                case _ if result is not None:\n",
+        test=_REPLIES,
+        select="makes_nothing_of and sqlite",
+    ),
+    Mutant(
+        name="replies-overwrite-each-other",
+        law="Of replies that come together each is kept",
+        path="engine/coordinator.py",
+        old="            if brought is not None and arrival is not None:\n",
+        new="            if False:\n",
+        test=_REPLIES,
+        select="come_together and sqlite",
     ),
     Mutant(
         name="stale-not-reloaded",

@@ -32,6 +32,7 @@ from engine.run.evolve import fold
 from engine.run.inputs import Begin
 from engine.run.state import RunState
 from engine.store import Commit, Outcome, Start, Store, open_store
+from engine.store.errors import CommitRefused
 from engine.store.key_ring import KeyRing, create_key_ring
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
@@ -138,6 +139,16 @@ async def inviting(run: Run, data: Any) -> Any:
     return await run.step("invite", "identity.create_user", undo=None, email="ann@example.org", name="Ann")
 
 
+@saga("asking", version=1)
+async def asking(run: Run, data: Any) -> Any:
+    """As many users as are asked for, side by side."""
+    made = [
+        run.step(f"create-{number}", "identity.create_user", email=f"u{number}@example.org", name="U", undo=None)
+        for number in range(data.get("users", 1))
+    ]
+    return [user["user_id"] for user in await run.gather(*made)]
+
+
 @saga("endless", version=1)
 async def endless(run: Run, data: Any) -> Any:
     await run.step("one", note)
@@ -165,18 +176,21 @@ async def printing(run: Run, data: Any) -> Any:
     return await run.step("print", "press.print")
 
 
-SAGAS: tuple[Saga, ...] = (printing, quick, family, slow, waiting, flaky, patient, inviting, endless)
+SAGAS: tuple[Saga, ...] = (
+    printing, quick, family, slow, waiting, flaky, patient, inviting, asking, endless,
+)  # fmt: skip
 
 
 class Watched:
-    """A store that remembers its appends and which runs it loaded whole, can lose an answer after it has committed, and
-    can show a broken body or snapshot.
+    """A store that remembers its appends and which runs it loaded whole, can lose an answer after it has committed or
+    refuse a batch of one commit, and can show a broken body or snapshot.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.batches: list[list[Commit]] = []
         self.lose: Callable[[int], bool] = lambda number: False
+        self.refuse: Callable[[Commit], bool] = lambda commit: False
         self.broken: set[UUID] = set()
         self.loaded_whole: set[UUID] = set()
         self.spoil_snapshot: Callable[[bytes], bytes] | None = None
@@ -187,6 +201,8 @@ class Watched:
     async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
         self.batches.append(list(commits))
         number = len(self.batches)
+        if len(commits) == 1 and self.refuse(commits[0]):
+            raise CommitRefused({0: "scripted"}, [None])
         outcomes = await self._store.append(commits, epoch=epoch, now=now)
         if self.lose(number):
             raise Unavailable("the answer got lost")
