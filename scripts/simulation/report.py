@@ -39,6 +39,7 @@ class Report:
     repeated: int = 0
     crossings: Counter[str] = field(default_factory=Counter)
     killed_at: Counter[str] = field(default_factory=Counter)
+    at_risk: Counter[str] = field(default_factory=Counter)
     failed: dict[int, str] = field(default_factory=dict)
 
     def add(self, told: Told) -> None:
@@ -49,6 +50,7 @@ class Report:
         self.faults += len(told.faults)
         self.crossings += told.crossings
         self.killed_at += told.killed_at
+        self.at_risk += told.at_risk
         if told.violation is not None:
             self.failed[told.seed] = told.violation
 

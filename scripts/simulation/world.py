@@ -73,6 +73,8 @@ class Told:
     kills: int = 0
     virtual_seconds: float = 0.0
     crossings: Counter[str] = field(default_factory=Counter)
+    at_risk: Counter[str] = field(default_factory=Counter)
+    """Crossings while faults lasted, by place."""
     killed_at: Counter[str] = field(default_factory=Counter)
     faults: Sequence[Fault] = ()
     trace: int = 0
@@ -101,6 +103,7 @@ class World:
         self._now, self._read_at = BEGAN, 0.0
         self.odds = _Odds(weather)
         self._crossings: dict[str, int] = {}
+        self._at_risk: dict[str, int] = {}
         self.database = SimDatabase()
         self.bus = SimBus()
         self.ring = _ring()
@@ -138,6 +141,8 @@ class World:
     def crossed(self, place: str) -> None:
         crossings = self._crossings
         times = crossings[place] = crossings.get(place, 0) + 1
+        if not self.chance.calm:
+            self._at_risk[place] = self._at_risk.get(place, 0) + 1
         self.trace = hash((self.trace, len(crossings), times, self.loop.now))
 
     def kill(self, process: Process, place: str | None) -> None:
@@ -401,6 +406,7 @@ def run_seed(
         finally:
             _end(world)
     told.virtual_seconds, told.crossings = loop.now, Counter(world._crossings)
+    told.at_risk = Counter(world._at_risk)
     told.faults, told.trace = tuple(world.chance.faults), world.trace
     return told
 
