@@ -78,7 +78,7 @@ async def test_a_view_is_rebuilt_again_and_again_while_it_is_read_and_goes_on(ho
     first = await house.store.head(0)
     assert await projector.reached("history", 0, first, timeout_seconds=20)
     stop = asyncio.Event()
-    seen: list[int] = []
+    seen = [len((await house.reader.runs("acme", limit=200)).items)]
 
     async def watch() -> None:
         while not stop.is_set():
