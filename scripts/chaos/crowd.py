@@ -61,7 +61,6 @@ async def fan_out(site: Site) -> float:
                 raise Unavailable(f"not all of {site.crowd} visitors wait after {WAIT_SECONDS:g} s")
             await asyncio.sleep(0.2)
         opened = site.event(CROWD, OPENED, TENANT, {"gate": gate}, story=gate)
-        opening = opened.time
         site.sent.append(opened)
         await site.send_raw([Message(EVENTS_EXCHANGE, OPENED, opened.to_json(), mandatory=False)])
         at = time.monotonic()
@@ -70,5 +69,5 @@ async def fan_out(site: Site) -> float:
                 break  # what is left is judged with everything else
             await asyncio.sleep(0.1)
         took = time.monotonic() - at
-    site.crowded.append((calm, began, opening, datetime.now(UTC)))
+    site.crowded.append((calm, began, opened.time, datetime.now(UTC)))
     return took

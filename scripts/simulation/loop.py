@@ -148,15 +148,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._chance.shuffle(turn)
         else:
             turn = [ready.popleft()] if ready else []
-        handle: Any
         for handle in turn:
             if not handle._cancelled:
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:
-                    self.call_exception_handler({"exception": error, "handle": handle})
+                handle._run()
 
 
 def _unscheduled(scheduled: list[asyncio.TimerHandle]) -> asyncio.TimerHandle:

@@ -33,12 +33,9 @@ class Desk:
 
     def __init__(self, node: Node, transport: Transport) -> None:
         self.node, self.transport = node, transport
-        self.intake = self.intake_of(node)
-
-    def intake_of(self, node: Node) -> Intake:
         store: Any = node.store
-        return Intake(
-            self.transport, queues.replies, store, node.vault, node.registry, node.plans, node.coordinator, node.clock,
+        self.intake = Intake(
+            transport, queues.replies, store, node.vault, node.registry, node.plans, node.coordinator, node.clock,
             node.metrics, runs_in_decision=None,
         )  # fmt: skip
 
