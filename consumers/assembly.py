@@ -216,6 +216,7 @@ class Assembly:
             self.clock,
             self.metrics,
             self.run_tracing,
+            runs_in_decision=limits.runs_in_decision,
             leaves=self.pauses.leaves,
         )
         timers = TimerLoop(self.store, coordinator, self.clock)
@@ -265,9 +266,9 @@ class Assembly:
                 )
                 for queue, may_wait in queues.taken
             ]
-            coordinator.runs.on_room = lambda: _pump(self.intakes)
             unreadable = Unreadable(self.transport, queues.dead, self.store, self.vault, self.clock, self.metrics)
             takers += [*self.intakes, unreadable]
+        coordinator.runs.on_room = lambda: _pump([*self.intakes, inputs])
         self.resting = Resting(takers, resting=self.pauses.maintenance is not None, drain=self._drain)
         self.pauses.on_maintenance = self.resting.want
         await self.resting.start()
@@ -441,9 +442,9 @@ class Assembly:
             await self._watchdog.stop()
 
 
-def _pump(intakes: Sequence[Intake]) -> None:
-    for intake in intakes:
-        intake.pump()
+def _pump(begin: Sequence[Intake | Inputs]) -> None:
+    for one in begin:
+        one.pump()
 
 
 def _actions(

@@ -9,7 +9,6 @@ between only means that it is taken again.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,6 +17,7 @@ from uuid import UUID
 
 import uuid_utils
 
+from consumers.turns import Turns
 from contracts import envelope as wire
 from contracts.problems import NotFound, Problem, TenantOffboarded, Unavailable
 from contracts.registry import Registry
@@ -45,6 +45,8 @@ AT_ONCE: Final = 100
 """Rows in hand at once. One event may wake ten thousand runs: they are given what is theirs little by little, tenants
 in turn, so that whoever else comes meanwhile is not behind all of them.
 """
+RUNS_IN_DECISION: Final = 200
+"""With more than these the intake begins no run of whoever has his share of them."""
 LEASE_SECONDS: Final = 30.0
 """As the store's: a row that was given so long ago is claimed again, and no longer counted as in hand."""
 
@@ -71,19 +73,25 @@ class Inputs:
         *,
         poll_seconds: float = POLL_SECONDS,
         at_once: int = AT_ONCE,
+        runs_in_decision: int = RUNS_IN_DECISION,
         batch: int = BATCH,
         leaves: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
-        """No run of a tenant that `leaves` starts, but for those that another run starts."""
+        """No run of a tenant that `leaves` starts, but for those that another run starts. Events begin runs as long as
+        not a quarter more than `runs_in_decision` are in decision: they came before what the intake has waiting.
+        """
         self._leaves = leaves
         self._tracing, self._poll, self._at_once, self._batch = tracing, poll_seconds, at_once, batch
         self._many = batch // 2
+        self._limit = runs_in_decision + runs_in_decision // 4
         self._store, self._vault, self._mapper = store, vault, mapper
         self._registry, self._plans = registry, plans
         self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._log = logger("inputs")
         self._taken: set[int] = set()
-        self._waiting: dict[str, deque[InputRow]] = {}
+        self._waiting: Turns[InputRow] = Turns()
+        self._starts: Turns[InputRow] = Turns()
+        self._start_next = False
         self._in_hand: dict[int, float] = {}
         self._giving: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
@@ -102,10 +110,16 @@ class Inputs:
     async def stop(self) -> None:
         await self._work.end()
         self._waiting.clear()
+        self._starts.clear()
         tasks = [*self._tasks, *([self._giving] if self._giving is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def pump(self) -> None:
+        """There may be room for runs in decision."""
+        if self._starter() is not None:
+            self._room.set()
 
     def wake(self) -> None:
         """Something was written that may be for us."""
@@ -122,9 +136,10 @@ class Inputs:
         for row in rows:
             if row.id not in self._taken:
                 self._taken.add(row.id)
-                self._waiting.setdefault(row.tenant, deque()).append(row)
+                begins = row.kind == "start" and row.arrival is not None
+                (self._starts if begins else self._waiting).add(row.tenant, row)
         giving = self._giving
-        if self._waiting and (giving is None or (giving.done() and giving.exception() is None)):
+        if (self._waiting or self._starts) and (giving is None or (giving.done() and giving.exception() is None)):
             self._giving = asyncio.create_task(self._give_all(), name="give-inputs")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -141,7 +156,7 @@ class Inputs:
     async def _poll_forever(self) -> None:
         while True:
             try:
-                many = [tenant for tenant, waiting in self._waiting.items() if len(waiting) >= self._many]
+                many = [tenant for tenant, rows in self._counts().items() if rows >= self._many]
                 rows = await self._store.claim_inputs(
                     self._door.epoch, limit=self._batch, but=many, now=self._clock.database_now()
                 )
@@ -160,20 +175,23 @@ class Inputs:
 
     def _waiting_of_few(self) -> int:
         """Rows of tenants of whom more would be claimed."""
-        return sum(len(rows) for rows in self._waiting.values() if len(rows) < self._many)
+        return sum(rows for rows in self._counts().values() if rows < self._many)
+
+    def _counts(self) -> dict[str, int]:
+        """Rows that wait here, by tenant."""
+        found = dict(self._starts.counts())
+        for tenant, rows in self._waiting.counts():
+            found[tenant] = found.get(tenant, 0) + rows
+        return found
 
     async def _give_all(self) -> None:
         """Gives what waits, one row of each tenant in turn, while there is room."""
-        while self._waiting:
-            if len(self._in_hand) >= self._at_once:
+        while self._waiting or self._starts:
+            row = self._next()
+            if row is None:
                 await self._for_room()
                 continue
-            tenant, rows = next(iter(self._waiting.items()))
-            row = rows.popleft()
-            del self._waiting[tenant]
-            if rows:
-                self._waiting[tenant] = rows  # behind all others
-            if len(rows) == self._many - 1:
+            if self._waiting.of(row.tenant) + self._starts.of(row.tenant) == self._many - 1:
                 self._wake.set()  # more of this tenant may be claimed
             self._in_hand[row.id] = asyncio.get_running_loop().time()
             try:
@@ -184,6 +202,23 @@ class Inputs:
                 self._let_go(row)
             except Problem as problem:
                 self._refuse(row, problem)
+
+    def _next(self) -> InputRow | None:
+        """The row whose turn it is: by turns one that begins a run, if there is room for it, and one of the others."""
+        if len(self._in_hand) >= self._at_once:
+            return None
+        self._start_next = not self._start_next
+        starter = self._starter() if self._start_next or not self._waiting else None
+        if starter is not None:
+            return self._starts.take_of(starter)
+        return self._waiting.take() if self._waiting else None
+
+    def _starter(self) -> str | None:
+        """Whose turn it is to begin a run, of the tenants that have room."""
+        for tenant in self._starts.tenants():
+            if self._door.has_room(tenant, self._limit):
+                return tenant
+        return None
 
     async def _for_room(self) -> None:
         """Returns when a row was answered, or after a moment; what was never answered is in hand for a lease."""

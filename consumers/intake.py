@@ -19,7 +19,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
 
-from consumers.inputs import answer_of, new_run_id
+from consumers.inputs import RUNS_IN_DECISION, answer_of, new_run_id
+from consumers.turns import Turns
 from contracts import envelope as wire
 from contracts.envelope import Envelope
 from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, TenantOffboarded, Unavailable
@@ -45,8 +46,8 @@ ACK_SECONDS: Final = 0.05
 appends to. Who dies meanwhile is given again what the inbox knows already."""
 ACKS_AT_ONCE: Final = 100
 """So many wait for no others."""
-RUNS_IN_DECISION: Final = 200
-"""More deliveries than this wait unacknowledged; the broker's prefetch then holds the rest back."""
+OTHERS_SECONDS: Final = 60.0
+"""So long after deliveries of several tenants it is taken that others' are behind those of one."""
 
 
 class CannotBeStored(Problem):
@@ -59,8 +60,8 @@ class CannotBeStored(Problem):
 
 
 class Intake:
-    """One consumer of one queue. `prefetch` bounds what is unacknowledged; `runs_in_decision` None takes at once:
-    replies must never wait behind starts.
+    """One consumer of one queue. `prefetch` bounds what is unacknowledged. With more than `runs_in_decision` deliveries
+    wait, and the broker's prefetch holds the rest back; None takes at once: replies must never wait behind starts.
     """
 
     def __init__(
@@ -93,7 +94,10 @@ class Intake:
         self._log = logger("intake")
         self._prefetch, self._limit = prefetch, runs_in_decision
         self._consumer: Consumer | None = None
-        self._waiting: deque[Delivery] = deque()
+        self._again: deque[Delivery] = deque()
+        self._waiting: Turns[tuple[Delivery, Envelope, Checked]] = Turns()
+        self._last = ""
+        self._others_until = 0.0
         self._settled: list[Delivery] = []
         self._flush_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +110,7 @@ class Intake:
         self._flush()
         if self._consumer is not None:
             await self._consumer.stop()
+        self._again.clear()
         self._waiting.clear()
         for task in self._tasks:
             task.cancel()
@@ -116,40 +121,87 @@ class Intake:
         return self._consumer is not None and self._consumer.alive
 
     def pump(self) -> None:
-        """Takes waiting deliveries while there is room for runs in decision."""
-        while self._waiting and self._has_room():
-            self._take(self._waiting.popleft())
+        """Takes waiting deliveries, one of each tenant in turn, while there is room for runs in decision."""
+        while self._again and self._has_room():
+            self._take(self._again.popleft())
+        while (tenant := self._next()) is not None:
+            self._provide(*self._waiting.take_of(tenant))
+
+    def _next(self) -> str | None:
+        """Whose turn it is, of the tenants that have room."""
+        if not self._waiting:
+            return None
+        if self._has_room():
+            return next(self._waiting.tenants())
+        assert self._limit is not None
+        for tenant in self._waiting.tenants():
+            if self._door.has_room(tenant, self._limit):
+                return tenant
+        return None
 
     def _has_room(self) -> bool:
+        """For whoever comes."""
         return self._limit is None or self._door.active < self._limit
 
     def _deliver(self, delivery: Delivery) -> None:
-        if self._waiting or not self._has_room():
-            self._waiting.append(delivery)
-        else:
+        if not self._again and not self._waiting and self._has_room():
             self._take(delivery)
+            return
+        read = self._read(delivery)
+        if read is not None:
+            self._wait(delivery, *read)
+
+    def _wait(self, delivery: Delivery, envelope: Envelope, checked: Checked) -> None:
+        """Until there is room. When so many wait that the broker holds others back, and most of them are one tenant's,
+        his are set aside: the broker gives the next, and whoever is behind is seen.
+        """
+        tenant = envelope.tenantid
+        self._waiting.add(tenant, (delivery, envelope, checked))
+        mine, all_ = self._waiting.of(tenant), len(self._waiting)
+        if mine == 1:
+            self.pump()
+        elif all_ * 2 >= self._prefetch and mine * 4 > all_ * 3 and self._others_until > self._time():
+            for _ in range(mine - self._prefetch // 8):
+                self._provide(*self._waiting.take_of(tenant), aside=True)
+
+    @staticmethod
+    def _time() -> float:
+        return asyncio.get_running_loop().time()
 
     def _take(self, delivery: Delivery) -> None:
+        read = self._read(delivery)
+        if read is not None:
+            self._provide(delivery, *read)
+
+    def _read(self, delivery: Delivery) -> tuple[Envelope, Checked] | None:
+        """None when it is settled with that: no event, or none that can be taken."""
         if delivery.routing_key in self._registry.queries:
             # A question that no module was bound for. Whoever asked it waits for a moment only, and asks again.
             self._metrics.deliveries.of(self._queue, "ignored").inc()
             self._ack(delivery)
-            return
+            return None
         try:
             envelope = wire.parse(delivery.body, delivery.headers, delivery.content_type)
             _check_publisher(envelope, delivery)
             checked = self._registry.check_event(envelope)
         except Problem as problem:
             self._spawn(self._bury(delivery, problem))
-            return
+            return None
+        if envelope.tenantid != self._last:
+            self._others_until = self._time() + OTHERS_SECONDS if self._last else 0.0
+            self._last = envelope.tenantid
+        return envelope, checked
+
+    def _provide(self, delivery: Delivery, envelope: Envelope, checked: Checked, *, aside: bool = False) -> None:
+        """With the keys of its tenant and subject."""
         keys = self._vault.cached(envelope.tenantid)
         subject = keys.subject(checked.subject) if keys is not None and checked.subject is not None else None
         if keys is None or (checked.marks and checked.subject is not None and subject is None):
-            self._spawn(self._fetch_keys(delivery, envelope, checked))
+            self._spawn(self._fetch_keys(delivery, envelope, checked, aside=aside))
         else:
-            self._accept(delivery, envelope, checked, keys, subject if checked.marks else None)
+            self._accept(delivery, envelope, checked, keys, subject if checked.marks else None, aside=aside)
 
-    async def _fetch_keys(self, delivery: Delivery, envelope: Envelope, checked: Checked) -> None:
+    async def _fetch_keys(self, delivery: Delivery, envelope: Envelope, checked: Checked, *, aside: bool) -> None:
         try:
             keys = await self._vault.keys_for(envelope.tenantid)
             subject = (
@@ -163,11 +215,19 @@ class Intake:
         except TenantOffboarded as gone:
             await self._bury(delivery, gone)
             return
-        self._accept(delivery, envelope, checked, keys, subject)
+        self._accept(delivery, envelope, checked, keys, subject, aside=aside)
 
     def _accept(
-        self, delivery: Delivery, envelope: Envelope, checked: Checked, keys: TenantKeys, subject: SubjectKeys | None
+        self,
+        delivery: Delivery,
+        envelope: Envelope,
+        checked: Checked,
+        keys: TenantKeys,
+        subject: SubjectKeys | None,
+        *,
+        aside: bool,
     ) -> None:
+        """What is set `aside` is kept with a row for each run that it starts; they begin when it is their turn."""
         now = self._clock.now()
         body = delivery.body if not _is_binary(delivery) else envelope.to_json()
         arrival = Arrival(
@@ -185,7 +245,7 @@ class Intake:
         if asked is not None:
             self._answer(delivery, envelope, checked, arrival, *asked, now)
             return
-        if len(targets) == 1:
+        if len(targets) == 1 and not aside:
             plan = targets[0]
             traceparent = envelope.traceparent if self._tracing is None else self._tracing.arrival(envelope).traceparent
             given = Begin(
@@ -302,7 +362,7 @@ class Intake:
         """Keeps it unacknowledged. Given back, it would come again at once and count against its delivery limit: an
         outage of the database would make dead letters of good messages.
         """
-        self._waiting.append(delivery)
+        self._again.append(delivery)
         asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.pump)
 
     async def _bury(self, delivery: Delivery, problem: Problem) -> None:

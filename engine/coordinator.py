@@ -185,6 +185,12 @@ class Coordinator:
         """
         return len(self.runs.active)
 
+    def has_room(self, tenant: str, limit: int) -> bool:
+        """Whether a run of this tenant may begin where `limit` shall be in decision; a tenant that has less than its
+        share of them has room beyond the limit.
+        """
+        return self.runs.has_room(tenant, limit)
+
     def awaited(self, tenant: str, command: str | None, kind: str) -> tuple[UUID, Await] | None:
         """The run in memory here that waits for such an answer to this command, and as what. None says nothing: the
         store knows all of them.

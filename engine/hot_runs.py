@@ -61,8 +61,8 @@ class Hot:
 
 class HotRuns:
     """`by_id` has every run in memory, least recently used first; `active` those in decision (being loaded, decided,
-    appended or performed); `ready` those whose mailbox is to be decided; `asking` those that wait for the answer to a
-    command, by tenant and command.
+    appended or performed), `active_of` how many they are of each tenant; `ready` those whose mailbox is to be decided;
+    `asking` those that wait for the answer to a command, by tenant and command.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class HotRuns:
         self._waiting: OrderedDict[UUID, Hot] = OrderedDict()
         self.by_id: OrderedDict[UUID, Hot] = OrderedDict()
         self.active: set[UUID] = set()
+        self.active_of: dict[str, int] = {}
         self.ready: deque[Hot] = deque()
         self.asking: dict[tuple[str, str], Hot] = {}
         self.on_room: Callable[[], None] = lambda: None
@@ -88,7 +89,9 @@ class HotRuns:
         self._on_idle = on_idle
 
     def make_ready(self, hot: Hot) -> None:
-        self.active.add(hot.run_id)
+        if hot.run_id not in self.active:
+            self.active.add(hot.run_id)
+            self.active_of[hot.tenant] = self.active_of.get(hot.tenant, 0) + 1
         self._waiting.pop(hot.run_id, None)
         if hot.busy or hot.ready:
             return
@@ -109,7 +112,7 @@ class HotRuns:
         """The run has nothing to do here for now; the least recently used ones leave memory."""
         if hot.busy or hot.ready or hot.mailbox or hot.performing:
             return
-        self.active.discard(hot.run_id)
+        self._leaves_decision(hot)
         if hot.run_id in self.by_id:
             self.by_id.move_to_end(hot.run_id)
             if hot.state is not None and hot.state.status in STANDING:
@@ -125,10 +128,27 @@ class HotRuns:
         if not self.active:
             self._on_idle()
 
+    def has_room(self, tenant: str, limit: int) -> bool:
+        """Whether a run of this tenant may begin where `limit` shall be in decision: as long as fewer are, and beyond
+        that for a tenant that has less than its share of them.
+        """
+        if len(self.active) < limit:
+            return True
+        return self.active_of.get(tenant, 0) < max(1, limit // (len(self.active_of) + 1))
+
+    def _leaves_decision(self, hot: Hot) -> None:
+        if hot.run_id in self.active:
+            self.active.remove(hot.run_id)
+            left = self.active_of[hot.tenant] - 1
+            if left:
+                self.active_of[hot.tenant] = left
+            else:
+                del self.active_of[hot.tenant]
+
     def forget(self, hot: Hot) -> None:
         self.by_id.pop(hot.run_id, None)
         self._waiting.pop(hot.run_id, None)
-        self.active.discard(hot.run_id)
+        self._leaves_decision(hot)
         for command in hot.asked:
             self.asking.pop((hot.tenant, command), None)
         hot.asked.clear()

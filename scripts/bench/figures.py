@@ -121,6 +121,15 @@ FIGURES: Final = (
         beside=("steps_per_second", "dbos_steps_per_second"),
     ),
     Figure(
+        name="storm",
+        question="p95 from event to end of the other tenants' runs while one tenant sends ten times what they send"
+        " together, against the same events sent by all tenants alike",
+        better="less",
+        at_least=2,
+        goal=0.5,
+        beside=("storm_p95_ms", "alike_p95_ms", "storm_steps_per_second", "alike_steps_per_second"),
+    ),
+    Figure(
         name="takeover",
         question="10,000 open runs of a killed process: from the end of its lease to all of them owned by a living one",
         better="less",

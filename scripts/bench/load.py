@@ -186,13 +186,13 @@ async def _counts(load: Load, watch: Watch) -> _Counts:
     return _Counts(appends, commits, calls)
 
 
-def trigger(kind: str, data: dict[str, Any], story: str) -> Message:
+def trigger(kind: str, data: dict[str, Any], story: str, *, tenant: str = TENANT) -> Message:
     """An event as a module publishes it."""
     envelope = Envelope(
         id=str(uuid.uuid4()),
         source="/modules/bench",
         type=kind,
-        tenantid=TENANT,
+        tenantid=tenant,
         time=datetime.now(UTC),
         data=data,
         correlationid=f"bench-{story}",

@@ -16,6 +16,12 @@ FROM log started JOIN log ended ON ended.stream = started.stream AND ended.topic
 WHERE started.lane = 0 AND started.position > :after AND started.topic = 'run.started'
 ORDER BY started.position
 
+-- name: ended_by_event
+-- When the run of each event ended, by the event's id.
+SELECT split_part(s.start_key, '/', -1) AS event_id, extract(epoch FROM l.recorded_at)::float8 AS ended
+FROM log l JOIN starts s ON s.tenant = l.tenant AND s.run_id = l.stream
+WHERE l.lane = 0 AND l.position > :after AND l.topic = 'run.ended'
+
 -- name: history_position
 SELECT coalesce(max(position), 0) FROM checkpoints WHERE view = 'history' AND lane = 0
 

@@ -29,6 +29,7 @@ from scripts.bench.figures import Figure, Round
 from scripts.bench.lasting import Lasted, Lasting
 from scripts.bench.load import Load, Report
 from scripts.bench.processes import LOAD_SECONDS, ROOT, ask, clean, end, report, tail
+from scripts.bench.storm import Storm, Stormed
 from scripts.bench.volume import Volume
 from scripts.bench.waiting import KILLED, LEASE_SECONDS, Waited, Waiting, taken_over
 from scripts.bench.watch import SQL
@@ -59,6 +60,7 @@ class Sizes:
     peer_single: int
     ceiling_events: int
     remote: int
+    storm: int
     waiting: int
     wakes: int
     due: int
@@ -80,6 +82,7 @@ FULL: Final = Sizes(
     peer_single=200,
     ceiling_events=60_000,
     remote=2_000,
+    storm=11_000,
     waiting=100_000,
     wakes=200,
     due=10_000,
@@ -100,6 +103,7 @@ QUICK: Final = Sizes(
     peer_single=30,
     ceiling_events=20_000,
     remote=200,
+    storm=1_100,
     waiting=2_000,
     wakes=20,
     due=500,
@@ -195,6 +199,17 @@ class Measurements:
     def _commands_vs_dbos(self) -> Round:
         ours, theirs = _steps(self.remote), self.dbos_threads.steps_per_second
         return Round(ours / theirs, {"steps_per_second": ours, "dbos_steps_per_second": theirs})
+
+    def _storm(self) -> Round:
+        runs = self._sizes.storm
+        self._tell(f"a storm of one tenant among eleven, {runs} runs")
+        with self._production() as engine:
+            seen = Stormed(**ask("scripts.bench.storm", Storm(bus_url=engine.bus_url, store=engine.store, runs=runs)))
+        storm, alike = _quantile(seen.storm, 0.95), _quantile(seen.alike, 0.95)
+        beside = {"storm_p95_ms": storm * 1000, "alike_p95_ms": alike * 1000}
+        for name, seconds in (("storm", seen.storm_seconds), ("alike", seen.alike_seconds)):
+            beside[f"{name}_steps_per_second"] = runs * STEPS / seconds
+        return Round(storm / alike, beside)
 
     def _lasting_rate(self) -> Round:
         seen = self.lasting

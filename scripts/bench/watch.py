@@ -86,6 +86,11 @@ class PostgresWatch:
         self._appended.clear()
         return self._heard_at
 
+    @property
+    def begun_at(self) -> int:
+        """The log's position then."""
+        return self._start
+
     async def begin(self) -> None:
         self._start = self._position = (await self._row("head"))["position"]
         self._ended = 0

@@ -19,6 +19,7 @@ _COMMITS: Final = "tests/conformance/coordinator/test_commits.py"
 _OWNERS: Final = "tests/conformance/coordinator/test_owners.py"
 _SLOTS: Final = "tests/conformance/coordinator/test_slots.py"
 _REPLIES: Final = "tests/conformance/coordinator/test_replies.py"
+_STORM: Final = "tests/conformance/coordinator/test_storm.py"
 
 RUNS: Final = (
     Mutant(
@@ -236,6 +237,25 @@ DOOR: Final = (
         new="                case _ if result is not None:\n",
         test=_REPLIES,
         select="makes_nothing_of and sqlite",
+    ),
+    Mutant(
+        name="storm-stands-before-all",
+        law="One tenant's events do not stand before all others'",
+        path="consumers/intake.py",
+        old="            self._provide(*self._waiting.take_of(tenant), aside=True)\n",
+        new="            pass\n",
+        test=_STORM,
+        select="nobody_else and sqlite",
+    ),
+    Mutant(
+        name="no-turns-at-the-intake",
+        law="Room is given to one of each tenant in turn",
+        path="consumers/turns.py",
+        old="        queue = self._queues.pop(tenant)\n        item = queue.popleft()\n        self._count -= 1\n"
+        "        if queue:\n            self._queues[tenant] = queue\n",
+        new="        queue = self._queues[tenant]\n        item = queue.popleft()\n        self._count -= 1\n"
+        "        if not queue:\n            del self._queues[tenant]\n",
+        test="tests/pure/test_turns.py",
     ),
     Mutant(
         name="replies-overwrite-each-other",

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 DEAD_SECONDS: Final = 2.0
 SHOWS: Final = "engine-0"
+RUNS_IN_DECISION: Final = 4
+"""So few that events wait for room, and those of one tenant are set aside for others'."""
 """The process that writes the read models; all others do everything else."""
 
 
@@ -214,7 +216,19 @@ class Engine(Process):
 
         heartbeat = Heartbeat(store, clock, epoch=lambda: self.epoch, seconds=0.8, lost=register_anew)
         worker = Worker(coordinator, clock, counted, Asking(None, known))
-        inputs = Inputs(store, vault, mapper, known, plans, coordinator, clock, counted, poll_seconds=0.8, at_once=2)
+        inputs = Inputs(
+            store,
+            vault,
+            mapper,
+            known,
+            plans,
+            coordinator,
+            clock,
+            counted,
+            poll_seconds=0.8,
+            at_once=2,
+            runs_in_decision=RUNS_IN_DECISION,
+        )
         timers = TimerLoop(store, coordinator, clock, poll_seconds=0.6)
         tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         janitor = Janitor(
@@ -229,13 +243,27 @@ class Engine(Process):
         coordinator.wrote_inputs = inputs.wake
         await coordinator.start(self.epoch)
         intakes = [
-            Intake(transport, queue, store, vault, known, plans, coordinator, clock, counted, prefetch=20)
-            for queue, _ in queues.taken
+            Intake(
+                transport,
+                queue,
+                store,
+                vault,
+                known,
+                plans,
+                coordinator,
+                clock,
+                counted,
+                prefetch=20,
+                runs_in_decision=RUNS_IN_DECISION if may_wait else None,
+            )
+            for queue, may_wait in queues.taken
         ]
 
+        beginning: list[Intake | Inputs] = [*intakes, inputs]
+
         def pump() -> None:
-            for intake in intakes:
-                intake.pump()
+            for one in beginning:
+                one.pump()
 
         coordinator.runs.on_room = pump
         unreadable = Unreadable(transport, queues.dead, store, vault, clock, counted)

@@ -156,6 +156,11 @@ async def endless(run: Run, data: Any) -> Any:
         pass
 
 
+@saga("paid", version=1, on="billing.FirstPaymentReceivedV1")
+async def paid(run: Run, payment: Any) -> Any:
+    return await run.step("hold", gated, gate=payment["payment_id"], timeout_seconds=3600)
+
+
 async def looking(call: ActionCall) -> Fate:
     """Says what became of it once its gate is open."""
     WORLD.done.append(("looking", call.key))
@@ -177,7 +182,7 @@ async def printing(run: Run, data: Any) -> Any:
 
 
 SAGAS: tuple[Saga, ...] = (
-    printing, quick, family, slow, waiting, flaky, patient, inviting, asking, endless,
+    printing, quick, family, slow, waiting, flaky, patient, inviting, asking, endless, paid,
 )  # fmt: skip
 
 

@@ -25,9 +25,16 @@ def runs(limit: int, waiting: int) -> HotRuns:
 def rest(among: HotRuns, *events: ev.RunEvent) -> UUID:
     run_id = uuid4()
     hot = among.by_id[run_id] = Hot("acme", run_id, fold(RunState(run_id, "acme"), events))
-    among.active.add(run_id)
-    among.rest(hot)
+    decided(among, hot)
     return run_id
+
+
+def decided(among: HotRuns, hot: Hot) -> None:
+    """It had something to decide, and rests."""
+    among.make_ready(hot)
+    among.ready.remove(hot)
+    hot.ready = False
+    among.rest(hot)
 
 
 def test_of_runs_that_only_wait_the_newest_stay() -> None:
@@ -57,3 +64,32 @@ def test_none_stays_that_only_waits_when_none_may() -> None:
     rest(among, STARTED)
     assert not among.by_id
     assert not among.active
+
+
+def test_who_has_less_than_his_share_has_room_in_a_full_house() -> None:
+    among = runs(100, 100)
+    storm = [Hot("acme", uuid4()) for _ in range(12)]
+    for hot in storm:
+        assert among.has_room("acme", 12)
+        among.make_ready(hot)
+    assert not among.has_room("acme", 12)
+    small = [Hot("globex", uuid4()) for _ in range(4)]
+    for hot in small:
+        assert among.has_room("globex", 12)  # 12 // 2, and 12 // 3 once it is one of two
+        among.make_ready(hot)
+    assert not among.has_room("globex", 12)
+    assert among.has_room("initech", 12)
+    for hot in (*storm, *small):
+        among.ready.remove(hot)
+        hot.ready = False
+        among.rest(hot)
+        among.forget(hot)
+    assert (among.active, among.active_of) == (set(), {})
+
+
+def test_everybody_has_room_for_one() -> None:
+    among = runs(100, 100)
+    for number in range(5):
+        assert among.has_room(f"tenant-{number}", 2)
+        among.make_ready(Hot(f"tenant-{number}", uuid4()))
+        assert not among.has_room(f"tenant-{number}", 1)
