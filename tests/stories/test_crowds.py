@@ -18,7 +18,8 @@ from contracts.envelope import Envelope
 from contracts.modules import billing, crm
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published
 from engine.caps import EVERYONE, SETTING
-from scripts.bench.workload import HELD, MODULE, PAID, hold_order
+from scripts.bench.storm import OTHERS, TENANTS
+from scripts.bench.workload import HELD, MODULE, PAID, TENANT, TRIGGER, hold_order, order, place_order
 from scripts.opening import opened_store
 from tests.stories.house import House, Record, Stack, until
 
@@ -147,3 +148,41 @@ async def test_a_tenth_of_many_onboardings_fails_and_no_other_notices(stack: Sta
             else:
                 assert owner.customer_id == steps["create-billing"]["output"]["customer_id"]
                 assert len(steps) == 4
+
+
+@pytest.mark.timeout(600 + RUNS)
+@pytest.mark.acceptance("I6")
+async def test_a_tenants_storm_keeps_nobody_waiting_twice_as_long_as_the_same_load_sent_by_all(stack: Stack) -> None:
+    each = max(RUNS // 12, 4)
+    together = each * len(OTHERS)
+    limits = {"runs_in_decision": 8, "prefetch": 64}
+    async with House(stack, sagas=(place_order,), contracts=(MODULE,), modules=(), limits=limits, hears=()) as house:
+        numbers = iter(range(1_000_000))
+
+        async def spell(*shares: tuple[str, int]) -> float:
+            """So many events of each tenant, evenly mixed. The p95 in seconds from event to end of the others' runs."""
+            sent: dict[str, datetime] = {}
+            turns = sorted((place / many, tenant) for tenant, many in shares for place in range(many))
+            for at in range(0, len(turns), 50):
+                for tenant in {tenant for _, tenant in turns[at : at + 50]}:
+                    some = [order(next(numbers)) for _, one in turns[at : at + 50] if one == tenant]
+                    sent |= {data["order_id"]: datetime.now(UTC) for data in some if tenant in OTHERS}
+                    await send(house, tenant, TRIGGER, MODULE.source, *some)
+
+            async def ended() -> dict[str, datetime]:
+                found = {}
+                for tenant in OTHERS:
+                    for run in await listed(house, tenant):
+                        if run["ended_at"]:
+                            found[run["trigger"]["id"].removeprefix(f"{TRIGGER}-")] = run["ended_at"]
+                return {name: datetime.fromisoformat(at) for name, at in found.items() if name in sent}
+
+            ends = await until(ended, lambda found: found.keys() == sent.keys(), seconds=PATIENCE_SECONDS)
+            waited = sorted((ends[name] - at).total_seconds() for name, at in sent.items())
+            return waited[int(len(waited) * 0.95)]
+
+        total = 11 * together
+        await spell(*((tenant, 1) for tenant in TENANTS))  # every tenant has its keys by then
+        alike = await spell(*((tenant, total // len(TENANTS)) for tenant in TENANTS))
+        storm = await spell((TENANT, 10 * together), *((tenant, each) for tenant in OTHERS))
+        assert storm < 2 * alike
