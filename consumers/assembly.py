@@ -45,6 +45,7 @@ from engine.caps import CapsCache
 from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
+from engine.guards.secrets import Secrets
 from engine.logs import logger
 from engine.loop import calm_collector
 from engine.metrics import Metrics
@@ -98,7 +99,9 @@ class Assembly:
         self.registry = Registry((*SHIPPED, UNWIND, *discover(), *modules))
         self.tracing = open_tracing(settings, settings.process_name)
         self.run_tracing = None if self.tracing is None else RunTracing(self.tracing, self.clock)
-        actions = _actions(self.registry, settings, self.metrics, local_actions, self.tracing)
+        actions = _actions(
+            self.registry, settings, self.metrics, local_actions, self.tracing, lambda: self.door.secrets
+        )
         written = sagas if sagas is not None else load_sagas(settings.sagas)
         self.plans = Plans(with_blueprints(written, settings.blueprints, self.registry, actions), actions)
         self.store: Store = open_store(
@@ -448,11 +451,16 @@ def _pump(begin: Sequence[Intake | Inputs]) -> None:
 
 
 def _actions(
-    registry: Registry, settings: Settings, metrics: Metrics, local: Sequence[Any], tracing: Tracing | None
+    registry: Registry,
+    settings: Settings,
+    metrics: Metrics,
+    local: Sequence[Any],
+    tracing: Tracing | None,
+    secrets: Callable[[], Secrets],
 ) -> Mapping[str, Any]:
     from engine.actions.registry import ActionRegistry
 
-    return ActionRegistry.assemble(registry, settings, metrics, local, tracing)
+    return ActionRegistry.assemble(registry, settings, metrics, local, tracing, secrets)
 
 
 async def patiently(work: Callable[[], Awaitable[None]], seconds: float) -> None:

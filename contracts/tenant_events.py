@@ -221,6 +221,46 @@ class TenantOffboarded(RunEvent):
     reason: str
 
 
+@value(kw_only=True)
+class SecretStored(RunEvent):
+    """A secret of the tenant was set: `version` 1 is its first, a later one replaced what was there. Its value stands
+    nowhere but in the sealed row.
+    """
+
+    TOPIC: ClassVar[str] = "secret.stored"
+
+    name: str
+    kind: str
+    version: int
+    by: str
+
+
+@value(kw_only=True)
+class SecretRotated(RunEvent):
+    """The value of a secret was replaced by one of the same kind. `by` is `engine` where a server handed out a new
+    refresh token.
+    """
+
+    TOPIC: ClassVar[str] = "secret.rotated"
+
+    name: str
+    kind: str
+    version: int
+    by: str
+
+
+@value(kw_only=True)
+class SecretRemoved(RunEvent):
+    """A secret was deleted for good, with its data key."""
+
+    TOPIC: ClassVar[str] = "secret.removed"
+
+    name: str
+    kind: str
+    version: int
+    by: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     TenantPaused,
@@ -237,6 +277,9 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     RunsArchived,
     ArchiveDropped,
     TenantOffboarded,
+    SecretStored,
+    SecretRotated,
+    SecretRemoved,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

@@ -24,6 +24,7 @@ from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transpo
 from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
+from engine.guards.secrets import Secrets
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.pauses import EVERYONE, Brakes
 from engine.plan import Plan
@@ -71,6 +72,7 @@ class Door:
         self.clock, self.transport, self.epoch = clock, transport, epoch
         self.tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         self.brakes = Brakes(store, self.tenants, clock)
+        self.secrets = Secrets(store, vault, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None

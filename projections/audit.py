@@ -46,7 +46,7 @@ _SHOWN: Final = frozenset({
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
     "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "count",
     "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
-    "bulk", "word", "filter", "ids", "found", "told", "refused", "failed",
+    "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 

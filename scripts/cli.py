@@ -28,6 +28,7 @@ from scripts.verbs import (
     projections,
     proofs,
     runs,
+    secrets,
     subjects,
     tenants,
     tokens,
@@ -56,6 +57,7 @@ pauses.register(app)
 app.add_typer(pauses.app, name="maintenance")
 app.add_typer(subjects.app, name="subjects")
 app.add_typer(archive.app, name="archive")
+app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(tenants.app, name="tenants")

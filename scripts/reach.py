@@ -81,6 +81,9 @@ class Api:
         given = {"Idempotency-Key": key, "X-Tenant": act_for}
         return await self._ask("POST", path, body=body if body is not None else {}, headers=given, query=query)
 
+    async def put(self, path: str, body: object, *, act_for: str | None = None) -> Any:
+        return await self._ask("PUT", path, body=body, headers={"X-Tenant": act_for})
+
     async def delete(self, path: str, **query: object) -> Any:
         return await self._ask("DELETE", path, query=query)
 

@@ -280,6 +280,21 @@ class Pause(Asked):
     everyone: bool = Field(False, description="All tenants, not one: needs the platform's word")
 
 
+class PutSecret(Asked):
+    kind: Literal["api_key", "basic", "oauth2"]
+    hosts: list[Annotated[str, StringConstraints(min_length=1, max_length=300)]] = Field(
+        min_length=1, max_length=20, description="Exact hosts, `host` or `host:port`, that it may be sent to"
+    )
+    value: dict[str, Json] = Field(
+        description="`api_key`: key, header, prefix; `basic`: username, password; `oauth2`: client_id, client_secret, "
+        "token_url, scope, refresh_token, client_auth. Never answered again"
+    )
+
+
+class RotateSecret(Asked):
+    value: dict[str, Json] = Field(description="A whole value of the kind that the secret has")
+
+
 class Reason(Asked):
     reason: Remark = ""
 

@@ -142,7 +142,7 @@ class Route:
     `signed`: the handler gets the body as received. `always`: an order that is taken under maintenance, too.
     """
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     handler: Handler
     summary: str

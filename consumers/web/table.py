@@ -16,6 +16,7 @@ from consumers.web import (
     offboarding,
     pausing,
     runs,
+    secrets,
     showing,
     subjects,
     told,
@@ -267,6 +268,31 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="DELETE", path="/v1/maintenance", handler=pausing.end_maintenance, tag="pauses",
         permission="settings.write", summary="Take work again", answer=told_platform.Released, always=True,
+    ),
+    Route(
+        method="GET", path="/v1/secrets", handler=secrets.list_secrets, tag="secrets", permission="secrets.read",
+        summary="The tenant's secrets: names, kinds, versions, hosts; no value", query=asked.Query,
+        answer=told_platform.Secrets,
+    ),
+    Route(
+        method="GET", path="/v1/secrets/{secret}", handler=secrets.get_secret, tag="secrets",
+        permission="secrets.read", summary="What may be known of one secret", query=asked.Query,
+        answer=told_platform.Secret,
+    ),
+    Route(
+        method="PUT", path="/v1/secrets/{secret}", handler=secrets.put_secret, tag="secrets",
+        permission="secrets.write", summary="Set a secret, or replace all of it; its value is never answered again",
+        body=asked.PutSecret, query=asked.Query, answer=told_platform.Secret,
+    ),
+    Route(
+        method="POST", path="/v1/secrets/{secret}/rotate", handler=secrets.rotate_secret, tag="secrets",
+        permission="secrets.write", summary="Give a secret a new value of the same kind, for the same hosts",
+        body=asked.RotateSecret, query=asked.Query, answer=told_platform.Secret,
+    ),
+    Route(
+        method="DELETE", path="/v1/secrets/{secret}", handler=secrets.remove_secret, tag="secrets",
+        permission="secrets.write", summary="Delete a secret for good, with its data key", query=asked.Query,
+        answer=told_platform.Secret,
     ),
     Route(
         method="GET", path="/v1/tenants/{tenant}", handler=showing.show_tenant, tag="tenants",

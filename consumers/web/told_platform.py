@@ -5,6 +5,7 @@ and data subjects. Runs and what belongs to them are in `consumers.web.told`.
 from __future__ import annotations
 
 from datetime import date
+from typing import Literal
 
 from pydantic import Field
 
@@ -248,6 +249,23 @@ class PastErasures(Told):
     items: list[PastErasure]
     next: str | None
     as_of: str
+
+
+class Secret(Told):
+    """All that is ever told of a secret; its value is not."""
+
+    tenant: str
+    name: str
+    kind: Literal["api_key", "basic", "oauth2"]
+    version: int
+    hosts: list[str]
+    created_at: Instant
+    changed_at: Instant
+    changed_by: str
+
+
+class Secrets(Told):
+    items: list[Secret]
 
 
 class SubjectValue(Told):

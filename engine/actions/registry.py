@@ -24,6 +24,7 @@ from contracts.registry import Registry
 from contracts.sdk.tracing import Tracing
 from engine.actions.http import http_request
 from engine.guards.egress import Egress
+from engine.guards.secrets import Secrets
 from engine.metrics import Metrics
 from engine.settings import Settings
 
@@ -67,10 +68,13 @@ class ActionRegistry(Mapping[str, ActionSpec]):
         metrics: Metrics | None = None,
         local: Iterable[ActionSpec] = (),
         tracing: Tracing | None = None,
+        secrets: Callable[[], Secrets] | None = None,
     ) -> ActionRegistry:
-        """The actions of a process: commands of the installed modules, the shipped connectors, and `local` ones."""
+        """The actions of a process: commands of the installed modules, the shipped connectors, and `local` ones.
+        `secrets` are asked for when a step names one; without, such a step fails.
+        """
         egress = Egress.from_settings(settings.egress, metrics=metrics)
-        return cls(local=local, connectors=[http_request(egress, tracing)], commands=contracts.action_specs())
+        return cls(local=local, connectors=[http_request(egress, tracing, secrets)], commands=contracts.action_specs())
 
     def __getitem__(self, name: str) -> ActionSpec:
         return self._specs[name]

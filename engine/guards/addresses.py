@@ -119,6 +119,32 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class HostRule:
+    """One exact host, as a rule names it: `api.example.org:8443`, or without a port, which means every port."""
+
+    host: str
+    port: int | None
+
+    @property
+    def text(self) -> str:
+        if self.port is None:
+            return f"[{self.host}]" if ":" in self.host else self.host
+        return Target(self.host, self.port, None).text
+
+    @classmethod
+    def parse(cls, text: str) -> HostRule:
+        """Raises `EgressRefused`."""
+        if not text or len(text) > 300 or _FORBIDDEN.search(text) or any(mark in text for mark in "/?#@*"):
+            raise EgressRefused(f"{text[:60]!r} must be host or host:port, such as api.example.org:8443", field="host")
+        host, port = _split_port(text, -1)
+        target = parse_target(host, port if port >= 0 else 1)
+        return cls(target.host, port if port >= 0 else None)
+
+    def fits(self, target: Target) -> bool:
+        return self.host == target.host and self.port in (None, target.port)
+
+
+@dataclass(frozen=True, slots=True)
 class SafeUrl:
     """A parsed http(s) URL whose every part is understood. It says nothing yet of where its name resolves to."""
 
@@ -134,6 +160,10 @@ class SafeUrl:
         """The Host header: the port only when it is not the scheme's own."""
         host = f"[{self.target.host}]" if ":" in self.target.host else self.target.host
         return host if self.target.port == _PORTS[self.scheme] else f"{host}:{self.target.port}"
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        return self.scheme, self.target.host, self.target.port
 
     @property
     def shown(self) -> str:

@@ -147,6 +147,7 @@ class Egress:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         seconds: float | None = None,
+        tenant: str | None = None,
     ) -> Response:
         """One request and its whole answer. Raises `EgressRefused` before anything is sent, else `EgressTimeout` or
         `EgressFailed` with `sent`. `seconds` can only shorten the cap.
@@ -179,6 +180,10 @@ class Egress:
             raise
         self._count("http", "ok")
         return response
+
+    def opens(self, target: Target) -> bool:
+        """Whether an operator opened this very target."""
+        return target.text in self._sandbox
 
     async def dial(self, host: str, port: int, *, seconds: float | None = None) -> socket.socket:
         """A connected, checked, non-blocking TCP socket for another protocol (SMTP: give it to aiosmtplib as `sock`

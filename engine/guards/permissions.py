@@ -68,7 +68,16 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     | _OPERATE
     | _AUTHOR
     | PLATFORM
-    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "subjects.erase", "subjects.export"},
+    | {
+        "workflows.publish",
+        "approvals.decide",
+        "audit.read",
+        "tokens.manage",
+        "subjects.erase",
+        "subjects.export",
+        "secrets.read",
+        "secrets.write",
+    },
 }
 
 ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())

@@ -53,6 +53,8 @@ from engine.store.shapes import (
     Position,
     Process,
     Recorded,
+    SealedSecret,
+    SecretNote,
     Stale,
     Start,
     Stored,
@@ -105,6 +107,9 @@ __all__ = [
     "Process",
     "ReadModels",
     "Recorded",
+    "SealedSecret",
+    "SecretNote",
+    "SecretRows",
     "Shadow",
     "Stale",
     "Start",
@@ -337,6 +342,22 @@ class Catalog(Protocol):
         """Caps and switches that change without restart (tenant `*` is the default for all)."""
 
 
+class SecretRows(Protocol):
+    """Secrets of tenants, the current version of each."""
+
+    async def put_secret(self, secret: SealedSecret, *, by: str, now: datetime | None = None) -> bool:
+        """Keeps it in the place of the version before, which goes with its data key. False, and nothing written, when
+        `version` is not the next one."""
+
+    async def secret(self, tenant: str, name: str) -> SealedSecret | None: ...
+
+    async def secrets(self, tenant: str) -> list[SecretNote]:
+        """By name."""
+
+    async def remove_secret(self, tenant: str, name: str) -> bool:
+        """Deletes it with its data key. False: there was none."""
+
+
 class Archive(Protocol):
     """Ended runs that have aged out of the log, by the month they ended in (`YYYY-MM`, UTC). `load`, `load_many` and
     `read` read them as if they had never moved, until their month is dropped."""
@@ -388,7 +409,7 @@ class ReadModels(Protocol):
         """Rows of each table of the view; from the server's statistics where it has many."""
 
 
-class Store(Log, Work, Journal, Catalog, Archive, ReadModels, Protocol):
+class Store(Log, Work, Journal, Catalog, SecretRows, Archive, ReadModels, Protocol):
     """All of it, with one life: `start` connects and checks the schema, `stop` twice is fine."""
 
     async def start(self) -> None: ...

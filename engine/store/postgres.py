@@ -25,6 +25,7 @@ from engine.store.migrate import FOLDER, Missing, check, missing
 from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
+from engine.store.secrets import SecretVerbs
 from engine.store.statements import Statement, bind, load
 from engine.store.telling import Telling
 from engine.store.work import WorkVerbs
@@ -34,7 +35,7 @@ _MATCHED = tuple(
 )
 
 
-class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, ArchiveVerbs, PostgresViews):
+class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, ArchiveVerbs, PostgresViews):
     """`engine.store.Store` on PostgreSQL 13 or newer."""
 
     def __init__(self, url: str, *, views: Path, patience_seconds: float = 5.0, pool_size: int = 4) -> None:

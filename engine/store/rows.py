@@ -19,6 +19,8 @@ from engine.store import (
     OpenRun,
     OutboxRow,
     Process,
+    SealedSecret,
+    SecretNote,
     Stored,
     Token,
     WrappedKey,
@@ -179,6 +181,31 @@ def token(row: Row) -> Token:
         expires_at=maybe_instant(row["expires_at"]),
         revoked_at=maybe_instant(row["revoked_at"]),
         last_used_at=maybe_instant(row["last_used_at"]),
+    )
+
+
+def secret_note(row: Row) -> SecretNote:
+    return SecretNote(
+        tenant=row["tenant"],
+        name=row["name"],
+        kind=row["kind"],
+        version=row["version"],
+        hosts=tuple(row["hosts"].split()),
+        created_at=instant(row["created_at"]),
+        changed_at=instant(row["changed_at"]),
+        changed_by=row["changed_by"],
+    )
+
+
+def sealed_secret(row: Row) -> SealedSecret:
+    return SealedSecret(
+        tenant=row["tenant"],
+        name=row["name"],
+        kind=row["kind"],
+        version=row["version"],
+        hosts=tuple(row["hosts"].split()),
+        sealed=row["sealed"],
+        key=WrappedKey(row["tenant"], row["scope"], row["version"], row["wrapped"], row["root_id"]),
     )
 
 

@@ -396,14 +396,43 @@ class Token:
 
 @value()
 class WrappedKey:
-    """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index` or
-    `subject/<hash>`."""
+    """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index`,
+    `subject/<hash>` or `secret/<name>`."""
 
     tenant: str
     scope: str
     key_id: int
     wrapped: bytes
     root_id: str
+
+
+@value(kw_only=True)
+class SecretNote:
+    """What may be known of a tenant's secret. `hosts` are the exact hosts, with a port or for every one, that it may be
+    sent to.
+    """
+
+    tenant: str
+    name: str
+    kind: str
+    version: int
+    hosts: tuple[str, ...]
+    created_at: datetime
+    changed_at: datetime
+    changed_by: str
+
+
+@value(kw_only=True)
+class SealedSecret:
+    """The current version of a secret as stored: its value under a data key of its own."""
+
+    tenant: str
+    name: str
+    kind: str
+    version: int
+    hosts: tuple[str, ...]
+    sealed: bytes
+    key: WrappedKey
 
 
 @value()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from scripts.mutants.keeping import KEEPING
+from scripts.mutants.outbound import OUTBOUND
 from scripts.mutants.run import Mutant
 from scripts.mutants.runs import DOOR, RUNS
 from scripts.mutants.tenants import TENANTS
@@ -406,4 +407,15 @@ GUARDS: Final = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*HEART, *RUNS, *DOOR, *STORE, *HOUSE, *FAULTS, *GUARDS, *KEEPING, *TENANTS)
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    *HEART,
+    *RUNS,
+    *DOOR,
+    *STORE,
+    *HOUSE,
+    *FAULTS,
+    *GUARDS,
+    *KEEPING,
+    *TENANTS,
+    *OUTBOUND,
+)

@@ -35,6 +35,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "correlation_id": "story-1",
         "tenant": tenant,
         "month": "2030-01",
+        "secret": "provider",
         "bulk_id": "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b",
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
@@ -47,12 +48,14 @@ BODIES: dict[str, Any] = {
     "skip_step": {"step": "charge", "output": {}},
     "decide_approval": {"approved": True},
     **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},
+    "put_secret": {"kind": "api_key", "hosts": ["api.example.org"], "value": {"key": "a value"}},
+    "rotate_secret": {"value": {"key": "another value"}},
     "register_tenant": {"tenant": "new", "name": "New", "owner_email": "a@b.c", "owner_name": "A"},
 }
 
 
 async def _call(route: Route, site: Site, headers: dict[str, str], address: str) -> tuple[int, bytes]:
-    body = BODIES.get(route.name, {}) if route.method == "POST" else None
+    body = BODIES.get(route.name, {}) if route.method in ("POST", "PUT") else None
     async with site.client.request(route.method, address, headers=headers, json=body) as response:
         return response.status, await response.read()
 

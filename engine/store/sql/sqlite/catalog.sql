@@ -61,6 +61,7 @@ DELETE FROM inputs WHERE tenant = :tenant;
 DELETE FROM outbox WHERE tenant = :tenant;
 DELETE FROM snapshots WHERE tenant = :tenant;
 DELETE FROM settings WHERE tenant = :tenant AND name <> 'offboarding';
+DELETE FROM secrets WHERE tenant = :tenant;
 DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;

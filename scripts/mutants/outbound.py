@@ -1,0 +1,62 @@
+"""Mutants of what goes out: secrets, and where they may go."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scripts.mutants.run import Mutant
+
+_SECRETS: Final = "tests/conformance/test_secrets_in_store.py"
+_HTTP: Final = "tests/conformance/egress/test_http_secrets.py"
+_BOUND: Final = "    return orjson.dumps([_SCHEME, tenant, name, version, kind, hosts])\n"
+
+OUTBOUND: Final = (
+    *(
+        Mutant(
+            name=f"secret-not-bound-to-its-{part}",
+            law="A row of a secret opens in its own place only",
+            path="engine/guards/secrets.py",
+            old=_BOUND,
+            new=_BOUND.replace(f", {part}", ""),
+            test=_SECRETS,
+            select="in_its_own_place and Sqlite",
+        )
+        for part in ("tenant", "name", "version", "kind", "hosts")
+    ),
+    Mutant(
+        name="replaced-secret-keeps-its-key",
+        law="What a version replaces goes with its data key",
+        path="engine/store/sql/sqlite/secrets.sql",
+        old="DELETE FROM keys WHERE tenant = :tenant AND scope = :scope\nAND coalesce",
+        new="DELETE FROM keys WHERE false AND tenant = :tenant AND scope = :scope\nAND coalesce",
+        test=_SECRETS,
+        select="one_data_key and Sqlite",
+    ),
+    Mutant(
+        name="echo-unmasked",
+        law="What a server says again of a secret is seen nowhere",
+        path="engine/actions/http.py",
+        old="        masked: dict[str, Any] = secrets.mask.document(output)\n        return masked\n",
+        new="        return output\n",
+        test=_HTTP,
+        select="proves_the_call",
+    ),
+    Mutant(
+        name="secret-sent-anywhere",
+        law="A secret goes to its hosts only",
+        path="engine/actions/http_auth.py",
+        old="                opened.require(url.target)\n",
+        new="",
+        test=_HTTP,
+        select="its_hosts_only",
+    ),
+    Mutant(
+        name="secret-in-clear",
+        law="A secret goes over https only",
+        path="engine/actions/http_auth.py",
+        old='                if url.scheme != "https" and not egress.opens(url.target):\n',
+        new="                if False:\n",
+        test=_HTTP,
+        select="its_hosts_only",
+    ),
+)
