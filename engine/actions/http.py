@@ -111,17 +111,18 @@ class HttpRequest:
         headers[KEY_HEADER] = call.key
         body = _body(given, headers)
         attempt = _Attempt(given.method, _url(given), headers, body, changes=given.method not in _SAFE)
-        origin = attempt.url.origin
+        origin, at_home = attempt.url.origin, True
         deadline = None if given.timeout_seconds is None else time.monotonic() + given.timeout_seconds
         for hop in range(MAX_REDIRECTS + 1):
-            at_home = attempt.url.origin == origin
             response = await self._send(call, attempt, secrets if at_home else None, deadline)
             if not given.follow_redirects or response.status not in _REDIRECTS or "location" not in response.headers:
                 return _judge(given, attempt, response)
             if hop == MAX_REDIRECTS:
                 break
             attempt = _next(attempt, response)
-            if attempt.url.origin != origin:
+            if at_home and attempt.url.origin != origin:
+                # For good: whoever sends it back may not choose what it is proven for.
+                at_home = False
                 attempt.headers = {name: value for name, value in attempt.headers.items() if name.lower() not in _OWN}
         raise ActionFailed(
             "too_many_redirects",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote_plus
@@ -13,22 +14,22 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-API_KEY = "key-Zb7/canary+of&the=story"
-USER, PASSWORD = "shop", "pass:word canary \u00e9%"
-CLIENT, CLIENT_SECRET = "client one", "client/secret+canary"
-REFRESH = "refresh-canary-0"
-EVERY_SECRET = (API_KEY, PASSWORD, CLIENT_SECRET, REFRESH)
+USER, CLIENT = "shop", "client one"
 
 
 class Keeper:
     """`/key`, `/basic`, `/bearer` answer 200 to the right proof, else 401, with all that was sent. `/token` hands out
-    `access-canary-<n>`, and after a refresh another refresh token; `/token/careless` refuses and says the request
+    an access token, and after a refresh another refresh token; `/token/careless` refuses and says the request
     again. `/echo/<status>` takes no proof. `/hold` answers after `release`; `/to/<status>/<address>` redirects.
     """
 
     def __init__(self) -> None:
-        self.key = API_KEY
-        self.refresh = REFRESH
+        # Unlike any other keeper's, so that whoever finds one knows whose it was.
+        self.canary = f"canary{secrets.token_hex(6)}"
+        self.key = f"key/{self.canary}+of&the=story"
+        self.password = f"pass:word {self.canary} \u00e9%"
+        self.client_secret = f"client/{self.canary}+secret"
+        self.refresh = f"refresh-{self.canary}-0"
         self.access: set[str] = set()
         self.handed = 0
         self.expires_in: int | None = 3600
@@ -36,6 +37,8 @@ class Keeper:
         """Method, path, query, headers, body of every request, `/token` apart."""
         self.granted: list[dict[str, str]] = []
         """The form of every request for a token."""
+        self.held = asyncio.Event()
+        """Set when a request is held."""
         self._released = asyncio.Event()
         self._server: TestServer | None = None
 
@@ -76,13 +79,14 @@ class Keeper:
         sent = {
             "method": request.method,
             "path": request.path,
-            "query": request.query_string,
+            "query": request.raw_path.partition("?")[2],
             "headers": dict(request.headers),
             "body": body,
         }
         self.seen.append(sent)
         place, _, rest = request.path.strip("/").partition("/")
-        if place == "hold":
+        if place == "hold" and not self._released.is_set():
+            self.held.set()
             await self._released.wait()
         if place == "to":
             code, _, target = rest.partition("/")
@@ -97,7 +101,7 @@ class Keeper:
             case "key":
                 return request.headers.get("X-Key") == f"Key {self.key}"
             case "basic":
-                return given == "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+                return given == "Basic " + base64.b64encode(f"{USER}:{self.password}".encode()).decode()
             case "bearer":
                 return given.removeprefix("Bearer ") in self.access
             case _:
@@ -108,16 +112,16 @@ class Keeper:
         self.granted.append(form)
         pair = base64.b64decode(request.headers.get("Authorization", "").removeprefix("Basic ")).decode()
         client, _, secret = pair.partition(":")
-        if (unquote_plus(client), unquote_plus(secret)) != (CLIENT, CLIENT_SECRET):
+        if (unquote_plus(client), unquote_plus(secret)) != (CLIENT, self.client_secret):
             return web.json_response({"error": "invalid_client"}, status=401)
         answer: dict[str, Any] = {"token_type": "Bearer"}
         if form["grant_type"] == "refresh_token":
             if form["refresh_token"] != self.refresh:
                 return web.json_response({"error": "invalid_grant"}, status=400)
-            self.refresh = f"refresh-canary-{self.handed + 1}"
+            self.refresh = f"refresh-{self.canary}-{self.handed + 1}"
             answer["refresh_token"] = self.refresh
         self.handed += 1
-        answer["access_token"] = f"access-canary-{self.handed}"
+        answer["access_token"] = f"access-{self.canary}-{self.handed}"
         self.access.add(answer["access_token"])
         if self.expires_in is not None:
             answer["expires_in"] = self.expires_in
@@ -125,7 +129,7 @@ class Keeper:
 
     async def _careless(self, request: web.Request) -> web.Response:
         sent = (await request.read()).decode() + request.headers.get("Authorization", "")
-        return web.json_response({"error": CLIENT_SECRET, "error_description": sent}, status=400)
+        return web.json_response({"error": self.client_secret, "error_description": sent}, status=400)
 
 
 def api_key(keeper: Keeper) -> dict[str, Any]:
@@ -133,14 +137,14 @@ def api_key(keeper: Keeper) -> dict[str, Any]:
     return {
         "kind": "api_key",
         "hosts": [keeper.address],
-        "value": {"key": API_KEY, "header": "X-Key", "prefix": "Key "},
+        "value": {"key": keeper.key, "header": "X-Key", "prefix": "Key "},
     }
 
 
 def basic(keeper: Keeper) -> dict[str, Any]:
-    return {"kind": "basic", "hosts": [keeper.address], "value": {"username": USER, "password": PASSWORD}}
+    return {"kind": "basic", "hosts": [keeper.address], "value": {"username": USER, "password": keeper.password}}
 
 
 def oauth2(keeper: Keeper, **more: Any) -> dict[str, Any]:
-    value = {"client_id": CLIENT, "client_secret": CLIENT_SECRET, "token_url": keeper.url("/token"), **more}
+    value = {"client_id": CLIENT, "client_secret": keeper.client_secret, "token_url": keeper.url("/token"), **more}
     return {"kind": "oauth2", "hosts": [keeper.address], "value": value}
