@@ -34,6 +34,37 @@ class SignatureRefused(RunEvent):
 
 
 @value(kw_only=True)
+class HookAdded(RunEvent):
+    """The tenant has a webhook endpoint of this name that starts this workflow."""
+
+    TOPIC: ClassVar[str] = "hook.added"
+
+    endpoint: str
+    workflow: str
+    scheme: str
+    by: str
+
+
+@value(kw_only=True)
+class HookRotated(RunEvent):
+    """The endpoint has a new secret; the one before is taken until that moment, and no older one."""
+
+    TOPIC: ClassVar[str] = "hook.rotated"
+
+    endpoint: str
+    until: datetime
+    by: str
+
+
+@value(kw_only=True)
+class HookRemoved(RunEvent):
+    TOPIC: ClassVar[str] = "hook.removed"
+
+    endpoint: str
+    by: str
+
+
+@value(kw_only=True)
 class TenantPaused(RunEvent):
     """The tenant's runs begin no new step from now on; in the platform's stream: everybody's."""
 
@@ -263,6 +294,9 @@ class SecretRemoved(RunEvent):
 
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
+    HookAdded,
+    HookRotated,
+    HookRemoved,
     TenantPaused,
     TenantResumed,
     MaintenanceBegun,

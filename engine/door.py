@@ -25,6 +25,7 @@ from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
 from engine.guards.secrets import Secrets
+from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.pauses import EVERYONE, Brakes
 from engine.plan import Plan
@@ -73,6 +74,7 @@ class Door:
         self.tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         self.brakes = Brakes(store, self.tenants, clock)
         self.secrets = Secrets(store, vault, self.tenants, clock)
+        self.hooks = Hooks(store, vault, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None

@@ -44,7 +44,7 @@ ORDERS: Final = frozenset({"step.scheduled", "undo.scheduled"})
 _LEAF = struct.Struct(">QI16s32sB")
 _SHOWN: Final = frozenset({
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
-    "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "count",
+    "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "scheme", "count",
     "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
 })  # fmt: skip

@@ -22,6 +22,7 @@ from scripts.verbs import (
     contracts,
     deadletters,
     engine,
+    hooks,
     keys,
     pauses,
     platform,
@@ -60,6 +61,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(hooks.app, name="hooks")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(blueprints.app, name="blueprints")

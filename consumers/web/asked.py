@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from contracts.run_events import RunStatus
 from contracts.tenant_events import BulkWord
+from engine.store import HookScheme
 from projections.effects import State
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -169,6 +170,33 @@ class Backfill(Asked):
 
 
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+HookName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+HookSecret = Annotated[str, StringConstraints(min_length=16, max_length=200, pattern=r"^[!-~]+$")]
+
+
+class AddHook(Asked):
+    name: HookName = Field(description="The last part of the address: /hooks/<tenant>/<name>")
+    workflow: Text
+    scheme: HookScheme = Field("standard", description="How the sender signs")
+    fields: dict[Text, Json] = Field(
+        default_factory=dict,
+        max_length=100,
+        description='Fields of the run\'s input: a JSON pointer into the message, {"pointer": ..., "default": ...} or '
+        '{"constant": ...}. None: the message is the input',
+    )
+    id_pointer: Remark | None = Field(
+        None, description="Where the message says its id, for schemes that sign none; its body tells it apart otherwise"
+    )
+    secret: HookSecret | None = Field(None, description="Where the sender has chosen it; one is made otherwise")
+
+
+class RotateHook(Asked):
+    overlap_seconds: int = Field(
+        86_400, ge=0, le=2_592_000, description="How long the secret before is still taken, for at most 30 days"
+    )
+    secret: HookSecret | None = Field(None, description="Where the sender has chosen it; one is made otherwise")
 
 
 class BulkFilter(Asked):

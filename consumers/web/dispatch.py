@@ -21,6 +21,7 @@ from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answe
 from contracts.envelope import check_depth
 from contracts.problems import EnvelopeInvalid, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
 from engine.guards.permissions import Principal, verify_authorization
+from engine.guards.signatures import plainly_encoded
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.tracing import RunTracing
@@ -31,6 +32,8 @@ VIEW_SECONDS: Final = 5.0
 """How long a reader waits for a read model to reach `wait_for_position`."""
 
 MAX_LINE: Final = 4_000
+UNREAD: Final = web.RequestKey("unread", bool)
+"""Set for a request whose body could not be read to its end."""
 NOBODY: Final = Principal("", None, (), frozenset())
 
 _log = logger("web")
@@ -80,7 +83,10 @@ async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response
     query = _query(route, request)
     raw = b""
     body: Any = None
-    if route.body is not None or route.signed:
+    if route.signed and not plainly_encoded(request.headers):
+        # Nothing of it will be taken, whatever it is: the handler answers what it answers to every stranger.
+        await _pass_over(request, deps.max_body_bytes)
+    elif route.body is not None or route.signed:
         raw = await _read(request, deps.max_body_bytes)
         if not route.signed:
             body = _body(route, raw)
@@ -141,7 +147,7 @@ def middleware(metrics: Metrics, tracing: RunTracing | None = None) -> Any:
             raise
         except Problem as problem:
             response = problem_response(problem)
-            if problem.field == "body" and problem.status in (400, 413):
+            if UNREAD in request or (problem.field == "body" and problem.status in (400, 413)):
                 # What is left of the body cannot be told from a next request.
                 response.force_close()
         except web.HTTPException as refused:
@@ -213,7 +219,17 @@ async def _read(request: web.Request, limit: int) -> bytes:
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"send at most {limit} bytes", field="body") from None
     except (ValueError, web.RequestPayloadError, web.HTTPBadRequest):
+        # Else the HTTP library reads on after the answer, and logs the same as a failure of its own.
+        request.content.feed_eof()
         raise RequestInvalid("the body does not arrive as its headers say", field="body") from None
+
+
+async def _pass_over(request: web.Request, limit: int) -> None:
+    """Reads the body for nothing, and marks the request when it cannot be read."""
+    try:
+        await _read(request, limit)
+    except (TooLarge, RequestInvalid):
+        request[UNREAD] = True
 
 
 def parse_json(raw: bytes) -> Any:

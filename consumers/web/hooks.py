@@ -1,16 +1,18 @@
-"""Webhook starts: a third party's signed POST begins a run of the saga that declares the path.
+"""Webhook starts: a third party's signed POST begins a run of the workflow of that endpoint: one that the tenant made
+(`engine.hooks`), or the path that a saga declares.
 
-Proof of origin is an API token with `runs.start`, or a signature over the body as received (plain
-`X-Hub-Signature-256`, or Standard Webhooks). Every failure of proof is the same 401, and nothing is recorded of the
-request but a count: one event in the tenant's stream, and so in its audit, and one `SignatureRefusedV1` per endpoint
-and minute. The body is parsed only after it is proven.
+Proof of origin is an API token with `runs.start`, or a signature over the body as received, by the endpoint's scheme
+and secret; declared paths share the platform's (plain `X-Hub-Signature-256`, or Standard Webhooks). Every failure of
+proof is the same 401, and nothing is recorded of the request but a count: one event in the tenant's stream, and so in
+its audit, and one `SignatureRefusedV1` per endpoint and minute. The body is parsed only after it is proven.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -23,46 +25,70 @@ from contracts.notices import SignatureRefusedV1
 from contracts.problems import Forbidden, NotFound, PayloadInvalid, Unauthenticated, Unavailable
 from contracts.tenant_events import SignatureRefused
 from engine.guards.permissions import unauthenticated, verify_authorization
-from engine.guards.signatures import verify_webhook
+from engine.guards.signatures import plainly_encoded, verify_scheme, verify_webhook
+from engine.hooks import identity_of, input_of, known_as
+from engine.store import Hook
 
 FLUSH_SECONDS: Final = 60.0
+NOBODYS: Final = secrets.token_hex(32)
+"""Signs nothing: stands in where no secret is set."""
 MOST_ENDPOINTS: Final = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Who a request comes from. `message_id` is the sender's own for the message, None where there is none; `hook` the
+    tenant's endpoint, None where a workflow declares the path.
+    """
+
+    tenant: str
+    initiator: str
+    message_id: str | None
+    hook: Hook | None
+
+
 async def start_by_hook(call: Call) -> Answer:
-    """POST /hooks/{tenant}/{path}, and POST /signup."""
-    return await _start(call, "/" + call.path("path"), call.path("tenant"))
+    """POST /hooks/{tenant}/{path}: an endpoint of the tenant, or the path that a workflow declares."""
+    tenant, path = call.path("tenant"), call.path("path")
+    hook = await call.deps.door.hooks.find(tenant, path) if is_tenant(tenant) else None
+    return await _start(call, "/" + path, tenant, hook)
 
 
 async def start_by_signup(call: Call) -> Answer:
     """POST /signup: the tenant is the token's, or named by X-Tenant under a signature."""
-    return await _start(call, "/signup", call.request.headers.get(TENANT_HEADER))
+    return await _start(call, "/signup", call.request.headers.get(TENANT_HEADER), None)
 
 
-async def _start(call: Call, path: str, tenant: str | None) -> Answer:
+async def _start(call: Call, path: str, tenant: str | None, hook: Hook | None) -> Answer:
     refusals: Refusals = call.request.app[REFUSALS]
     try:
-        tenant, initiator, message_id = await _prove(call, path, tenant)
+        proof = await _prove(call, path, tenant, hook)
     except Unauthenticated:
         refusals.count(tenant, path)
         raise
-    saga = call.deps.plans.hook(path)
-    if saga is None:
-        raise NotFound("no workflow is started by this path", field="path")
-    document = parse_json(call.raw)
-    if not isinstance(document, dict):
-        raise PayloadInvalid("the body must be a JSON object", field="body")
-    key = f"{path.strip('/')}/{message_id or hashlib.sha256(call.raw).hexdigest()}"
-    return await begin(call, tenant, saga.name, document, key=key[:180], kind="hook", initiator=initiator)
+    if proof.hook is not None:
+        message = parse_json(call.raw)
+        workflow, document = proof.hook.workflow, input_of(proof.hook, message)
+        identity = identity_of(proof.hook, proof.message_id, call.raw, message)
+    else:
+        saga = call.deps.plans.hook(path)
+        if saga is None:
+            raise NotFound("no workflow is started by this path", field="path")
+        workflow, document = saga.name, parse_json(call.raw)
+        if not isinstance(document, dict):
+            raise PayloadInvalid("the body must be a JSON object", field="body")
+        identity = known_as(proof.message_id, call.raw)
+    key = f"{path.strip('/')}/{identity}"
+    return await begin(call, proof.tenant, workflow, document, key=key, kind="hook", initiator=proof.initiator)
 
 
-async def _prove(call: Call, path: str, tenant: str | None) -> tuple[str, str, str | None]:
-    """The tenant, the initiator and the sender's message id. Raises the one `Unauthenticated`."""
-    headers = call.request.headers
-    if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+async def _prove(call: Call, path: str, tenant: str | None, hook: Hook | None) -> Proof:
+    """Raises the one `Unauthenticated`."""
+    headers, now = call.request.headers, call.deps.clock.now()
+    if not plainly_encoded(headers):
         raise unauthenticated()
     if "Authorization" in headers:
-        principal = await verify_authorization(call.deps.store, headers["Authorization"], now=call.deps.clock.now())
+        principal = await verify_authorization(call.deps.store, headers["Authorization"], now=now)
         tenant = tenant or principal.tenant
         try:
             principal.require("runs.start")
@@ -72,9 +98,13 @@ async def _prove(call: Call, path: str, tenant: str | None) -> tuple[str, str, s
         except (Forbidden, NotFound):
             raise unauthenticated() from None
         given = headers.get("webhook-id") or headers.get(IDEMPOTENCY_KEY)
-        return _named(tenant), principal.name, _printable(given)
-    message_id = verify_webhook(headers, call.raw, call.deps.signup_secrets, now=call.deps.clock.now())
-    return _named(tenant), f"hook:{path}", message_id or _printable(headers.get(IDEMPOTENCY_KEY))
+        return Proof(_named(tenant), principal.name, _printable(given), hook)
+    if hook is not None:
+        message_id = verify_scheme(hook.scheme, headers, call.raw, await call.deps.door.hooks.secrets(hook), now=now)
+        return Proof(hook.tenant, f"hook:{path}", message_id, hook)
+    # Tried where there is no such endpoint, too: no answer comes early.
+    message_id = verify_webhook(headers, call.raw, call.deps.signup_secrets or (NOBODYS,), now=now)
+    return Proof(_named(tenant), f"hook:{path}", message_id or _printable(headers.get(IDEMPOTENCY_KEY)), None)
 
 
 def _named(tenant: str | None) -> str:
@@ -124,12 +154,15 @@ class Refusals:
         while counts:
             (tenant, path), n = counts.popitem()
             try:
-                if tenant and await self._deps.store.tokens(tenant):
+                if tenant and await self._exists(tenant):
                     await self._record(tenant, path, n)
             except Unavailable:
                 for key, times in {(tenant, path): n, **counts}.items():
                     self._counts[key] = self._counts.get(key, 0) + times
                 raise
+
+    async def _exists(self, tenant: str) -> bool:
+        return bool(await self._deps.store.tokens(tenant) or await self._deps.store.hooks(tenant))
 
     async def _run(self) -> None:
         while True:

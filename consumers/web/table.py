@@ -12,6 +12,7 @@ from consumers.web import (
     asked,
     backfilling,
     bulks,
+    endpoints,
     hooks,
     offboarding,
     pausing,
@@ -261,6 +262,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         always=True,
     ),
     Route(
+        method="GET", path="/v1/hooks", handler=endpoints.list_hooks, tag="webhooks", permission="hooks.read",
+        summary="Webhook endpoints of the tenant; never their secrets", query=asked.Query, answer=told_platform.Hooks,
+    ),
+    Route(
+        method="POST", path="/v1/hooks", handler=endpoints.add_hook, tag="webhooks", permission="hooks.manage",
+        summary="Make a webhook endpoint; its secret is told this once",
+        body=asked.AddHook, query=asked.Query, answer=told_platform.HookSecret, status=201,
+    ),
+    Route(
+        method="POST", path="/v1/hooks/{hook}/rotate", handler=endpoints.rotate_hook, tag="webhooks",
+        permission="hooks.manage", summary="Give an endpoint a new secret; the one before is taken for a while",
+        body=asked.RotateHook, query=asked.Query, answer=told_platform.HookSecret,
+    ),
+    Route(
+        method="DELETE", path="/v1/hooks/{hook}", handler=endpoints.remove_hook, tag="webhooks",
+        permission="hooks.manage", summary="Remove a webhook endpoint: nothing is taken there any more",
+        query=asked.Query, answer=told_platform.HookRemoved,
+    ),
+    Route(
         method="POST", path="/v1/maintenance", handler=pausing.begin_maintenance, tag="pauses",
         permission="settings.write", summary="Take no work and no orders until it ends", body=asked.Reason,
         answer=told_platform.Held, always=True,
@@ -321,7 +341,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/hooks/{tenant}/{path:.+}", handler=hooks.start_by_hook, tag="webhooks", permission=None,
-        summary="Start the workflow that declares this path; proven by a token or a signature over the body",
+        summary="Start the workflow of this endpoint; proven by a token or a signature over the body",
         answer=told.RunBegun, status=202, signed=True, key=True,
     ),
     Route(

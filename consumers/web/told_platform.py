@@ -12,6 +12,7 @@ from pydantic import Field
 from consumers.web.asked import Instant
 from consumers.web.told import Json, Told
 from contracts.run_events import RunStatus
+from engine.store import HookScheme
 
 
 class UsageDay(Told):
@@ -155,6 +156,37 @@ class Released(Told):
 
     tenant: str
     changed: bool
+
+
+class Hook(Told):
+    """`old_secret_until`: the secret before the present one is taken until then."""
+
+    tenant: str
+    name: str
+    path: str
+    workflow: str
+    scheme: HookScheme
+    fields: dict[str, Json]
+    id_pointer: str | None
+    created_at: Instant
+    created_by: str
+    rotated_at: Instant | None
+    old_secret_until: Instant | None
+
+
+class Hooks(Told):
+    items: list[Hook]
+
+
+class HookSecret(Hook):
+    """The endpoint with its secret, which is told this once and never again."""
+
+    secret: str
+
+
+class HookRemoved(Told):
+    tenant: str
+    name: str
 
 
 class ArchiveMonth(Told):

@@ -36,6 +36,7 @@ _VIEW: Final = frozenset(
         "stats.read",
         "incidents.read",
         "tenants.read",
+        "hooks.read",
     }
 )
 _OPERATE: Final = frozenset(
@@ -68,16 +69,8 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     | _OPERATE
     | _AUTHOR
     | PLATFORM
-    | {
-        "workflows.publish",
-        "approvals.decide",
-        "audit.read",
-        "tokens.manage",
-        "subjects.erase",
-        "subjects.export",
-        "secrets.read",
-        "secrets.write",
-    },
+    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "hooks.manage"}
+    | {"secrets.read", "secrets.write", "subjects.erase", "subjects.export"},
 }
 
 ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())

@@ -38,6 +38,8 @@ from engine.store.shapes import (
     DueTimer,
     Duplicate,
     Fenced,
+    Hook,
+    HookScheme,
     InputRow,
     Journaled,
     Limited,
@@ -89,6 +91,8 @@ __all__ = [
     "DueTimer",
     "Duplicate",
     "Fenced",
+    "Hook",
+    "HookScheme",
     "InputRow",
     "Journal",
     "Journaled",
@@ -328,10 +332,22 @@ class Catalog(Protocol):
 
     async def revoke_token(self, prefix: str, *, now: datetime | None = None) -> bool: ...
 
+    async def add_hook(self, hook: Hook) -> bool:
+        """False, and nothing changed: the tenant has a hook of this name."""
+
+    async def hook(self, tenant: str, name: str) -> Hook | None: ...
+
+    async def hooks(self, tenant: str | None) -> list[Hook]: ...
+
+    async def rotate_hook(self, hook: Hook, secret: bytes, *, old_until: datetime, now: datetime) -> bool:
+        """`secret` for the next version; that of `hook` stays as the old one. False: it is gone, or at another."""
+
+    async def remove_hook(self, tenant: str, name: str) -> bool: ...
+
     async def setting(self, tenant: str, name: str) -> Any: ...
 
     async def forget_tenant(self, tenant: str) -> dict[str, int]:
-        """Deletes the tenant's keys, journal, dead letters, tokens, settings (but for its mark as offboarded),
+        """Deletes the tenant's keys, journal, dead letters, tokens, hooks, settings (but for its mark as offboarded),
         snapshots and what was still to be sent; answers `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start
         keys stay. Raises `Conflict` while a run of it is open."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.problems import Conflict
-from engine.store import Token, WrappedKey
+from engine.store import Hook, Token, WrappedKey
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -75,6 +75,32 @@ class CatalogVerbs(Caller):
     async def revoke_token(self, prefix: str, *, now: datetime | None = None) -> bool:
         return bool(await self.call("revoke_token", prefix=prefix, now=now))
 
+    async def add_hook(self, hook: Hook) -> bool:
+        given = {name: getattr(hook, name) for name in _HOOK}
+        return bool(await self.call("add_hook", **given, fields=orjson.dumps(hook.fields).decode()))
+
+    async def hook(self, tenant: str, name: str) -> Hook | None:
+        found = await self.call("hook", tenant=tenant, name=name)
+        return read.hook(found[0]) if found else None
+
+    async def hooks(self, tenant: str | None) -> list[Hook]:
+        return [read.hook(row) for row in await self.call("hooks", tenant=tenant)]
+
+    async def rotate_hook(self, hook: Hook, secret: bytes, *, old_until: datetime, now: datetime) -> bool:
+        found = await self.call(
+            "rotate_hook",
+            tenant=hook.tenant,
+            name=hook.name,
+            version=hook.version,
+            secret=secret,
+            old_until=old_until,
+            rotated_at=now,
+        )
+        return bool(found)
+
+    async def remove_hook(self, tenant: str, name: str) -> bool:
+        return bool(await self.call("remove_hook", tenant=tenant, name=name))
+
     async def forget_tenant(self, tenant: str) -> dict[str, int]:
         found = await self._forgotten(tenant)
         if not found:
@@ -94,6 +120,9 @@ class CatalogVerbs(Caller):
 
     async def put_setting(self, tenant: str, name: str, value: Any) -> None:
         await self.call("put_setting", tenant=tenant, name=name, value=orjson.dumps(value).decode())
+
+
+_HOOK = ("tenant", "name", "workflow", "scheme", "id_pointer", "version", "secret", "created_at", "created_by")
 
 
 def _columns(key: WrappedKey) -> dict[str, Any]:

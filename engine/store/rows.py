@@ -14,6 +14,7 @@ from engine.store import (
     Census,
     DeadLetter,
     DueTimer,
+    Hook,
     InputRow,
     Notification,
     OpenRun,
@@ -206,6 +207,24 @@ def sealed_secret(row: Row) -> SealedSecret:
         hosts=tuple(row["hosts"].split()),
         sealed=row["sealed"],
         key=WrappedKey(row["tenant"], row["scope"], row["version"], row["wrapped"], row["root_id"]),
+    )
+
+
+def hook(row: Row) -> Hook:
+    return Hook(
+        tenant=row["tenant"],
+        name=row["name"],
+        workflow=row["workflow"],
+        scheme=row["scheme"],
+        fields=document(row["fields"]),
+        secret=row["secret"],
+        created_at=instant(row["created_at"]),
+        created_by=row["created_by"],
+        id_pointer=row["id_pointer"],
+        version=row["version"],
+        old_secret=row["old_secret"],
+        old_until=maybe_instant(row["old_until"]),
+        rotated_at=maybe_instant(row["rotated_at"]),
     )
 
 

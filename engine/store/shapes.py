@@ -394,6 +394,31 @@ class Token:
     last_used_at: datetime | None = None
 
 
+HookScheme = Literal["standard", "github", "stripe"]
+
+
+@value()
+class Hook:
+    """A webhook endpoint of a tenant, as stored. `secret` is sealed, bound to the endpoint and `version`; `old_secret`
+    is that of the version before, taken until `old_until`. `fields` says what of a message becomes which field of the
+    run's input, `id_pointer` where in it the sender's id stands.
+    """
+
+    tenant: str
+    name: str
+    workflow: str
+    scheme: HookScheme
+    fields: Mapping[str, Any]
+    secret: bytes
+    created_at: datetime
+    created_by: str
+    id_pointer: str | None = None
+    version: int = 1
+    old_secret: bytes | None = None
+    old_until: datetime | None = None
+    rotated_at: datetime | None = None
+
+
 @value()
 class WrappedKey:
     """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index`,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from scripts.mutants.inbound import INBOUND
 from scripts.mutants.keeping import KEEPING
 from scripts.mutants.outbound import OUTBOUND
 from scripts.mutants.run import Mutant
@@ -418,4 +419,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *KEEPING,
     *TENANTS,
     *OUTBOUND,
+    *INBOUND,
 )

@@ -1,5 +1,5 @@
 """What every store driver must do about the journal and the catalog: outcomes and pruning, dead letters, tenants and
-lanes, keys, tokens, settings."""
+lanes, keys, tokens, hooks, settings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,24 @@ from typing import Any
 import pytest
 
 from contracts.problems import Conflict
-from engine.store import Closed, Commit, DeadLetter, NewInput, Store, Token, WrappedKey
+from engine.store import Closed, Commit, DeadLetter, Hook, NewInput, Store, Token, WrappedKey
 from engine.store.errors import ContentRefused
 from tests.conformance.store_making import NOW, Opening, append, arrived, events, later, open_a_run
 
 KEY = WrappedKey(tenant="acme", scope="tenant", key_id=1, wrapped=b"wrapped by a", root_id="a")
 TOKEN = Token(prefix="uw_abc", digest=b"digest", tenant="acme", name="ci", roles=("viewer", "operator"), created_at=NOW)
+
+HOOK = Hook(
+    tenant="acme",
+    name="orders",
+    workflow="fulfilment",
+    scheme="stripe",
+    fields={"email": "/data/email", "note": {"constant": "a\x00b"}},
+    secret=b"one",
+    created_at=NOW,
+    created_by="ann",
+    id_pointer="/id",
+)
 
 
 def letter(**more: Any) -> DeadLetter:
@@ -138,6 +150,7 @@ class CatalogConformance:
         await append(store, epoch, arrived("e1"), arrived("e1", tenant="other"))
         await store.add_key(KEY)
         await store.put_setting("acme", "cap", 3)
+        await store.add_hook(HOOK)
         with pytest.raises(Conflict, match="acme"):
             await store.forget_tenant("acme")
         assert await store.arrival("acme", "/modules/billing", "e1") is not None
@@ -149,6 +162,7 @@ class CatalogConformance:
         assert await store.arrival("acme", "/modules/billing", "e1") is None
         assert await store.setting("acme", "cap") is None
         assert await store.keys("acme") == []
+        assert await store.hooks("acme") == []
         assert await store.arrival("other", "/modules/billing", "e1") is not None
         assert len(await store.load("acme", run)) == 2
 
@@ -204,6 +218,25 @@ class CatalogConformance:
         assert not await store.revoke_token("uw_none")
         revoked = await store.token("uw_abc")
         assert revoked == replace(TOKEN, revoked_at=later(hours=2))
+
+    async def test_a_hook_keeps_its_last_two_secrets_and_is_found_by_tenant_and_name(self, store: Store) -> None:
+        assert await store.add_hook(HOOK)
+        assert not await store.add_hook(replace(HOOK, secret=b"another"))
+        other = replace(HOOK, tenant="other", fields={}, id_pointer=None)
+        assert await store.add_hook(other)
+        assert await store.hook("acme", "orders") == HOOK
+        assert await store.hook("acme", "nothing") is None
+        assert await store.hooks("acme") == [HOOK]
+        assert await store.hooks(None) == [HOOK, other]
+        rotated = replace(
+            HOOK, version=2, secret=b"two", old_secret=b"one", old_until=later(hours=1), rotated_at=later(minutes=1)
+        )
+        assert await store.rotate_hook(HOOK, b"two", old_until=later(hours=1), now=later(minutes=1))
+        assert not await store.rotate_hook(HOOK, b"lost", old_until=later(hours=1), now=later(minutes=1))
+        assert await store.hooks("acme") == [rotated]
+        assert await store.remove_hook("acme", "orders")
+        assert not await store.remove_hook("acme", "orders")
+        assert await store.hooks(None) == [other]
 
     async def test_a_setting_of_a_tenant_goes_before_the_default_of_all(self, store: Store) -> None:
         assert await store.setting("acme", "cap") is None

@@ -284,6 +284,7 @@ class TestSqlitePlans:
             "applied",
             "migrations_exist",
             "tokens",
+            "hooks",
             "dead_letters",
             "keys_not_under",
             "forget_subject",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import hashlib
+import hmac
+import inspect
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +18,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from contracts.problems import Forbidden, NotFound, Unauthenticated
+from engine.guards import signatures
 from engine.guards.first_run import first_run
 from engine.guards.permissions import (
     ALL_PERMISSIONS,
@@ -29,8 +36,20 @@ from engine.guards.permissions import (
     verify_token,
     well_formed,
 )
-from engine.guards.signatures import sign_plain, sign_standard, verify_plain, verify_standard, verify_webhook
+from engine.guards.signatures import (
+    HUB_HEADER,
+    STRIPE_HEADER,
+    sign_plain,
+    sign_standard,
+    sign_stripe,
+    verify_plain,
+    verify_scheme,
+    verify_standard,
+    verify_stripe,
+    verify_webhook,
+)
 from engine.settings import Settings
+from engine.store import HookScheme
 from engine.store.key_ring import KeyRing, KeyRingMissing, KeyRingUnsafe
 from engine.store.keys import Vault
 from tests.pure.kept_in_memory import MemoryCatalog
@@ -334,3 +353,66 @@ def test_another_body_or_secret_does_not_verify() -> None:
     ):
         with pytest.raises(Unauthenticated):
             verify_standard(headers, body, secrets, now=NOW)
+
+
+def test_a_stripe_signature_is_over_the_moment_and_the_body() -> None:
+    # As their documentation says it: HMAC-SHA256 of "<t>.<body>" under the whole text of the secret, in hex.
+    right = hmac.new(KEY.encode(), b"%d." % int(NOW.timestamp()) + BODY, hashlib.sha256).hexdigest()
+    header = sign_stripe(NOW, BODY, KEY)
+    assert header == f"t={int(NOW.timestamp())},v1={right}"
+    for accepted in (header, header + ",v0=0", header.replace(",v1", ",v1=00,v1"), header.replace(",", ", ")):
+        verify_stripe(accepted, BODY, ["other", KEY], now=NOW + timedelta(seconds=299))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: None,
+        lambda header: "",
+        lambda header: header.replace("t=", "t=1"),
+        lambda header: header.replace("t=", "t=+"),
+        lambda header: header.replace("t=", "s="),
+        lambda header: header + ",t=1",
+        lambda header: header.replace("v1", "v0"),
+        lambda header: header[:-1],
+        lambda header: header.replace("v1=", "v1=\u00fc"),
+        lambda header: "," * 1_000 + header,
+        lambda header: "t=" + "9" * 5_000 + ",v1=0",
+        lambda header: "t=\u0661,v1=0",
+    ],
+)
+def test_every_wrong_stripe_signature_gets_the_same_refusal(change: Callable[[str], str | None]) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        verify_stripe(change(sign_stripe(NOW, BODY, KEY)), BODY, [KEY], now=NOW)
+    assert refused.value.detail == ONE_REFUSAL
+
+
+@pytest.mark.parametrize("seconds", [301, -301])
+def test_a_stale_or_future_stripe_signature_is_refused(seconds: int) -> None:
+    with pytest.raises(Unauthenticated):
+        verify_stripe(sign_stripe(NOW, BODY, KEY), BODY, [KEY], now=NOW + timedelta(seconds=seconds))
+
+
+def test_a_scheme_takes_no_signature_of_another() -> None:
+    headers = {
+        "standard": sign_standard("m1", NOW, b"{}", KEY),
+        "github": {HUB_HEADER: sign_plain(b"{}", KEY)},
+        "stripe": {STRIPE_HEADER: sign_stripe(NOW, b"{}", KEY)},
+    }
+    schemes: tuple[HookScheme, ...] = get_args(HookScheme)
+    for scheme in schemes:
+        assert verify_scheme(scheme, headers[scheme], b"{}", [KEY], now=NOW) == ("m1" if scheme == "standard" else None)
+        others = {name: value for other in schemes if other != scheme for name, value in headers[other].items()}
+        for wrong in (others, headers[scheme] | {"Content-Encoding": "gzip"}):
+            with pytest.raises(Unauthenticated):
+                verify_scheme(scheme, wrong, b"{}", [KEY], now=NOW)
+
+
+def test_signatures_are_compared_in_constant_time() -> None:
+    """Timing cannot be measured here without chance; what compares can be read."""
+    source = inspect.getsource(signatures)
+    assert source.count("compare_digest(") == 3
+    for verifier in (verify_plain, verify_standard, verify_stripe):
+        compared = [node for node in ast.walk(ast.parse(inspect.getsource(verifier))) if isinstance(node, ast.Compare)]
+        names = {node.id for one in compared for node in ast.walk(one) if isinstance(node, ast.Name)}
+        assert not names & {"given", "signature", "right", "encoded", "header"}

@@ -36,6 +36,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "tenant": tenant,
         "month": "2030-01",
         "secret": "provider",
+        "hook": "orders",
         "bulk_id": "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b",
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
@@ -45,6 +46,7 @@ BODIES: dict[str, Any] = {
     "publish_event": {"type": "crm.SignupRequestedV1", "data": {"signup_id": "s1", "email": "a@b.c", "name": "A"}},
     "start_run": {"input": {"email": "a@b.c", "name": "A"}},
     "order_command": {"type": "identity.CreateUserV1", "data": {"email": "a@b.c", "name": "A"}},
+    "add_hook": {"name": "orders", "workflow": "customer-onboarding"},
     "skip_step": {"step": "charge", "output": {}},
     "decide_approval": {"approved": True},
     **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},

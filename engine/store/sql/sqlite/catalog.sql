@@ -65,4 +65,5 @@ DELETE FROM secrets WHERE tenant = :tenant;
 DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;
+DELETE FROM hooks WHERE tenant = :tenant;
 DELETE FROM keys WHERE tenant = :tenant

@@ -1,0 +1,58 @@
+"""Mutants of what comes in from outside: signed webhooks, and what may be seen of a payload; part of the catalog."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scripts.mutants.run import Mutant
+
+_ENDPOINTS: Final = "tests/web/test_endpoints.py"
+_SIGNATURES: Final = "tests/pure/test_tokens_and_signatures.py"
+
+INBOUND: Final = (
+    Mutant(
+        name="unknown-endpoint-told",
+        law="Every cause of refusal is the same 401",
+        path="consumers/web/hooks.py",
+        old="    # Tried where there is no such endpoint, too: no answer comes early.\n",
+        new='    if call.deps.plans.hook(path) is None:\n        raise NotFound("no such endpoint")\n',
+        test=_ENDPOINTS,
+        select="same_401 and sqlite",
+    ),
+    Mutant(
+        name="any-scheme-will-do",
+        law="An endpoint takes its own scheme and no other",
+        path="consumers/web/hooks.py",
+        old="verify_scheme(hook.scheme, headers, call.raw,",
+        new='verify_scheme("standard" if "webhook-id" in headers else "github", headers, call.raw,',
+        test=_ENDPOINTS,
+        select="same_401 and sqlite",
+    ),
+    Mutant(
+        name="compared-as-fast-as-it-differs",
+        law="Signatures are compared in constant time",
+        path="engine/guards/signatures.py",
+        old="valid |= bool(secret) and hmac.compare_digest(right, signature)",
+        new="valid |= bool(secret) and right == signature",
+        test=_SIGNATURES,
+        select="constant_time",
+    ),
+    Mutant(
+        name="old-secret-for-ever",
+        law="The secret before a rotation is taken no longer than was said",
+        path="engine/hooks.py",
+        old=" and hook.old_until is not None and self._clock.now() < hook.old_until",
+        new="",
+        test=_ENDPOINTS,
+        select="as_long_as_was_said and sqlite",
+    ),
+    Mutant(
+        name="repeat-told-by-a-header",
+        law="A repeat is told by what is signed",
+        path="engine/hooks.py",
+        old="    text = proven\n    if text is None and hook.id_pointer",
+        new="    text = str(id(message))\n    if text is None and hook.id_pointer",
+        test=_ENDPOINTS,
+        select="not_by_a_header and sqlite",
+    ),
+)
