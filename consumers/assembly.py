@@ -19,6 +19,7 @@ from consumers.accounting import Accounting
 from consumers.archiving import Archiver
 from consumers.asking import Asking
 from consumers.census import Census
+from consumers.heads import Heads
 from consumers.heartbeat import Heartbeat, keep_time
 from consumers.inputs import Inputs
 from consumers.intake import Intake
@@ -302,8 +303,10 @@ class Assembly:
             self.store, self.vault, self.mapper, VIEWS, self.clock, self.metrics, accounts=self.accounts
         )
         await self.projector.start()
-        self._failing.append(self.projector.failed)
-        self._parts.append(self.projector)
+        heads = Heads(self.store, seconds=self.settings.audit.head_seconds)
+        await heads.start()
+        self._failing += [self.projector.failed, heads.failed]
+        self._parts += [self.projector, heads]
 
     async def _start_accounting(self) -> None:
         accounting = Accounting(self.store, self.accounts, self.clock, self.metrics)

@@ -292,6 +292,53 @@ class SecretRemoved(RunEvent):
     by: str
 
 
+@value(kw_only=True)
+class TokenCreated(RunEvent):
+    """An API token was made, or is about to be; in the platform's stream: one that reaches every tenant. `prefix` is
+    its public part.
+    """
+
+    TOPIC: ClassVar[str] = "token.created"
+
+    prefix: str
+    name: str
+    roles: tuple[str, ...]
+    expires_at: datetime | None
+    by: str
+
+
+@value(kw_only=True)
+class TokenRevoked(RunEvent):
+    """The token is worthless from now on."""
+
+    TOPIC: ClassVar[str] = "token.revoked"
+
+    prefix: str
+    name: str
+    roles: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class LetterRedriven(RunEvent):
+    """A dead letter of the tenant is sent again, byte for byte, to where it was going."""
+
+    TOPIC: ClassVar[str] = "letter.redriven"
+
+    letter: str
+    by: str
+
+
+@value(kw_only=True)
+class LetterDiscarded(RunEvent):
+    """A dead letter of the tenant was given up."""
+
+    TOPIC: ClassVar[str] = "letter.discarded"
+
+    letter: str
+    by: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -314,6 +361,10 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SecretStored,
     SecretRotated,
     SecretRemoved,
+    TokenCreated,
+    TokenRevoked,
+    LetterRedriven,
+    LetterDiscarded,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

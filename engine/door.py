@@ -21,6 +21,7 @@ from contracts.problems import Conflict, NotFound, PayloadInvalid, Problem, Tena
 from contracts.registry import Registry
 from contracts.run_events import RunEvent
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
+from contracts.tenant_events import LetterDiscarded, LetterRedriven
 from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
@@ -384,18 +385,19 @@ class Door:
             body=seal_blob(keys, "outbox", message_id, body),
         )
         # Sent first: a crash in between sends it twice, which dedup makes one; settled first, it could be lost.
-        await self.store.append(
-            [Commit(tenant=letter.tenant, stream=None, outbox=(message,))],
-            epoch=self.epoch,
-            now=self.clock.database_now(),
-        )
+        told = LetterRedriven(at=self.clock.now(), letter=str(letter.id), by=by)
+        await self.tenants.record(letter.tenant, told, outbox=(message,))
         await self.store.settle_dead_letter(letter_id, state="redriven", by=by, now=self.clock.database_now())
         self.on_outbox()
         return True
 
     async def discard(self, tenant: str | None, letter_id: UUID, *, by: str) -> bool:
         """Gives a dead letter up; it stays listed as discarded. False when it was settled before."""
-        await self._letter(tenant, letter_id)
+        letter = await self._letter(tenant, letter_id)
+        if letter.state != "dead":
+            return False
+        told = LetterDiscarded(at=self.clock.now(), letter=str(letter.id), by=by)
+        await self.tenants.record(letter.tenant, told)
         return await self.store.settle_dead_letter(letter_id, state="discarded", by=by, now=self.clock.database_now())
 
     async def _letter(self, tenant: str | None, letter_id: UUID) -> DeadLetter:

@@ -191,6 +191,12 @@ class RetentionSettings(_Group):
     journal_days: int = Field(35, ge=1, le=3_650, description="Days that arrivals and the inbox are kept")
 
 
+class AuditSettings(_Group):
+    head_seconds: Seconds = Field(
+        3_600.0, description="How often the heads of audit chains that moved are written to the log lines"
+    )
+
+
 class LogSettings(_Group):
     format: Literal["json", "console"] = Field("json", description="JSON lines, or readable lines for a terminal")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written")
@@ -277,6 +283,7 @@ class Settings(BaseSettings):
     egress: EgressSettings = EgressSettings()
     smtp: SmtpSettings = SmtpSettings()
     retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
 

@@ -31,11 +31,20 @@ class TenantLog:
         self._store, self._vault, self._mapper, self._clock, self._epoch = store, vault, mapper, clock, epoch
         self._versions: dict[str, int] = {}
 
-    async def record(self, tenant: str, event: RunEvent, notice: EventModel | None = None) -> None:
-        """Records the event, and sends the notice with it. Raises `Unavailable` when neither happened."""
+    async def record(
+        self,
+        tenant: str,
+        event: RunEvent,
+        notice: EventModel | None = None,
+        *,
+        outbox: tuple[OutboxMessage, ...] = (),
+    ) -> None:
+        """Records the event, and sends the notice and what is in `outbox` with it. Raises `Unavailable` when nothing of
+        it happened.
+        """
         outcome: object = None
         for _ in range(MOST_TRIES):
-            commit = await self._commit(tenant, event, notice)
+            commit = await self._commit(tenant, event, notice, outbox)
             [outcome] = await self._store.append([commit], epoch=self._epoch(), now=self._clock.database_now())
             if isinstance(outcome, Appended):
                 self._versions[tenant] = commit.expected + 1
@@ -45,10 +54,11 @@ class TenantLog:
             self._versions[tenant] = outcome.actual
         raise Unavailable(f"{event.TOPIC} is not recorded ({type(outcome).__name__}); ask again")
 
-    async def _commit(self, tenant: str, event: RunEvent, notice: EventModel | None) -> Commit:
+    async def _commit(
+        self, tenant: str, event: RunEvent, notice: EventModel | None, outbox: tuple[OutboxMessage, ...]
+    ) -> Commit:
         stream, expected = tenant_stream(tenant), self._versions.get(tenant, 0)
         keys = await self._vault.keys_for(tenant)
-        outbox: tuple[OutboxMessage, ...] = ()
         if notice is not None:
             ident = str(uuid5(stream, str(expected + 1)))
             envelope = Envelope(
@@ -60,7 +70,7 @@ class TenantLog:
                 data=notice.model_dump(mode="json"),
             )
             body = seal_blob(keys, "outbox", ident, envelope.to_json())
-            outbox = (OutboxMessage(message_id=ident, exchange=EVENTS_EXCHANGE, routing_key=envelope.type, body=body),)
+            outbox += (OutboxMessage(message_id=ident, exchange=EVENTS_EXCHANGE, routing_key=envelope.type, body=body),)
         return Commit(
             tenant=tenant,
             stream=stream,

@@ -47,6 +47,7 @@ _SHOWN: Final = frozenset({
     "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "scheme", "count",
     "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
+    "prefix", "roles", "expires_at", "letter",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 
@@ -152,12 +153,20 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`broken` says at which entry (or position) and how; None: the chain holds, from entry 1 to `number`."""
+    """`broken` says at which entry (or position) and how; None: the chain holds, from entry 1 to `number`. `unchecked`
+    counts events that the chain names and the log no longer has, because their month of the archive was dropped.
+    """
 
     number: int
     head: bytes
     position: int
     broken: str | None = None
+    unchecked: int = 0
+
+
+def leaves_of(head: Head) -> list[Leaf]:
+    """What came after the last entry and is in none yet."""
+    return [Leaf(*parts) for raw in head.leaves for _, parts in _split(raw)]
 
 
 class Verifier:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,13 +18,14 @@ from uuid import UUID
 import orjson
 
 from contracts.problems import PayloadInvalid
-from engine.store import Notification, Store
+from engine.store import Store
 from engine.store.data_keys import subject_of_scope
 from engine.store.keys import Vault
 from projections import audit as chain
 from projections.history import BLOCK
 from projections.records import Record, approval_of, audit_of, day_of, entries_of, erasure_of, run_of, statistics_of
 from projections.steps import steps
+from projections.verifying import verify
 
 ATTRIBUTE: Final = "attribute/"
 """Begins the index name of a searchable run attribute; the projector hashes under the same."""
@@ -306,49 +306,7 @@ class Reader:
 
     async def verify_audit(self, tenant: str, *, against_log: bool = False) -> chain.Verdict:
         """Walks the tenant's whole chain; `against_log` also reads every event that it covers."""
-        verifier = chain.Verifier(tenant)
-        lane = await self._store.lane_of(tenant) if against_log else 0
-        gone = against_log and any(one.dropped for one in await self._store.archive_months())
-        log = _Forward(self._store, lane)
-        while True:
-            entries = await self._store.fetch("audit_chain", tenant=tenant, after=verifier.verdict.number, limit=500)
-            if not entries:
-                return verifier.verdict
-            for entry in entries:
-                leaves = verifier.take(entry)
-                if verifier.verdict.broken is not None:
-                    return verifier.verdict
-                if against_log:
-                    dropped = await self._store.dropped_runs([leaf.stream for leaf in leaves]) if gone else ()
-                    # What was dropped with its month of the archive is nowhere to compare with.
-                    kept = [leaf for leaf in leaves if leaf.stream not in dropped]
-                    broken = chain.compare(tenant, kept, await log.until(leaves[-1].position))
-                    if broken is not None:
-                        was = verifier.verdict
-                        return chain.Verdict(was.number, was.head, was.position, broken)
-
-
-class _Forward:
-    """The log of one lane from its beginning, each event read once."""
-
-    def __init__(self, store: Store, lane: int) -> None:
-        self._store, self._lane = store, lane
-        self._ahead: deque[Notification] = deque()
-        self._after = 0
-
-    async def until(self, end: int) -> list[Notification]:
-        """What comes next, up to this position."""
-        found: list[Notification] = []
-        while True:
-            while self._ahead and self._ahead[0].position <= end:
-                found.append(self._ahead.popleft())
-            if self._ahead or self._after >= end:
-                return found
-            stored = await self._store.read(self._lane, after=self._after, limit=1000)
-            if not stored:
-                return found
-            self._after = stored[-1].position
-            self._ahead.extend(stored)
+        return await verify(self._store, tenant, against_log=against_log)
 
 
 def _token(positions: Mapping[int, int]) -> str:

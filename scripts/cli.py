@@ -15,6 +15,7 @@ from scripts.answer import whole
 from scripts.border import tell_line
 from scripts.verbs import (
     archive,
+    audit,
     backups,
     blueprints,
     bulk,
@@ -59,6 +60,7 @@ app.add_typer(pauses.app, name="maintenance")
 app.add_typer(subjects.app, name="subjects")
 app.add_typer(archive.app, name="archive")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(hooks.app, name="hooks")

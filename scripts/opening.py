@@ -3,6 +3,7 @@ keys, the first token, the doctor; and what those need to know of the installati
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -39,6 +40,16 @@ async def opened_store(settings: Settings, *, migrate: bool = False, wait_second
         yield store
     finally:
         await store.stop()
+
+
+def local_user() -> str:
+    """Who sits at this machine, as the audit names whoever works on the store itself: `cli:<user>`."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return f"cli:{os.getuid()}"
 
 
 def must_be_alone(settings: Settings, what: str) -> None:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.assembly import Assembly
 from consumers.module_host import ModuleHost
+from engine.clock import SystemClock
 from engine.guards.first_run import FirstRun, first_run
+from engine.guards.token_changes import TokenChanges
 from engine.logs import configure
 from engine.settings import bus_url, load
 from scripts.answer import Answer
 from scripts.border import people
-from scripts.opening import opened_store
+from scripts.opening import local_user, opened_store
 from scripts.residence import Residence, residence
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ async def run(*, demo: bool, once: bool, modules: str, port: int) -> Answer:
         async with opened_store(
             settings, migrate=settings.migrate, wait_seconds=settings.timeouts.start_seconds
         ) as store:
-            made = await first_run(settings, store, now=datetime.now(UTC))
+            changes = TokenChanges(store, settings.key_path, SystemClock(), by=local_user())
+            made = await first_run(settings, changes, now=datetime.now(UTC))
         host = ModuleHost(settings, bus_url=bus_url(settings))
 
         async def started(assembly: Assembly) -> None:

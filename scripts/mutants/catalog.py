@@ -8,6 +8,7 @@ from typing import Final
 from scripts.mutants.inbound import INBOUND
 from scripts.mutants.keeping import KEEPING
 from scripts.mutants.outbound import OUTBOUND
+from scripts.mutants.people import PEOPLE
 from scripts.mutants.run import Mutant
 from scripts.mutants.runs import DOOR, RUNS
 from scripts.mutants.tenants import TENANTS
@@ -420,4 +421,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *TENANTS,
     *OUTBOUND,
     *INBOUND,
+    *PEOPLE,
 )

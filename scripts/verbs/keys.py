@@ -28,13 +28,16 @@ async def init() -> Answer:
     """Make the key ring file and the first admin token, each in a 0600 file."""
     from datetime import UTC, datetime
 
+    from engine.clock import SystemClock
     from engine.guards.first_run import first_run
+    from engine.guards.token_changes import TokenChanges
     from engine.settings import load
-    from scripts.opening import opened_store
+    from scripts.opening import local_user, opened_store
 
     settings = load()
     async with opened_store(settings, migrate=settings.migrate) as store:
-        made = await first_run(settings, store, now=datetime.now(UTC))
+        changes = TokenChanges(store, settings.key_path, SystemClock(), by=local_user())
+        made = await first_run(settings, changes, now=datetime.now(UTC))
     document = {
         "key_file": str(settings.key_path),
         "key_file_made": made.key_file is not None,

@@ -1,14 +1,19 @@
 """`unwind tokens ...`: API tokens. Works on the store itself: whoever may open it could make any token anyway, and
-the first one must come from somewhere."""
+the first one must come from somewhere. What it changes stands in the audit, by the name of the machine's user."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scripts.answer import Answer, table
 from scripts.border import verb
+
+if TYPE_CHECKING:
+    from engine.guards.token_changes import TokenChanges
 
 app = typer.Typer(no_args_is_help=True, help="API tokens; only their digests are stored.")
 
@@ -28,15 +33,13 @@ async def create(
     from datetime import UTC, datetime, timedelta
 
     from engine.guards.permissions import make_token
-    from engine.settings import load
-    from scripts.opening import opened_store
 
     now = datetime.now(UTC)
     text, token = make_token(
         name, role, tenant=tenant, now=now, expires_at=now + timedelta(days=days) if days else None
     )
-    async with opened_store(load()) as store:
-        await store.add_token(token)
+    async with _changes() as changes:
+        await changes.add_token(token)
     document = {
         "token": text,
         "prefix": token.prefix,
@@ -95,12 +98,22 @@ async def list_tokens(
 async def revoke(prefix: Annotated[str, typer.Argument(help="The eight characters after unw_.")]) -> Answer:
     """Make a token worthless from now on."""
     from contracts.problems import NotFound
-    from engine.settings import load
-    from scripts.opening import opened_store
 
-    async with opened_store(load()) as store:
-        if not await store.revoke_token(prefix):
+    async with _changes() as changes:
+        if not await changes.revoke_token(prefix):
             raise NotFound(
                 f"no token begins with unw_{prefix}, or it was revoked before; see `unwind tokens list`", field="PREFIX"
             )
     return Answer({"prefix": prefix, "revoked": True}, f"token {prefix} is revoked")
+
+
+@asynccontextmanager
+async def _changes() -> AsyncIterator[TokenChanges]:
+    from engine.clock import SystemClock
+    from engine.guards.token_changes import TokenChanges
+    from engine.settings import load
+    from scripts.opening import local_user, opened_store
+
+    settings = load()
+    async with opened_store(settings) as store:
+        yield TokenChanges(store, settings.key_path, SystemClock(), by=local_user())

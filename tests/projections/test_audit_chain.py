@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from contracts import run_events as ev
-from projections.audit import Verifier
+from projections.audit import Audit, Verifier
+from projections.verifying import heads, verify
 from tests.projections import histories
 from tests.projections.conftest import House
 from tests.projections.histories import SHAPES, record
@@ -117,22 +122,141 @@ class _Tampered:
         return getattr(self._store, name)
 
 
-async def test_entries_are_refused_any_change_by_the_database(house: House) -> None:
-    from engine.store.statements import parse
+ON_POSTGRES = pytest.mark.parametrize(
+    "store_url", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+CHANGES = ("UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries", "TRUNCATE audit_entries")
 
+
+@pytest.mark.acceptance("J9")
+@ON_POSTGRES
+@pytest.mark.parametrize("role", ["engine", "projector", "web", "operator", "owner"])
+async def test_the_database_refuses_every_role_to_change_an_entry(house: House, store_url: str, role: str) -> None:
+    """The projector's role writes the read models, the owner's migrates; a rebuild is open to the projector alone."""
     await _fill(house)
-    driver = "sqlite" if "sqlite" in type(house.store).__module__ else "postgres"
-    views = getattr(house.store, "view_statements", None) or house.store.statements  # type: ignore[attr-defined]
-    for statement in ("UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries"):
-        views["audit_tamper"] = parse(f"-- name: audit_tamper\n{statement}", driver)["audit_tamper"]  # type: ignore[arg-type]
-        position = await house.store.checkpoint("audit", 0)
-        from engine.store import Change
+    connection = await asyncpg.connect(store_url, server_settings={"search_path": "views, unwind"})
+    try:
+        named = await connection.fetchval("SELECT role FROM unwind.roles WHERE name = $1", role)
+        await connection.execute(f'SET ROLE "{named}"')
+        for statement in CHANGES:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match=r"never changed|permission denied"):
+                await connection.execute(statement)
+        loosened = "ALTER TABLE audit_entries DISABLE TRIGGER USER"
+        # Whoever migrates makes and drops tables: that no process runs as the owner is what holds him.
+        for statement in (*(() if role == "owner" else (loosened,)), "SET session_replication_role = replica"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        for function in ("shadow_make", "shadow_switch", "shadow_drop"):
+            call = f"SELECT has_function_privilege($1, 'unwind.{function}(text, text[])', 'EXECUTE')"
+            assert await connection.fetchval(call, named) == (role in ("projector", "owner"))
+    finally:
+        await connection.close()
+    for tenant in ("acme", "globex"):
+        assert (await house.reader.verify_audit(tenant, against_log=True)).broken is None
 
-        with pytest.raises(Exception, match="never"):
-            await house.store.apply(
-                "audit", 0, expected=position, position=position, changes=[Change("audit_tamper", [()])]
-            )
-    assert (await house.reader.verify_audit("acme")).broken is None
+
+@pytest.mark.acceptance("J9")
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_a_file_of_entries_is_not_changed(house: House, store_url: str) -> None:
+    await _fill(house)
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite://"))) as connection:
+        for statement in CHANGES[:2]:
+            with pytest.raises(sqlite3.IntegrityError, match="never"):
+                connection.execute(statement)
+    assert (await house.reader.verify_audit("acme", against_log=True)).broken is None
+
+
+async def test_a_rebuilt_audit_is_refused_changes_as_before(house: House, store_url: str) -> None:
+    await _fill(house)
+    before = await house.reader.audit_head("acme")
+    assert (await house.rebuild().run(Audit())).equal
+    assert await house.reader.audit_head("acme") | {"as_of": ""} == before | {"as_of": ""}
+    if store_url.startswith("sqlite"):
+        await test_a_file_of_entries_is_not_changed(house, store_url)
+    else:
+        await test_the_database_refuses_every_role_to_change_an_entry(house, store_url, "projector")
+
+
+# Whoever owns the database's server can change anything; the chain must then show it.
+AS_SUPERUSER = "SET session_replication_role = replica"
+
+
+async def _tamper(store_url: str, *statements: str) -> None:
+    if store_url.startswith("sqlite"):
+        with closing(sqlite3.connect(store_url.removeprefix("sqlite://"))) as connection:
+            for name in ("audit_entries_stay", "audit_entries_remain"):
+                connection.execute(f"DROP TRIGGER {name}")
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+        return
+    own = await asyncpg.connect(store_url, server_settings={"search_path": "views, unwind"})
+    try:
+        for statement in (AS_SUPERUSER, *statements):
+            await own.execute(statement)
+    finally:
+        await own.close()
+
+
+LAST = "(SELECT max(number) FROM audit_entries WHERE tenant = 'acme')"
+NONE = "substr(hash, 1, 0)"
+BEFORE = "(SELECT hash FROM audit_entries WHERE tenant = 'acme' AND number = 5)"
+
+
+@pytest.mark.acceptance("J9")
+@pytest.mark.parametrize(
+    ("statements", "found"),
+    [
+        (["UPDATE audit_entries SET actor = 'x' WHERE tenant = 'acme' AND number = 3"], "entry 3 was changed"),
+        (["DELETE FROM audit_entries WHERE tenant = 'acme' AND number = 3"], "entry 3 is missing"),
+        (
+            [
+                "UPDATE audit_entries SET number = -3 WHERE tenant = 'acme' AND number = 3",
+                "UPDATE audit_entries SET number = 3 WHERE tenant = 'acme' AND number = 4",
+                "UPDATE audit_entries SET number = 4 WHERE tenant = 'acme' AND number = -3",
+            ],
+            "entry 3 was changed",
+        ),
+        ([f"DELETE FROM audit_entries WHERE tenant = 'acme' AND number = {LAST}"], "its own head names"),
+        (
+            [
+                "DELETE FROM audit_entries WHERE tenant = 'acme' AND number > 5",
+                f"UPDATE audit_heads SET number = 5, hash = {BEFORE}, leaves = {NONE} WHERE tenant = 'acme'",
+            ],
+            "the exported head names",
+        ),
+        (
+            [
+                "DELETE FROM audit_entries WHERE tenant = 'acme'",
+                "DELETE FROM audit_heads WHERE tenant = 'acme'",
+            ],
+            "the exported head names",
+        ),
+    ],
+    ids=["changed", "deleted", "swapped", "last", "tail", "all"],
+)
+async def test_what_the_database_was_made_to_forget_is_found(
+    house: House, store_url: str, statements: list[str], found: str
+) -> None:
+    await _fill(house)
+    [exported] = await heads(house.store, "acme")
+    assert (await verify(house.store, "acme", against_log=True, exported=exported)).broken is None
+    await _tamper(store_url, *statements)
+    said = (await verify(house.store, "acme", against_log=False, exported=exported)).broken
+    assert said is not None
+    assert found in said
+    # Without the head that was kept elsewhere, a tail that was cut off cleanly still leaves the log behind.
+    assert (await verify(house.store, "acme", against_log=True)).broken is not None
+    assert (await verify(house.store, "globex", against_log=True)).broken is None
+
+
+@pytest.mark.acceptance("J9")
+async def test_a_head_of_another_chain_is_not_taken_for_this_one(house: House) -> None:
+    await _fill(house)
+    [head] = await heads(house.store, "acme")
+    forged = replace(head, number=3)
+    said = (await verify(house.store, "acme", exported=forged)).broken
+    assert said == "entry 3 is not the one that the exported head names"
 
 
 @pytest.mark.acceptance("H11")

@@ -29,8 +29,9 @@ from consumers.modules import NAMES
 from contracts.manifest import AnswerModel, Module, QueryModel
 from contracts.run_events import TERMINAL
 from contracts.sdk import Asker, open_transport
-from engine.clock import Clock
+from engine.clock import Clock, SystemClock
 from engine.guards.first_run import first_run
+from engine.guards.token_changes import TokenChanges
 from engine.plan.code import Saga
 from engine.settings import ROLES, Settings, bus_url, load
 from scripts.opening import opened_store
@@ -130,7 +131,8 @@ class House:
     async def __aenter__(self) -> Self:
         try:
             async with opened_store(self.settings, migrate=True) as store:
-                await first_run(self.settings, store, now=datetime.now(UTC))
+                changes = TokenChanges(store, self.settings.key_path, SystemClock(), by="the house")
+                await first_run(self.settings, changes, now=datetime.now(UTC))
             self.token = self.settings.admin_token_path.read_text().strip()
             await self.ear.start()
             await self.host.start()

@@ -1,4 +1,5 @@
--- The audit chain, one per tenant. Entries are inserted and never changed; the reset of a rebuild is the only way out.
+-- The audit chain, one per tenant. Entries are inserted and never changed or removed, whoever asks: their table can only be
+-- replaced as a whole by a rebuild. A table with a trigger `<table>_stay` is granted to be read and added to, and no more.
 
 -- name: audit_create
 CREATE TABLE IF NOT EXISTS audit_entries (
@@ -29,11 +30,14 @@ CREATE TABLE IF NOT EXISTS audit_heads (
 
 CREATE OR REPLACE FUNCTION audit_refuse_change() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'audit entries are never changed' USING ERRCODE = 'insufficient_privilege'; END $$;
-CREATE OR REPLACE TRIGGER audit_entries_stay BEFORE UPDATE OR DELETE ON audit_entries
+CREATE OR REPLACE TRIGGER audit_entries_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries
     FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
 
 -- name: audit_reset
-TRUNCATE audit_entries, audit_heads;
+-- Entries are never removed: their tables give way to empty ones, as at the end of a rebuild, which is the projector's alone.
+DELETE FROM unwind.checkpoints WHERE view IN ('audit', 'shadow/audit');
+SELECT unwind.shadow_make('audit', '{audit_entries, audit_heads}');
+SELECT unwind.shadow_switch('audit', '{audit_entries, audit_heads}');
 
 -- name: audit_entry_insert
 INSERT INTO audit_entries (

@@ -87,7 +87,8 @@ BEGIN
     INTO r FROM unwind.roles;
     FOR v IN SELECT c.oid::regclass AS name, c.relname,
                     EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped) AS by_tenant,
-                    c.relforcerowsecurity AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid) AS guarded
+                    c.relforcerowsecurity AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid) AS guarded,
+                    EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname LIKE '%\_stay') AS stays
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'views' AND c.relkind IN ('r', 'p')
     LOOP
@@ -103,7 +104,12 @@ BEGIN
         END IF;
         IF r.web IS NOT NULL THEN
             EXECUTE format('GRANT SELECT ON %s TO %I, %I', v.name, r.web, r.operator);
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %s TO %I', v.name, r.projector);
+            IF v.stays THEN
+                EXECUTE format('REVOKE UPDATE, DELETE, TRUNCATE ON %s FROM %I', v.name, r.projector);
+                EXECUTE format('GRANT SELECT, INSERT ON %s TO %I', v.name, r.projector);
+            ELSE
+                EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %s TO %I', v.name, r.projector);
+            END IF;
         END IF;
     END LOOP;
     IF r.projector IS NOT NULL THEN

@@ -1,0 +1,66 @@
+"""Mutants of the audit and of permissions: who did what stands, whole, where nobody can change it unseen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scripts.mutants.run import Mutant
+
+_CHAIN: Final = "tests/projections/test_audit_chain.py"
+_AUDIT: Final = "tests/stories/test_audit.py"
+
+PEOPLE: Final = (
+    Mutant(
+        name="exported-head-not-asked",
+        law="A tail that was cut off shows against a head that was exported",
+        path="projections/verifying.py",
+        old="    if exported is not None:\n",
+        new="    if False:\n",
+        test=_CHAIN,
+        select="forget and tail and sqlite",
+    ),
+    Mutant(
+        name="own-head-not-asked",
+        law="A chain reaches its own head",
+        path="projections/verifying.py",
+        old='    expected = [(head.number, head.hash.hex(), "its own head")]\n',
+        new="    expected = []\n",
+        test=_CHAIN,
+        select="forget and last and sqlite",
+    ),
+    Mutant(
+        name="unsealed-tail-not-compared",
+        law="What the log holds beyond the last entry is compared too",
+        path="projections/verifying.py",
+        old="    if against_log and walk.holds():\n",
+        new="    if False:\n",
+        test=_CHAIN,
+        select="forget and all and sqlite",
+    ),
+    Mutant(
+        name="entries-deleted",
+        law="The database refuses to remove an entry",
+        path="projections/sql/sqlite/audit.sql",
+        old="    WHEN NOT EXISTS (SELECT 1 FROM audit_rebuilding)\n",
+        new="    WHEN EXISTS (SELECT 1 FROM audit_rebuilding)\n",
+        test=f"{_CHAIN}::test_a_file_of_entries_is_not_changed",
+    ),
+    Mutant(
+        name="token-without-entry",
+        law="Whoever makes a token is in the audit",
+        path="engine/guards/token_changes.py",
+        old="            await log.record(token.tenant or PLATFORM, event)\n",
+        new="            pass\n",
+        test=_AUDIT,
+        select="token and embedded",
+    ),
+    Mutant(
+        name="discarded-without-entry",
+        law="Whoever gives a dead letter up is in the audit",
+        path="engine/door.py",
+        old="        await self.tenants.record(letter.tenant, told)\n",
+        new="",
+        test=_AUDIT,
+        select="letter and embedded",
+    ),
+)
