@@ -209,6 +209,7 @@ class Assembly:
             Asking(asker, self.registry),
             actions_in_flight=limits.actions_in_flight,
             tracing=self.run_tracing,
+            permission_sets=self.door.permission_sets,
         )
         inputs = Inputs(
             self.store,

@@ -19,10 +19,12 @@ import orjson
 
 from consumers.asking import Asking
 from contracts.calls import PROGRESS_BYTES, ActionCall, ActionFailed, ActionSpec
+from contracts.problems import Unavailable
 from engine.answers import Result
 from engine.attempts import call_for
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.guards.permission_sets import PermissionSets
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.plan import Plan
@@ -55,6 +57,7 @@ class Worker:
         *,
         actions_in_flight: int = ACTIONS_IN_FLIGHT,
         tracing: RunTracing | None = None,
+        permission_sets: PermissionSets | None = None,
     ) -> None:
         self._asking = asking or Asking()
         self._door = coordinator
@@ -62,6 +65,7 @@ class Worker:
         self._metrics = metrics
         self._log = logger("worker")
         self._tracing = tracing
+        self._sets = permission_sets
         self._tasks: set[asyncio.Task[None]] = set()
         self._pools: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(actions_in_flight))
 
@@ -82,6 +86,8 @@ class Worker:
                 state, attempt, "action_missing", f"no installed connector brings the action {name!r}", retryable=False
             )
             return
+        if not attempt.undo and spec.permission is not None and not self._permitted(state, plan, attempt, spec):
+            return
         call = self._call(state, step, attempt, name)
         if not attempt.undo:
             call = replace(call, keep=partial(self._keep, state, attempt, self._door.epoch))
@@ -94,6 +100,32 @@ class Worker:
             self._begin(self._await(state, attempt, spec, result, _limit(step, spec, attempt)))
         else:
             self._succeeded(state, attempt, result)
+
+    def _permitted(self, state: RunState, plan: Plan, attempt: Perform, spec: ActionSpec) -> bool:
+        """Whether the attempt may be made now. If not it is refused, for good; or it is made once the permissions that
+        the run was triggered with have been read.
+        """
+        captured = (state.trigger or {}).get("permissions")
+        if captured is None:
+            return True
+        held = frozenset[str]() if self._sets is None else self._sets.known(captured)
+        if held is None:
+            self._begin(self._once_read(state, plan, attempt, captured))
+            return False
+        if spec.permission not in held:
+            detail = f"whoever triggered this run lacked the permission {spec.permission}, which {spec.name} asks for"
+            self._lost(state, attempt, "forbidden", detail, retryable=False)
+            return False
+        return True
+
+    async def _once_read(self, state: RunState, plan: Plan, attempt: Perform, captured: str) -> None:
+        assert self._sets is not None
+        try:
+            await self._sets.of(captured)
+        except Unavailable as problem:
+            self._lost(state, attempt, problem.code, "the run's permissions could not be read")
+        else:
+            self.perform(state, plan, attempt)
 
     def _call(self, state: RunState, step: Step, attempt: Perform, name: str) -> ActionCall:
         call = call_for(state, step, attempt, name)

@@ -339,6 +339,16 @@ class LetterDiscarded(RunEvent):
     by: str
 
 
+@value(kw_only=True)
+class PolicyChanged(RunEvent):
+    """What the tenant forbids itself from now on: whether somebody may decide on the approvals of a run of his own."""
+
+    TOPIC: ClassVar[str] = "policy.changed"
+
+    approvals_own: Literal["allow", "forbid"]
+    by: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -365,6 +375,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     TokenRevoked,
     LetterRedriven,
     LetterDiscarded,
+    PolicyChanged,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

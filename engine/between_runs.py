@@ -121,6 +121,7 @@ def _start(
             "by": str(state.run_id),
             "marks": list(marks),
             "subject": state.subject,
+            "permissions": (state.trigger or {}).get("permissions"),
             **asked,
         },
         correlationid=state.correlation_id,

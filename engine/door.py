@@ -25,6 +25,7 @@ from contracts.tenant_events import LetterDiscarded, LetterRedriven
 from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
+from engine.guards.permission_sets import PermissionSets
 from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
@@ -77,6 +78,7 @@ class Door:
         self.secrets = Secrets(store, vault, self.tenants, clock)
         self.hooks = Hooks(store, vault, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
+        self.permission_sets = PermissionSets(store)
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None
         self.leaves: Callable[[str], bool] = lambda tenant: False
@@ -111,9 +113,11 @@ class Door:
         correlation_id: str | None = None,
         traceparent: str | None = None,
         start_key: str | None = None,
+        permissions: str | None = None,
     ) -> Begun:
         """Accepts a start under a permanent key; the same key again answers with the original run, and refuses another
-        content (`Conflict`).
+        content (`Conflict`). `permissions` names what the run may do (`permission_sets`); None: all that its workflow
+        does, as when a fact starts it.
         """
         if self.leaves(tenant):
             raise TenantOffboarded(f"tenant {tenant} is being offboarded: no run of it starts", field="tenant")
@@ -136,6 +140,7 @@ class Door:
             correlation_id=correlation_id,
             traceparent=traceparent,
             run_id=run_id,
+            permissions=permissions,
         )
         body = envelope.to_json()
         if len(body) > MAX_ENVELOPE_BYTES:

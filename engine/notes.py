@@ -103,6 +103,7 @@ def start_envelope(
     run_id: UUID,
     correlation_id: str | None = None,
     traceparent: str | None = None,
+    permissions: str | None = None,
 ) -> Envelope:
     """A start by hand or webhook, in the form in which it is journaled. Its id is its key, so the journal dedups it
     too.
@@ -120,6 +121,7 @@ def start_envelope(
             "key": key,
             "input": data,
             "run_id": str(run_id),
+            **({} if permissions is None else {"permissions": permissions}),
         },
         correlationid=correlation_id or key,
         traceparent=traceparent,
@@ -139,12 +141,14 @@ def start_of(envelope: Envelope, saga: Saga) -> Started | None:
         return None
     asked = envelope.data
     data = asked["input"]
+    # A run started by a fact has none: it does what the installed saga does, as the engine.
+    held = {} if asked.get("permissions") is None else {"permissions": asked["permissions"]}
     if "by" in asked:  # a run has started it
         trigger = {"kind": asked["kind"], "id": asked["by"], "type": START_TYPE, "source": envelope.source}
         if asked["parent"] is not None:
             trigger |= {"parent": asked["parent"]}
         return Started(
-            trigger=trigger | {"depth": asked["depth"]},
+            trigger=trigger | {"depth": asked["depth"]} | held,
             data=data,
             marks=tuple(asked["marks"]),
             subject=asked["subject"],
@@ -154,7 +158,7 @@ def start_of(envelope: Envelope, saga: Saga) -> Started | None:
         )
     subject = resolve(data, segments(saga.subject)) if saga.subject else None
     return Started(
-        trigger={"kind": asked["kind"], "id": asked["key"], "type": START_TYPE, "source": envelope.source},
+        trigger={"kind": asked["kind"], "id": asked["key"], "type": START_TYPE, "source": envelope.source} | held,
         data=data,
         marks=expand_marks(saga.personal, data),
         subject=subject if isinstance(subject, str) else None,

@@ -115,6 +115,7 @@ async def _follow(
             initiator=by,
             correlation_id=before.correlation_id,
             traceparent=traceparent,
+            permissions=(before.trigger or {}).get("permissions"),
         )
     except Conflict:
         name = await door.store.started(before.tenant, key) or "another run"

@@ -27,6 +27,7 @@ from scripts.verbs import (
     keys,
     pauses,
     platform,
+    policies,
     projections,
     proofs,
     runs,
@@ -62,6 +63,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(policies.app, name="policies")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(hooks.app, name="hooks")
 app.add_typer(tenants.app, name="tenants")

@@ -19,6 +19,9 @@ from contracts.tenant_events import PLATFORM
 from contracts.traceparent import read
 from engine import reruns
 from engine.door import Begun
+from engine.guards.permission_sets import effective
+from engine.guards.permissions import Principal
+from engine.guards.policies import policies_of
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 DIRECT_COMMAND = "direct-command"
@@ -160,8 +163,15 @@ async def begin(
     kind: str = "manual",
     initiator: str | None = None,
     correlation_id: str | None = None,
+    principal: Principal | None = None,
 ) -> Answer:
-    """202 with the new run, 200 with the original one for a known key."""
+    """202 with the new run, 200 with the original one for a known key. The run has the permissions of `principal`, the
+    caller where none is given; of nobody known (a signature), those of its workflow.
+    """
+    whose = principal or call.principal
+    permissions = None
+    if whose.roles:
+        permissions = await call.deps.door.permission_sets.intern(effective(whose, call.deps.plans.actions))
     begun = await call.deps.door.start_run(
         tenant,
         workflow,
@@ -171,6 +181,7 @@ async def begin(
         initiator=initiator or call.principal.name,
         correlation_id=correlation_id,
         traceparent=traceparent(call),
+        permissions=permissions,
     )
     return Answer(
         status=200 if begun.duplicate else 202,
@@ -291,6 +302,9 @@ async def decide_approval(call: Call) -> Answer:
     role = wait.asked["role"]
     if role not in call.principal.roles and "admin" not in call.principal.roles:
         raise Forbidden(f"this approval asks for the role {role}")
+    own = state.initiator == call.principal.name
+    if own and (await policies_of(call.deps.store, tenant)).approvals_own == "forbid":
+        raise Forbidden("a policy of this tenant forbids deciding on a run of one's own; ask another approver")
     await call.deps.door.decide_approval(
         tenant, call.run_id, name, approved=given.approved, by=call.principal.name, comment=given.comment
     )

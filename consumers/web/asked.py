@@ -303,6 +303,12 @@ class ApplyErasures(Asked):
     scopes: list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]] = Field(max_length=1_000)
 
 
+class ChangePolicies(Asked):
+    approvals_own: Literal["allow", "forbid"] = Field(
+        description="Whether somebody who triggered a run may decide on its approvals"
+    )
+
+
 class Pause(Asked):
     reason: Remark = ""
     everyone: bool = Field(False, description="All tenants, not one: needs the platform's word")

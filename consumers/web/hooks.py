@@ -24,7 +24,7 @@ from contracts.envelope import is_tenant
 from contracts.notices import SignatureRefusedV1
 from contracts.problems import Forbidden, NotFound, PayloadInvalid, Unauthenticated, Unavailable
 from contracts.tenant_events import SignatureRefused
-from engine.guards.permissions import unauthenticated, verify_authorization
+from engine.guards.permissions import Principal, unauthenticated, verify_authorization
 from engine.guards.signatures import plainly_encoded, verify_scheme, verify_webhook
 from engine.hooks import identity_of, input_of, known_as
 from engine.store import Hook
@@ -38,13 +38,14 @@ MOST_ENDPOINTS: Final = 1_000
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Who a request comes from. `message_id` is the sender's own for the message, None where there is none; `hook` the
-    tenant's endpoint, None where a workflow declares the path.
+    tenant's endpoint, None where a workflow declares the path; `principal` whose token it was, None for a signature.
     """
 
     tenant: str
     initiator: str
     message_id: str | None
     hook: Hook | None
+    principal: Principal | None = None
 
 
 async def start_by_hook(call: Call) -> Answer:
@@ -79,7 +80,16 @@ async def _start(call: Call, path: str, tenant: str | None, hook: Hook | None) -
             raise PayloadInvalid("the body must be a JSON object", field="body")
         identity = known_as(proof.message_id, call.raw)
     key = f"{path.strip('/')}/{identity}"
-    return await begin(call, proof.tenant, workflow, document, key=key, kind="hook", initiator=proof.initiator)
+    return await begin(
+        call,
+        proof.tenant,
+        workflow,
+        document,
+        key=key,
+        kind="hook",
+        initiator=proof.initiator,
+        principal=proof.principal,
+    )
 
 
 async def _prove(call: Call, path: str, tenant: str | None, hook: Hook | None) -> Proof:
@@ -98,7 +108,7 @@ async def _prove(call: Call, path: str, tenant: str | None, hook: Hook | None) -
         except (Forbidden, NotFound):
             raise unauthenticated() from None
         given = headers.get("webhook-id") or headers.get(IDEMPOTENCY_KEY)
-        return Proof(_named(tenant), principal.name, _printable(given), hook)
+        return Proof(_named(tenant), principal.name, _printable(given), hook, principal)
     if hook is not None:
         message_id = verify_scheme(hook.scheme, headers, call.raw, await call.deps.door.hooks.secrets(hook), now=now)
         return Proof(hook.tenant, f"hook:{path}", message_id, hook)

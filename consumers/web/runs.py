@@ -56,6 +56,9 @@ async def get_run(call: Call) -> Answer:
     if found["ended_at"] is not None:
         again = await call.deps.store.started(found["tenant"], successor_key(call.run_id))
         found["followed_by"] = None if again is None else str(again)
+    captured = found["trigger"].get("permissions")
+    if captured is not None:
+        found["permissions"] = {"hash": captured, "held": sorted(await call.deps.door.permission_sets.of(captured))}
     return Answer(content=found)
 
 

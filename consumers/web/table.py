@@ -16,6 +16,7 @@ from consumers.web import (
     hooks,
     offboarding,
     pausing,
+    policies,
     runs,
     secrets,
     showing,
@@ -188,6 +189,15 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="GET", path="/v1/stats", handler=showing.get_stats, tag="reports", permission="stats.read",
         summary="Runs per workflow by outcome, durations, cost",
         query=asked.StatsQuery, answer=told_platform.Statistics, view="stats",
+    ),
+    Route(
+        method="GET", path="/v1/policies", handler=policies.show_policies, tag="policies", permission="tenants.read",
+        summary="What the tenant forbids itself", query=asked.Query, answer=told_platform.Policies,
+    ),
+    Route(
+        method="POST", path="/v1/policies", handler=policies.change_policies, tag="policies",
+        permission="policies.write", summary="Change what the tenant forbids itself",
+        body=asked.ChangePolicies, query=asked.Query, answer=told_platform.Policies,
     ),
     Route(
         method="GET", path="/v1/audit", handler=showing.list_audit, tag="audit", permission="audit.read",

@@ -113,11 +113,23 @@ class Run(Told):
     version: int = Field(description="Number of its events")
 
 
+class Captured(Told):
+    """What a run may do: the permissions of whoever triggered it, as they were then."""
+
+    hash: str
+    held: list[str]
+
+
 class RunDetail(Run):
     data: Json = Field(description="What the trigger brought, redacted")
     output: Json = None
     error: Json = None
     left: list[str] = Field(description="Steps whose effects were not undone")
+    permissions: Captured | None = Field(
+        None,
+        description="As captured when it was triggered; null: a fact or a signature did, and it does all that its "
+        "workflow does",
+    )
     followed_by: str | None = Field(None, description="The run that ran this one once more, or undid what it did")
     as_of: str
 

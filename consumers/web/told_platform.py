@@ -131,6 +131,11 @@ class Workflows(Told):
     items: list[Workflow]
 
 
+class Policies(Told):
+    tenant: str
+    approvals_own: str
+
+
 class Held(Told):
     """`tenant` `*` is everybody."""
 

@@ -69,7 +69,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     | _OPERATE
     | _AUTHOR
     | PLATFORM
-    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "hooks.manage"}
+    | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "hooks.manage", "policies.write"}
     | {"secrets.read", "secrets.write", "subjects.erase", "subjects.export"},
 }
 
@@ -124,11 +124,6 @@ class Principal:
         if not self.reaches(tenant):
             raise NotFound("there is no such thing here")
         return tenant
-
-    @property
-    def permissions_hash(self) -> str:
-        """Names this set of permissions in a run's record."""
-        return hashlib.sha256("\n".join(sorted(self.permissions)).encode()).hexdigest()[:16]
 
 
 def permissions_of(roles: Iterable[str], tenant: str | None) -> frozenset[str]:

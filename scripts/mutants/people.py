@@ -7,6 +7,7 @@ from typing import Final
 from scripts.mutants.run import Mutant
 
 _CHAIN: Final = "tests/projections/test_audit_chain.py"
+_HELD: Final = "tests/stories/test_permissions.py"
 _AUDIT: Final = "tests/stories/test_audit.py"
 
 PEOPLE: Final = (
@@ -53,6 +54,41 @@ PEOPLE: Final = (
         new="            pass\n",
         test=_AUDIT,
         select="token and embedded",
+    ),
+    Mutant(
+        name="permissions-not-asked",
+        law="A run does what whoever triggered it might do",
+        path="consumers/worker.py",
+        old="        if spec.permission not in held:\n",
+        new="        if False:\n",
+        test=_HELD,
+        select="lacked and embedded",
+    ),
+    Mutant(
+        name="permissions-of-today",
+        law="A rerun has the permissions of the run before it",
+        path="engine/reruns.py",
+        old='            permissions=(before.trigger or {}).get("permissions"),\n',
+        new="",
+        test=_HELD,
+        select="keeps and embedded",
+    ),
+    Mutant(
+        name="changed-set-believed",
+        law="A set of permissions that was changed permits nothing",
+        path="engine/guards/permission_sets.py",
+        old="held if hash_of(held) == name else frozenset()",
+        new="held",
+        test="tests/pure/test_tokens_and_signatures.py::test_a_set_that_is_missing_or_was_changed_permits_nothing",
+    ),
+    Mutant(
+        name="own-run-approved",
+        law="A policy forbids to decide on a run of one's own",
+        path="consumers/web/acting.py",
+        old="    own = state.initiator == call.principal.name\n",
+        new="    own = False\n",
+        test=_HELD,
+        select="policy and embedded",
     ),
     Mutant(
         name="discarded-without-entry",

@@ -324,6 +324,11 @@ async def _tell(run: str, word: str, tenant: str | None, body: dict[str, Any]) -
     return Answer(accepted, f"{word} of run {run} is recorded; its owner acts on it (`unwind runs show {run}`)")
 
 
+def _captured(permissions: dict[str, Any] | None) -> str | None:
+    """By hash; the list is in --json."""
+    return None if permissions is None else f"{len(permissions['held'])} as captured, {permissions['hash']}"
+
+
 def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], RenderableType]:
     """A run as a person reads it."""
     error = f"{run['error_code']}: {run['error_message']}" if run.get("error_code") else None
@@ -336,6 +341,7 @@ def shown_run(run: dict[str, Any], steps: list[dict[str, Any]]) -> Callable[[], 
             "state": run["business_state"],
             "trigger": " ".join(str(run["trigger"].get(part) or "") for part in ("kind", "type", "id")),
             "initiator": run["initiator"],
+            "permissions": _captured(run.get("permissions")),
             "correlation id": run["correlation_id"],
             "trace": run["trace_id"],
             "attributes": spell(run["attributes"]),

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,7 @@ from standardwebhooks import Webhook
 from contracts.problems import Forbidden, NotFound, Unauthenticated
 from engine.guards import signatures
 from engine.guards.first_run import first_run
+from engine.guards.permission_sets import PermissionSets
 from engine.guards.permissions import (
     ALL_PERMISSIONS,
     PERMISSIONS,
@@ -179,10 +180,36 @@ def test_a_missing_permission_is_named() -> None:
         Principal("x", "acme", (), frozenset()).require("runs.start")
 
 
-def test_the_same_permissions_have_the_same_hash() -> None:
-    one = Principal("x", "acme", (), frozenset({"a", "b"}))
-    two = Principal("y", None, ("z",), frozenset({"b", "a"}))
-    assert one.permissions_hash == two.permissions_hash != Principal("x", "acme", (), frozenset({"a"})).permissions_hash
+class _Settings:
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], Any] = {}
+        self.written = 0
+
+    async def setting(self, tenant: str, name: str) -> Any:
+        return self.kept.get((tenant, name))
+
+    async def put_setting(self, tenant: str, name: str, value: Any) -> None:
+        self.written += 1
+        self.kept[tenant, name] = value
+
+
+async def test_a_set_of_permissions_is_kept_once_and_read_once() -> None:
+    settings = _Settings()
+    sets, others = PermissionSets(settings), PermissionSets(settings)
+    name = await sets.intern(["b", "a"])
+    assert await sets.intern(frozenset({"a", "b"})) == name != await sets.intern({"a"})
+    assert settings.written == 2
+    assert others.known(name) is None
+    assert await others.of(name) == {"a", "b"}
+    assert others.known(name) is not None
+
+
+async def test_a_set_that_is_missing_or_was_changed_permits_nothing() -> None:
+    settings = _Settings()
+    name = await PermissionSets(settings).intern(["a"])
+    settings.kept["*", f"permissions/{name}"] = ["a", "action.http"]
+    assert await PermissionSets(settings).of(name) == frozenset()
+    assert await PermissionSets(settings).of("unheard-of") == frozenset()
 
 
 # ----------------------------------------------------------------------------------------------------------- first run

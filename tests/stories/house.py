@@ -102,6 +102,7 @@ class House:
         hears: Sequence[str] = ("events", "commands"),
         dead_seconds: float = 60.0,
         loads: Sequence[str] = (),
+        local_actions: Sequence[Any] = (),
         **overrides: Any,
     ) -> None:
         """`sagas` are for this process; `loads` names modules of sagas, which processes of their own load too."""
@@ -119,6 +120,7 @@ class House:
         self.roles = tuple(roles)
         self.sagas = sagas
         self.contracts = tuple(contracts)
+        self.local_actions = tuple(local_actions)
         self.bus_url = bus_url(settings)
         self.ear = Ear(open_transport(self.bus_url, name="ear"), hears=hears)
         self.asker = Asker(self.ear.transport, name="stories")
@@ -166,7 +168,14 @@ class House:
             await self._session.close()
 
     async def new_assembly(self, roles: Sequence[str]) -> Assembly:
-        assembly = Assembly(self.settings, roles, clock=self.clock, sagas=self.sagas, modules=self.contracts)
+        assembly = Assembly(
+            self.settings,
+            roles,
+            clock=self.clock,
+            sagas=self.sagas,
+            modules=self.contracts,
+            local_actions=self.local_actions,
+        )
         await assembly.start()
         await assembly.ready()
         return assembly

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.calls import ActionCall, RetryPolicy
+from engine.actions.registry import action
 from engine.plan.code import Run, StepFailed, saga
 from engine.sagas.direct_command import direct_command as direct_command
 
@@ -99,3 +100,17 @@ async def household(run: Run, data: dict[str, Any]) -> dict[str, Any]:
     if data.get("unwanted"):
         raise run.fail("unwanted")
     return {"members": [first["user_id"], second["user_id"]]}
+
+
+@action("workshop.refund", permission="audit.read")
+def refund(call: ActionCall) -> dict[str, Any]:
+    """What an operator may not do, and an admin may."""
+    return {"refunded": call.input["amount"]}
+
+
+@saga("refunds", version=1, on="crm.SignupRequestedV1")
+async def refunds(run: Run, order: dict[str, Any]) -> dict[str, Any]:
+    """Gives money back when somebody has said so."""
+    await run.approve("say", "Give it back")
+    done = await run.step("refund", "workshop.refund", amount=5)
+    return {"refunded": done["refunded"]}

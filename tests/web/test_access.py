@@ -49,6 +49,7 @@ BODIES: dict[str, Any] = {
     "add_hook": {"name": "orders", "workflow": "customer-onboarding"},
     "skip_step": {"step": "charge", "output": {}},
     "decide_approval": {"approved": True},
+    "change_policies": {"approvals_own": "allow"},
     **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},
     "put_secret": {"kind": "api_key", "hosts": ["api.example.org"], "value": {"key": "a value"}},
     "rotate_secret": {"value": {"key": "another value"}},
