@@ -38,6 +38,7 @@ from engine.store.shapes import (
     DueTimer,
     Duplicate,
     Fenced,
+    Guard,
     Hook,
     HookScheme,
     InputRow,
@@ -91,6 +92,7 @@ __all__ = [
     "DueTimer",
     "Duplicate",
     "Fenced",
+    "Guard",
     "Hook",
     "HookScheme",
     "InputRow",
@@ -323,6 +325,9 @@ class Catalog(Protocol):
 
     async def root_ids(self) -> dict[str, int]:
         """How many wrapped keys each root key still holds."""
+
+    async def guards(self) -> list[Guard]:
+        """What the database refuses by itself, looked at now; for the doctor."""
 
     async def add_token(self, token: Token) -> None: ...
 

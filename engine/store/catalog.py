@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.problems import Conflict
-from engine.store import Hook, Token, WrappedKey
+from engine.store import Guard, Hook, Token, WrappedKey
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -50,6 +50,9 @@ class CatalogVerbs(Caller):
 
     async def root_ids(self) -> dict[str, int]:
         return {row["root_id"]: row["held"] for row in await self.call("root_ids")}
+
+    async def guards(self) -> list[Guard]:
+        return [Guard(row["name"], bool(row["holds"]), row["detail"]) for row in await self.call("guards")]
 
     async def add_token(self, token: Token) -> None:
         await self.call(

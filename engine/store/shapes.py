@@ -380,6 +380,15 @@ class DeadLetter:
 
 
 @value()
+class Guard:
+    """What the database itself refuses, as it is now: whether it holds, and in words for an operator."""
+
+    name: str
+    holds: bool
+    detail: str
+
+
+@value()
 class Token:
     """An API token as stored: never the token itself, only SHA-256 of it. `tenant` None: a platform operator's."""
 

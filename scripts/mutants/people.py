@@ -99,4 +99,13 @@ PEOPLE: Final = (
         test=_AUDIT,
         select="letter and embedded",
     ),
+    Mutant(
+        name="doctor-blind",
+        law="The doctor names a guardrail that fell",
+        path="engine/store/sql/sqlite/catalog.sql",
+        old="SELECT 'audit append-only' AS name, count(*) = 2 AS holds,",
+        new="SELECT 'audit append-only' AS name, count(*) > 0 AS holds,",
+        test="tests/stories/test_guardrails.py",
+        select="fell and embedded",
+    ),
 )

@@ -74,11 +74,16 @@ async def accounting(
     return Answer(found, shown)
 
 
-async def doctor() -> Answer:
+async def doctor(
+    security: Annotated[
+        bool, typer.Option("--security", help="The state of every guardrail instead; exit code 1 when one is open.")
+    ] = False,
+) -> Answer:
     """Check everything an engine needs."""
     from scripts.doctor import examine
+    from scripts.guardrails import guardrails
 
-    findings = await examine()
+    findings = await (guardrails() if security else examine())
     document = [{"check": one.check, "state": one.state, "detail": one.detail} for one in findings]
     rows = [(one.state, one.check, one.detail) for one in findings]
     return Answer(

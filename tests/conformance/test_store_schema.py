@@ -282,6 +282,7 @@ class TestSqlitePlans:
             "load_many",
             "lanes",
             "applied",
+            "guards",
             "migrations_exist",
             "tokens",
             "hooks",

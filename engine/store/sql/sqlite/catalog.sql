@@ -67,3 +67,12 @@ DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;
 DELETE FROM hooks WHERE tenant = :tenant;
 DELETE FROM keys WHERE tenant = :tenant
+
+-- What the database itself refuses: one row per guardrail. SQLite has neither roles nor row-level security.
+-- name: guards
+SELECT 'audit append-only' AS name, count(*) = 2 AS holds,
+    CASE WHEN count(*) = 2 THEN 'entries are refused changes by triggers' ELSE 'its triggers are missing' END AS detail
+FROM sqlite_master WHERE type = 'trigger' AND name IN ('audit_entries_stay', 'audit_entries_remain')
+UNION ALL
+SELECT 'log append-only', count(*) = 2, CASE WHEN count(*) = 2 THEN 'events are refused changes by triggers' ELSE 'its triggers are missing' END
+FROM sqlite_master WHERE type = 'trigger' AND name IN ('log_no_update', 'log_no_delete');

@@ -1,0 +1,144 @@
+"""`unwind doctor --security`: the state of every guardrail of this installation, one line each. It changes nothing, and
+there is nothing to switch: what it finds `wrong` lets somebody past a guardrail; a `note` is an opening that an
+operator chose, or that this stack cannot close.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
+
+from contracts.problems import Problem
+from scripts.doctor import Finding
+
+if TYPE_CHECKING:
+    from engine.settings import Settings
+    from engine.store import Store
+
+_NEVER: Final = ("127.0.0.1", "10.0.0.1", "::ffff:169.254.169.254", "fe80::1")
+
+
+async def guardrails() -> list[Finding]:
+    """Every guardrail, those that need no database first."""
+    from engine.settings import load
+
+    try:
+        settings = load()
+    except Problem as problem:
+        return [Finding("settings", "wrong", problem.detail)]
+    found = [_sealing(settings), _redaction(), _egress(settings), _api(settings), *_wires(settings)]
+    found.extend([finding async for finding in _database(settings)])
+    return found
+
+
+def _sealing(settings: Settings) -> Finding:
+    from engine.store.key_ring import KeyRing
+
+    if not settings.key_path.exists():
+        return Finding("sealing", "note", f"{settings.key_path} does not exist yet; the first `unwind up` makes it")
+    try:
+        ring = KeyRing.load(settings.key_path)
+    except Problem as problem:
+        return Finding("sealing", "wrong", problem.detail)
+    mode = stat.S_IMODE(settings.key_path.stat().st_mode)
+    return Finding("sealing", "ok", f"bodies are sealed under root key {ring.current}; its file has mode {mode:04o}")
+
+
+def _redaction() -> Finding:
+    from engine.guards.redaction import redact, redact_text
+
+    seen = str(redact({"password": "hunter2"})) + redact_text("ann@example.org, 4111 1111 1111 1111")
+    leaked = [word for word in ("hunter2", "ann@example.org", "4111 1111") if word in seen]
+    if leaked:
+        return Finding("redaction", "wrong", f"{', '.join(leaked)} is shown: this program is damaged")
+    return Finding("redaction", "ok", "a planted password, address and card number are masked")
+
+
+def _egress(settings: Settings) -> Finding:
+    from engine.guards.addresses import refusal, unmapped
+
+    passed = [text for text in _NEVER if refusal(unmapped(ip_address(text))) is None]
+    if passed:
+        return Finding("egress", "wrong", f"{', '.join(passed)} would be reached: this program is damaged")
+    if settings.egress.sandbox:
+        opened = ", ".join(settings.egress.sandbox)
+        return Finding("egress", "note", f"only public addresses, and what the operator opened: {opened}")
+    return Finding("egress", "ok", "only public addresses are reached")
+
+
+def _api(settings: Settings) -> Finding:
+    host = settings.http.host
+    if _is_near(host):
+        return Finding("API", "ok", f"listens on {host} alone; what is in front of it brings TLS")
+    public = settings.http.public_url or ""
+    if public.startswith("https://"):
+        return Finding("API", "note", f"listens on {host} without TLS, behind {public}; nobody else may reach the port")
+    return Finding(
+        "API", "wrong", f"listens on {host} without TLS: tokens travel in clear; see UNWIND_HTTP__PUBLIC_URL"
+    )
+
+
+def _wires(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is not None:
+        parts = urlsplit(settings.database_url.get_secret_value())
+        mode = parse_qs(parts.query).get("sslmode", [""])[0]
+        if _is_near(parts.hostname or "") or mode == "verify-full":
+            yield Finding("database wire", "ok", f"{parts.hostname or 'a socket'}, sslmode {mode or 'not needed'}")
+        else:
+            yield Finding("database wire", "wrong", f"{parts.hostname} without sslmode=verify-full: anybody may listen")
+    if settings.bus_url is not None:
+        parts = urlsplit(settings.bus_url.get_secret_value())
+        if _is_near(parts.hostname or "") or parts.scheme == "amqps":
+            yield Finding("bus wire", "ok", f"{parts.scheme} to {parts.hostname}")
+        else:
+            yield Finding("bus wire", "wrong", f"{parts.scheme} to {parts.hostname}: anybody may listen; use amqps")
+
+
+def _is_near(host: str) -> bool:
+    if host in ("", "localhost") or host.startswith("/"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    from engine.settings import database_url
+    from engine.store import open_store
+
+    if settings.database_url is None and not (settings.data_dir / "unwind.db").exists():
+        yield Finding("database", "note", "there is none yet; the first `unwind up` makes it")
+        return
+    store = open_store(database_url(settings))
+    try:
+        await store.start()
+        for guard in await store.guards():
+            # A superuser, or no roles, is how a small installation may choose to live; the rest is never right.
+            chosen = guard.name in ("login", "roles")
+            yield Finding(guard.name, "ok" if guard.holds else "note" if chosen else "wrong", guard.detail)
+        if settings.database_url is None:
+            yield Finding("roles", "note", "SQLite has none, and no row-level security: the folder is what guards it")
+        yield await _tokens(store)
+    except Problem as problem:
+        yield Finding("database", "wrong", problem.detail)
+    finally:
+        await store.stop()
+
+
+async def _tokens(store: Store) -> Finding:
+    now = datetime.now(UTC)
+    good = [
+        token
+        for token in await store.tokens(None)
+        if token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
+    ]
+    endless = [token for token in good if token.expires_at is None]
+    if endless:
+        named = ", ".join(f"{token.name} ({token.prefix})" for token in endless[:5])
+        return Finding("tokens", "note", f"{len(endless)} of {len(good)} never expire: {named}")
+    return Finding("tokens", "ok", f"each of the {len(good)} expires")
