@@ -20,7 +20,7 @@ from consumers.web import spans
 from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answer, Call, Deps, Route
 from contracts.envelope import check_depth
 from contracts.problems import EnvelopeInvalid, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
-from engine.guards.permissions import Principal, verify_authorization
+from engine.guards.permissions import Principal
 from engine.guards.signatures import plainly_encoded
 from engine.logs import logger
 from engine.metrics import Metrics
@@ -73,7 +73,7 @@ async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response
     _check_line(request)
     principal = NOBODY
     if route.permission is not None:
-        principal = await verify_authorization(deps.store, request.headers.get("Authorization"), now=deps.clock.now())
+        principal = await deps.gate.admit(request.headers.get("Authorization"), request.remote or "")
     tenant = _tenant(route, request, principal)
     if route.permission is not None:
         principal.require(route.permission)

@@ -24,7 +24,7 @@ from contracts.envelope import is_tenant
 from contracts.notices import SignatureRefusedV1
 from contracts.problems import Forbidden, NotFound, PayloadInvalid, Unauthenticated, Unavailable
 from contracts.tenant_events import SignatureRefused
-from engine.guards.permissions import Principal, unauthenticated, verify_authorization
+from engine.guards.permissions import Principal, unauthenticated
 from engine.guards.signatures import plainly_encoded, verify_scheme, verify_webhook
 from engine.hooks import identity_of, input_of, known_as
 from engine.store import Hook
@@ -98,7 +98,7 @@ async def _prove(call: Call, path: str, tenant: str | None, hook: Hook | None) -
     if not plainly_encoded(headers):
         raise unauthenticated()
     if "Authorization" in headers:
-        principal = await verify_authorization(call.deps.store, headers["Authorization"], now=now)
+        principal = await call.deps.gate.admit(headers["Authorization"], call.request.remote or "")
         tenant = tenant or principal.tenant
         try:
             principal.require("runs.start")

@@ -20,6 +20,7 @@ from contracts.sdk.queries import Asker
 from contracts.sdk.transport import Transport
 from engine.clock import Clock
 from engine.door import Door
+from engine.guards.gate import Gate
 from engine.guards.permissions import Principal
 from engine.metrics import Metrics
 from engine.pauses import Pauses
@@ -78,6 +79,11 @@ class Deps:
     """Days after which ended runs are archived; 0: never."""
     pauses: Pauses | None = None
     tracing: RunTracing | None = None
+    gate: Gate = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Frozen for handlers; made here, so that whoever wires the API cannot leave it out.
+        object.__setattr__(self, "gate", Gate(self.store, self.clock))
 
 
 class Empty(BaseModel):

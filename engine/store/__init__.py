@@ -335,6 +335,9 @@ class Catalog(Protocol):
 
     async def tokens(self, tenant: str | None) -> list[Token]: ...
 
+    async def touch_token(self, prefix: str, *, now: datetime, before: datetime) -> bool:
+        """Notes that the token was used; False, and nothing written, when that was noted after `before`."""
+
     async def revoke_token(self, prefix: str, *, now: datetime | None = None) -> bool: ...
 
     async def add_hook(self, hook: Hook) -> bool:

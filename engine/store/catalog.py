@@ -75,6 +75,9 @@ class CatalogVerbs(Caller):
     async def tokens(self, tenant: str | None) -> list[Token]:
         return [read.token(row) for row in await self.call("tokens", tenant=tenant)]
 
+    async def touch_token(self, prefix: str, *, now: datetime, before: datetime) -> bool:
+        return bool(await self.call("touch_token", prefix=prefix, now=now, before=before))
+
     async def revoke_token(self, prefix: str, *, now: datetime | None = None) -> bool:
         return bool(await self.call("revoke_token", prefix=prefix, now=now))
 

@@ -108,4 +108,20 @@ PEOPLE: Final = (
         test="tests/stories/test_guardrails.py",
         select="fell and embedded",
     ),
+    Mutant(
+        name="guesses-unlimited",
+        law="An address that guesses tokens is slowed",
+        path="engine/guards/gate.py",
+        old="                self._bad.count(address, now)\n",
+        new="",
+        test="tests/web/test_access.py::test_an_address_that_guesses_tokens_is_slowed_and_its_neighbours_are_not",
+    ),
+    Mutant(
+        name="use-noted-each-time",
+        law="A token's last use costs no write per request",
+        path="engine/guards/gate.py",
+        old="        if noted is not None and now - noted < MINUTE:\n",
+        new="        if False:\n",
+        test="tests/web/test_access.py::test_the_last_use_of_a_token_is_seen_and_costs_no_write_per_request",
+    ),
 )

@@ -84,13 +84,18 @@ async def list_tokens(
             ",".join(token.roles),
             token.created_at,
             token.expires_at,
+            token.last_used_at,
             token.revoked_at,
         )
         for token in tokens
     ]
     return Answer(
         document,
-        table(("PREFIX", "NAME", "TENANT", "ROLES", "CREATED", "EXPIRES", "REVOKED"), rows, empty="No tokens."),
+        table(
+            ("PREFIX", "NAME", "TENANT", "ROLES", "CREATED", "EXPIRES", "LAST USED", "REVOKED"),
+            rows,
+            empty="No tokens.",
+        ),
     )
 
 

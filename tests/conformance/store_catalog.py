@@ -194,6 +194,15 @@ class CatalogConformance:
         assert await store.drop_key("acme", "subject/1") == 1
         assert await store.drop_key("acme", "subject/1") == 0
 
+    async def test_the_last_use_of_a_token_is_noted_at_most_once_in_a_while(self, store: Store) -> None:
+        await store.add_token(TOKEN)
+        assert await store.touch_token("uw_abc", now=later(minutes=5), before=later(minutes=4))
+        assert not await store.touch_token("uw_abc", now=later(minutes=5.5), before=later(minutes=4.5))
+        assert not await store.touch_token("uw_none", now=later(minutes=5), before=later(minutes=4))
+        kept = await store.token("uw_abc")
+        assert kept == replace(TOKEN, last_used_at=later(minutes=5))
+        assert await store.touch_token("uw_abc", now=later(minutes=6), before=later(minutes=5))
+
     async def test_a_token_is_kept_by_its_digest_and_revoked_once(self, store: Store) -> None:
         operator = Token(
             prefix="uw_op",

@@ -12,7 +12,8 @@ import pytest
 from consumers import subjects
 from consumers.web.routes import Route
 from consumers.web.table import ROUTES
-from engine.guards.permissions import ROLES, permissions_of
+from engine.guards.gate import BAD_TOKENS
+from engine.guards.permissions import ROLES, make_token, permissions_of
 from tests.web.conftest import Site
 
 
@@ -162,3 +163,39 @@ async def test_a_revoked_token_is_a_stranger(town: Site) -> None:
     assert (await town.get("/v1/runs", role="viewer")).status == 200
     await town.store.revoke_token(token[4:12])
     assert (await town.get("/v1/runs", role="viewer")).status == 401
+
+
+async def test_the_last_use_of_a_token_is_seen_and_costs_no_write_per_request(
+    town: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = town.tokens["acme", "viewer"][4:12]
+    real, touched = town.store.touch_token, []
+
+    async def counted(prefix: str, **when: Any) -> bool:
+        touched.append(prefix)
+        return await real(prefix, **when)
+
+    monkeypatch.setattr(town.store, "touch_token", counted)
+    for _ in range(5):
+        assert (await town.get("/v1/runs", role="viewer")).status == 200
+    assert touched == [prefix]
+    kept = await town.store.token(prefix)
+    assert kept is not None
+    assert kept.last_used_at is not None
+    assert kept.last_used_at >= kept.created_at
+
+
+@pytest.mark.acceptance("J10")
+async def test_an_address_that_guesses_tokens_is_slowed_and_its_neighbours_are_not(town: Site) -> None:
+    assert (await town.get("/v1/runs", role="viewer")).status == 200
+
+    async def guess() -> int:
+        text, _ = make_token("nobody", ("admin",), tenant=None, now=town.deps.clock.now())
+        answer = await town.client.get("/v1/runs", headers={"Authorization": f"Bearer {text}"})
+        return answer.status
+
+    assert [await guess() for _ in range(BAD_TOKENS)] == [401] * BAD_TOKENS
+    assert [await guess() for _ in range(3)] == [429] * 3
+    # A token that was good here before, and a typo, are answered as ever.
+    assert (await town.get("/v1/runs", role="viewer")).status == 200
+    assert (await town.client.get("/v1/runs", headers={"Authorization": "Bearer nonsense"})).status == 401

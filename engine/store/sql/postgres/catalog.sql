@@ -33,6 +33,9 @@ SELECT * FROM token(:prefix)
 -- name: tokens
 SELECT * FROM tokens(:tenant)
 
+-- name: touch_token
+SELECT prefix FROM touch_token(:prefix, :now, :before) AS r(prefix)
+
 -- name: revoke_token
 SELECT prefix FROM revoke_token(:prefix, :now) AS r(prefix)
 

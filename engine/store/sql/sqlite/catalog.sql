@@ -37,6 +37,9 @@ SELECT * FROM tokens WHERE prefix = :prefix
 -- name: tokens
 SELECT * FROM tokens WHERE :tenant IS NULL OR tenant = :tenant ORDER BY created_at, prefix
 
+-- name: touch_token
+UPDATE tokens SET last_used_at = :now WHERE prefix = :prefix AND (last_used_at IS NULL OR last_used_at <= :before) RETURNING prefix
+
 -- name: revoke_token
 UPDATE tokens SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING prefix
 

@@ -65,6 +65,11 @@ CREATE OR REPLACE FUNCTION revoke_token(p_prefix text, p_now timestamptz) RETURN
     UPDATE tokens SET revoked_at = coalesce(p_now, clock_timestamp()) WHERE prefix = p_prefix AND revoked_at IS NULL RETURNING prefix;
 $$;
 
+-- At most one write between `p_before` and `p_now`, however many processes the token is used at.
+CREATE OR REPLACE FUNCTION touch_token(p_prefix text, p_now timestamptz, p_before timestamptz) RETURNS SETOF text LANGUAGE sql AS $$
+    UPDATE tokens SET last_used_at = p_now WHERE prefix = p_prefix AND (last_used_at IS NULL OR last_used_at <= p_before) RETURNING prefix;
+$$;
+
 CREATE OR REPLACE FUNCTION setting(p_tenant text, p_name text) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT value FROM settings WHERE name = p_name AND tenant IN (p_tenant, '*') ORDER BY tenant = '*' LIMIT 1;
 $$;
