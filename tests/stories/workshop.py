@@ -114,3 +114,11 @@ async def refunds(run: Run, order: dict[str, Any]) -> dict[str, Any]:
     await run.approve("say", "Give it back")
     done = await run.step("refund", "workshop.refund", amount=5)
     return {"refunded": done["refunded"]}
+
+
+@saga("mirrored", version=1)
+async def mirrored(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """Waits for a fact by a key that other tenants have as well, and then orders one command."""
+    await run.wait_for("confirmed", "identity.EmailConfirmedV1", key=("user", data["user_id"]))
+    user = await run.step("user", "identity.create_user", email=data["email"], name="Eve")
+    return {"user_id": user["user_id"]}

@@ -64,6 +64,7 @@ async def _call(route: Route, site: Site, headers: dict[str, str], address: str)
         return response.status, await response.read()
 
 
+@pytest.mark.acceptance("J10")
 async def test_each_role_reaches_exactly_the_routes_its_permissions_name(town: Site) -> None:
     for tenant in ("acme", None):
         for role in ROLES:
@@ -93,14 +94,18 @@ async def test_no_route_answers_without_a_valid_token(town: Site) -> None:
     assert len(answers) == 1
 
 
-async def test_another_tenants_things_look_exactly_like_things_that_are_not_there(town: Site) -> None:
-    headers = town.headers("acme")
+@pytest.mark.acceptance("J11")
+@pytest.mark.parametrize(("mine", "other"), [("acme", "globex"), ("globex", "acme")])
+async def test_another_tenants_things_look_exactly_like_things_that_are_not_there(
+    town: Site, mine: str, other: str
+) -> None:
+    headers = town.headers(mine)
     walked = 0
     for route in GUARDED:
         if not {"run_id", "letter_id"} & set(route.parameters):
             continue
         walked += 1
-        theirs = await _call(route, town, headers, _address(route, town, "globex"))
+        theirs = await _call(route, town, headers, _address(route, town, other))
         missing = re.sub(
             r"{(\w+)(:[^}]*)?}",
             lambda found: "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b" if found.group(1).endswith("_id") else "review",
@@ -109,10 +114,11 @@ async def test_another_tenants_things_look_exactly_like_things_that_are_not_ther
         assert theirs == await _call(route, town, headers, missing)
         assert theirs[0] == 404
         # The owner is not told so.
-        assert (await _call(route, town, town.headers("globex"), _address(route, town, "globex")))[0] != 404
+        assert (await _call(route, town, town.headers(other), _address(route, town, other)))[0] != 404
     assert walked >= 12
 
 
+@pytest.mark.acceptance("J11")
 async def test_naming_another_tenant_is_a_404_whether_it_exists_or_not(town: Site) -> None:
     for route in GUARDED:
         if route.name == "register_tenant":
