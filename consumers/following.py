@@ -17,6 +17,7 @@ from uuid import UUID
 
 from contracts.problems import Problem, TenantOffboarded, TopicUnknown, Unavailable
 from engine.accounts import Accounts
+from engine.guards.redaction import REDACTED
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.store import Notification, Store
@@ -286,13 +287,13 @@ class Follower:
         """The scope of a run's data subject, and HMACs of its attributes; personal ones are opened for it, and left out
         once they are erased.
         """
-        attributes, subject = event.get("attributes"), event.get("subject")
-        found = [] if subject is None else [(SUBJECT, subject_of_scope(keys.subject_scope(subject)))]
-        if not attributes:
-            return found
-        if any(mark.startswith("/attributes") for mark in event.get("marks") or ()):
+        attributes, subject = event.get("attributes") or {}, event.get("subject")
+        hidden = REDACTED in str(subject) or any(REDACTED in f"{name}{value}" for name, value in attributes.items())
+        if hidden or any(mark.startswith("/attributes") for mark in event.get("marks") or ()):
             keys = await self._vault.ready(one.tenant, [one.body])
-            attributes = getattr(self._mapper.decode(keys, one.stream, one), "attributes", {})
+            opened = self._mapper.decode(keys, one.stream, one)
+            attributes, subject = getattr(opened, "attributes", {}), getattr(opened, "subject", None)
+        found = [] if subject is None else [(SUBJECT, subject_of_scope(keys.subject_scope(subject)))]
         return found + [
             (name, keys.index_hash(ATTRIBUTE + name, value))
             for name, value in sorted(attributes.items())

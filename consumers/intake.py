@@ -29,6 +29,7 @@ from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.answers import Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.guards.redaction import redact, redact_text
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.notes import event_start_key
@@ -414,7 +415,7 @@ async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, pro
             id=identity,
             tenant=tenant,
             reason=problem.code,
-            detail=problem.detail,
+            detail=redact_text(problem.detail),
             source=delivery.exchange,
             routing_key=delivery.routing_key,
             event_id=claims.get("id"),
@@ -423,9 +424,9 @@ async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, pro
                 {"at": wire.format_time(clock.now()), "code": problem.code, "delivery_count": delivery.delivery_count}
             ],
             envelope=seal_blob(keys, "dead_letter", str(identity), delivery.body),
-            headers={
-                name: value for name, value in delivery.headers.items() if isinstance(value, str | int | float | bool)
-            },
+            headers=redact(
+                {name: value for name, value in delivery.headers.items() if isinstance(value, str | int | float | bool)}
+            ),
             state="dead",
             created_at=clock.now(),
         )

@@ -28,6 +28,7 @@ PAYLOAD_NAMES: Final = frozenset(
 MAX_TEXT: Final = 2_000
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_LONGEST_NUMBER: Final = 64
 _BY_NAME: Final = Redactor()
 
 
@@ -117,17 +118,17 @@ def _shown(name: str, value: Any) -> Any:
     if name in PAYLOAD_NAMES:
         return REDACTED
     if isinstance(value, str):
-        value = redact_text(value[:MAX_TEXT])
+        value = _said(value)
     elif value is None or isinstance(value, bool | int | float):
         pass
     elif isinstance(value, UUID):
         value = str(value)
     elif isinstance(value, dict | list | tuple):
-        value = _clean(_BY_NAME.document(_plain(value)))
+        value = _BY_NAME.document(_plain(value))
     elif isinstance(value, Exception):
-        value = f"{type(value).__name__}: {redact_text(str(value)[:MAX_TEXT])}"
+        value = f"{type(value).__name__}: {_said(str(value))}"
     else:
-        value = redact_text(str(value)[:MAX_TEXT])
+        value = _said(str(value))
     return _BY_NAME.document({name: value})[name]
 
 
@@ -144,17 +145,14 @@ def _plain(value: Any, depth: int = 0) -> Any:
         }
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value[:100]]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)[:MAX_TEXT]
+    return value if value is None or isinstance(value, bool | int | float) else _said(str(value))
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact_text(value)
-    if isinstance(value, dict):
-        return {name: _clean(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    return value
+def _said(text: str) -> str:
+    """The text, redacted and cut. What the cut may have torn in two is not shown."""
+    shown = redact_text(text[: 2 * MAX_TEXT])
+    torn = _LONGEST_NUMBER if len(text) > 2 * MAX_TEXT else 0
+    return shown[: min(MAX_TEXT, len(shown) - torn)]
 
 
 def _exception(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -15,6 +15,7 @@ from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
 from contracts.problems import NotFound
 from contracts.run_events import RunEvent
+from engine.guards.redaction import redact, redact_text
 from engine.notes import successor_key
 from engine.recording import command_id
 from engine.store.keys import Erased
@@ -107,9 +108,9 @@ async def explain_run(call: Call) -> Answer:
         content={
             "run_id": str(call.run_id),
             "status": said.status,
-            "sentence": said.sentence,
-            "branches": list(said.branches),
-            "wakes": wakes,
+            "sentence": redact_text(said.sentence),
+            "branches": [redact_text(branch) for branch in said.branches],
+            "wakes": redact(wakes),
         }
     )
 

@@ -16,7 +16,7 @@ from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time, is_tenant
 from contracts.modules import tenancy
 from contracts.problems import Conflict, NotFound, Problem
-from engine.guards.redaction import REDACTED, redact
+from engine.guards.redaction import REDACTED, redact, redact_text
 from engine.store import Account, DeadLetter
 from projections.reader import Page
 
@@ -222,7 +222,7 @@ def _letter(letter: DeadLetter) -> dict[str, Any]:
         "id": str(letter.id),
         "tenant": letter.tenant,
         "reason": letter.reason,
-        "detail": letter.detail,
+        "detail": redact_text(letter.detail),
         "source": letter.source,
         "routing_key": letter.routing_key,
         "event_id": letter.event_id,

@@ -14,7 +14,7 @@ intake.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -26,7 +26,7 @@ from contracts.codec import RUN_EVENTS, VERSION_KEY, Codec
 from contracts.pointers import ERASED_VALUE, Segments, expand_marks, resolve, segments
 from contracts.run_events import RunEvent
 from contracts.tenant_events import LOG_EVENTS
-from engine.guards.redaction import Redactor, may_name_secret, names_a_secret
+from engine.guards.redaction import Redactor, tells
 from engine.store import InputRow, Notification, Recorded, Stored
 from engine.store.data_keys import (
     FRAME_MARKED,
@@ -107,25 +107,46 @@ class Mapper:
             del document[VERSION_KEY]
         else:
             document = self._codec.lift(topic, document)
-        marks = document.get("marks")
-        # The event's own field names are known to be harmless: only what is inside them can name a secret.
-        named = False
-        for item in document.values():
-            kind = type(item)
-            if (kind is dict or kind is list) and item and names_a_secret(item):
-                named = True
-                break
-        if not marks and not named:
+        marks = _marks(document)
+        telling = _telling(document)
+        if not marks and not telling:
             # Of the current shape it is what was encoded, without the version in front.
             return document, b"{" + plain[plain.index(b",") + 1 :] if current else orjson.dumps(document)
         redactor = _redactor(tuple(marks)) if marks else _UNMARKED
-        shown = redactor.document(document) if named else redactor.marked(document)
+        shown = redactor.record(document, OURS) if telling else redactor.marked(document)
         if not isinstance(shown, dict):
             shown = {"at": document["at"], "redacted": shown}
         return shown, orjson.dumps(shown)
 
     def decode_all(self, keys: TenantKeys, stream: UUID, stored: Iterable[Stored]) -> list[RunEvent]:
         return [self.decode(keys, stream, one) for one in stored]
+
+
+OURS: Final = frozenset({
+    "at", "step", "visit", "key", "action", "kind", "workflow", "correlation_id", "causation_id",
+    "traceparent", "initiator", "by", "run_id", "name", "incident", "event", "event_id", "key_name", "role", "undo",
+    "digest", "input_hash", "endpoint", "scheme", "tenant", "scope", "bulk", "word", "month", "previous", "what",
+    "deadline", "due", "retry_at", "since", "until", "look_back", "status", "how", "fate", "on_failure", "left", "ids",
+    "run_ids", "archived",
+})  # fmt: skip
+"""Fields of events that hold names, ids and times, by which runs are found and their events matched, and who acted: not
+what somebody's data is. All others, and those of events to come, are looked at.
+"""
+
+
+def _marks(document: dict[str, Any]) -> Sequence[str]:
+    """Its own, and the data subject itself: who a run is about is told to nobody who reads of it."""
+    marks: Sequence[str] = document.get("marks") or ()
+    return [*marks, "/subject"] if document.get("subject") is not None else marks
+
+
+def _telling(document: dict[str, Any]) -> bool:
+    """Whether a field that is looked at holds what must not be shown."""
+    for name, item in document.items():
+        kind = type(item)
+        if (kind is dict or kind is list or kind is str) and item and name not in OURS and tells(item):
+            return True
+    return False
 
 
 @lru_cache(maxsize=1024)
@@ -138,8 +159,9 @@ def redacted(event: RunEvent) -> dict[str, Any]:
     plain = RUN_EVENTS.encode(event)
     document: dict[str, Any] = orjson.loads(plain)
     del document[VERSION_KEY]
-    redactor = Redactor(event.marks) if event.marks else _UNMARKED
-    shown = redactor.document(document) if may_name_secret(plain) else redactor.marked(document)
+    marks = _marks(document)
+    redactor = _redactor(tuple(marks)) if marks else _UNMARKED
+    shown = redactor.record(document, OURS) if _telling(document) else redactor.marked(document)
     return shown if isinstance(shown, dict) else {"at": document["at"], "redacted": shown}
 
 

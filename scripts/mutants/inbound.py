@@ -8,6 +8,7 @@ from scripts.mutants.run import Mutant
 
 _ENDPOINTS: Final = "tests/web/test_endpoints.py"
 _SIGNATURES: Final = "tests/pure/test_tokens_and_signatures.py"
+_REDACTION: Final = "tests/stories/test_redaction.py"
 
 INBOUND: Final = (
     Mutant(
@@ -54,5 +55,32 @@ INBOUND: Final = (
         new="    text = str(id(message))\n    if text is None and hook.id_pointer",
         test=_ENDPOINTS,
         select="not_by_a_header and sqlite",
+    ),
+    Mutant(
+        name="payloads-not-looked-at",
+        law="Personal data is redacted before it reaches a read model",
+        path="engine/store/mapper.py",
+        old=" and item and name not in OURS and tells(item):",
+        new=" and item and name in OURS and tells(item):",
+        test=_REDACTION,
+        select="nowhere_in_clear and embedded",
+    ),
+    Mutant(
+        name="subject-shown",
+        law="Who a run is about is told to nobody who reads of it",
+        path="engine/store/mapper.py",
+        old='    return [*marks, "/subject"] if document.get("subject") is not None else marks\n',
+        new="    return marks\n",
+        test="tests/pure/test_mapper.py",
+        select="data_subject_is_never_shown",
+    ),
+    Mutant(
+        name="names-not-looked-at",
+        law="Personal data is masked as a name, too",
+        path="engine/guards/redaction.py",
+        old="            shown[_name(name, shown, wrapped)] = item\n",
+        new="            shown[name] = item\n",
+        test="tests/pure/test_personal.py",
+        select="names_texts_and_numbers",
     ),
 )

@@ -233,3 +233,23 @@ def test_a_pending_input_opens_whichever_body_it_carries() -> None:
     assert open_input(KEYS, row) == b"envelope"
     assert open_input(KEYS, replace(row, kind="note", arrival=None, body=of_itself)) == b"note"
     assert open_input(KEYS, replace(row, arrival=None, body=None)) is None
+
+
+def test_the_data_subject_is_never_shown_and_ids_of_our_own_always_are() -> None:
+    event = replace(
+        started(data={"note": "n"}),
+        subject="somebody",
+        correlation_id="order-+491701234567",
+        initiator="ann@example.org",
+    )
+    shown, text = MAPPER.show(KEYS, RUN, stored(MAPPER.encode(KEYS, RUN, 1, event)))
+    assert shown == redacted(event) == orjson.loads(text)
+    assert (shown["subject"], shown["correlation_id"], shown["initiator"]) == (
+        "[redacted]", "order-+491701234567", "ann@example.org",
+    )  # fmt: skip
+
+
+def test_what_is_personal_by_its_form_is_masked_in_every_field_that_is_looked_at() -> None:
+    event = started(data={"note": "ask ada@example.org", "+49 170 1234567": [4111111111111111]})
+    shown, _ = MAPPER.show(KEYS, RUN, stored(MAPPER.encode(KEYS, RUN, 1, event)))
+    assert shown["data"] == {"note": "ask [redacted]", "[redacted]": ["[redacted]"]}

@@ -1,0 +1,291 @@
+"""What in a text is personal or secret by its form alone: mail addresses, phone numbers, card numbers, IBANs, national
+ids, tokens, private keys. Pure, and linear in the length of the text.
+
+Where a number has a checksum it must hold, and what has none must be written as people write it (`123-45-6789`) or
+stand behind its name (`BSN 123456782`): order numbers, versions, times, UUIDs, amounts and digests stay. A mask is the
+same for every value. Names of fields, marks and JSON inside of texts are `engine.guards.redaction`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from engine.guards.national import ITALIAN, NATIONAL, italian, luhn
+
+REDACTED: Final = "[redacted]"
+
+_SHORTEST_TOKEN: Final = 16
+_FEWEST_DIGITS: Final = b"0" * 9
+"""Fewer digits, with nothing but separators between them, are no number that is looked for."""
+_TAX_CODE: Final = b"AAAAAA00A00A000A"
+
+_CLASSES: Final = bytes.maketrans(b"123456789" + bytes(range(65, 91)), b"0" * 9 + b"A" * 26)
+_SEPARATORS: Final = b" -.()/+"
+UUID_LENGTH: Final = 36
+_UUID = re.compile(r"[0-9A-Za-z]{8}-(?:[0-9A-Za-z]{4}-){3}[0-9A-Za-z]{12}")
+"""Or what looks like one: five groups of letters and digits that hold no number that is looked for."""
+
+_NEEDLES: Final = (
+    "earer ", "EARER ", "eyJ", "-----BEGIN", "unw_", "whsec_", "k_live_", "k_test_", "ghp_", "gho_", "ghu_", "ghs_",
+    "ghr_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "AIza", "SG.", "npm_", "ya29.",
+)  # fmt: skip
+_ASSIGNED: Final = (
+    "pass", "pwd", "secret", "token", "authorization", "cookie", "credential", "api", "private", "signing", "access",
+    "encryption", "cvv", "cvc", "ssn",
+)  # fmt: skip
+"""One of these is in every name that says secret."""
+
+
+def suspicious(text: str) -> bool:
+    """False only when `mask`, decoding and parsing would all leave the text as it is: cheap, for the many that are."""
+    length = len(text)
+    if length == UUID_LENGTH and _UUID.fullmatch(text):
+        return False
+    if "@" in text or "%" in text:
+        return True
+    if length < len(_FEWEST_DIGITS):
+        return "{" in text or "=" in text or ":" in text
+    if "{" in text or "[" in text:
+        return True
+    digits = text.encode("utf-8", "surrogatepass").translate(_CLASSES, _SEPARATORS)
+    if _FEWEST_DIGITS in digits or _TAX_CODE in digits:
+        return True
+    if length >= _SHORTEST_TOKEN:
+        for needle in _NEEDLES:
+            if needle in text:
+                return True
+    if "=" in text or ":" in text:
+        lowered = text.lower()
+        for needle in _ASSIGNED:
+            if needle in lowered:
+                return True
+    return False
+
+
+def mask(text: str, names_secret: Callable[[str], bool]) -> str:
+    """The text without what is personal or secret in it. `names_secret` judges names before `=` and `:`."""
+    if "-----BEGIN" in text:
+        text = _without_keys(text)
+    if "=" in text or ":" in text:
+        text = _without_assigned(text, names_secret)
+    text = _TOKEN.sub(REDACTED, text)
+    if "@" in text:
+        text = _MAIL.sub(REDACTED, text)
+    digits = text.encode("utf-8", "surrogatepass").translate(_CLASSES, _SEPARATORS)
+    if _TAX_CODE in digits:
+        text = ITALIAN.sub(_masked(italian), text)
+    if _FEWEST_DIGITS in digits:
+        text = _without_ibans(text)
+        text = _RUN.sub(_cards, text)
+        for pattern, holds in NATIONAL:
+            text = pattern.sub(_masked(holds), text)
+        text = _NAMED_NUMBER.sub(lambda found: found.group(1) + REDACTED, text)
+        for pattern in _PHONES:
+            text = pattern.sub(_masked(_dialled), text)
+    return text
+
+
+def is_card(number: int) -> bool:
+    """Whether a number without a text around it is a card's."""
+    return _card(str(number))
+
+
+def _masked(holds: Callable[[str], bool]) -> Callable[[re.Match[str]], str]:
+    return lambda found: REDACTED if holds(found.group()) else found.group()
+
+
+# ------------------------------------------------------------------------------------------------------------- secrets
+
+_NAMED = re.compile(r"(?<![\w.-])([A-Za-z][\w.-]{1,60})[\"']?\s{0,3}[:=]\s{0,3}")
+_VALUE = re.compile(
+    r"(?i:(?:bearer|basic)\s{1,3})?"
+    r"(?:\"(?:[^\"\\]|\\.)*(?:\"|\\?$)|'(?:[^'\\]|\\.)*(?:'|\\?$)|[^\s,;&\"'<>{}\[\]]+)",
+    re.DOTALL,
+)
+_TOKEN = re.compile(
+    r"(?<![\w-])(?:(?i:bearer +[A-Za-z0-9._~+/=-]+)|unw_[A-Za-z0-9]+_[A-Za-z0-9]{20,}|whsec_[A-Za-z0-9+/=]{16,}"
+    r"|[sr]k_(?:live|test)_[A-Za-z0-9]{10,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|xox[a-z]-[A-Za-z0-9-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}(?![A-Za-z0-9])|AIza[\w-]{30,}"
+    r"|SG\.[\w-]{16,}\.[\w-]{16,}|npm_[A-Za-z0-9]{30,}|ya29\.[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)*)",
+    re.ASCII,
+)
+
+
+def _without_assigned(text: str, names_secret: Callable[[str], bool]) -> str:
+    """`password=hunter2` and `"password": "x"` without their values; a quote that is not closed hides the rest."""
+    kept, at = [], 0
+    for found in _NAMED.finditer(text):
+        if found.start() >= at and names_secret(found.group(1)):
+            value = _VALUE.match(text, found.end())
+            if value is not None:
+                kept += [text[at : found.end()], REDACTED]
+                at = value.end()
+    return "".join(kept) + text[at:]
+
+
+def _without_keys(text: str) -> str:
+    """PEM blocks of private keys; one without its end reaches to the end of the text."""
+    kept, at = [], 0
+    while (begin := text.find("-----BEGIN ", at)) >= 0:
+        head = text.find("-----", begin + 11, begin + 80)
+        if head < 0 or "PRIVATE" not in text[begin:head]:
+            kept.append(text[at : begin + 11])
+            at = begin + 11
+            continue
+        kept += [text[at:begin], REDACTED]
+        end = text.find("-----END ", head)
+        close = text.find("-----", end + 9, end + 80) if end >= 0 else -1
+        at = close + 5 if close >= 0 else len(text)
+    return "".join(kept) + text[at:]
+
+
+# ----------------------------------------------------------------------------------------------------------- addresses
+
+_LOCAL = r"[\w.!#$&'*+?^`|~-]"
+_MAIL = re.compile(rf"(?<!{_LOCAL}){_LOCAL}+@(?:[\w-]+\.)+(?:xn--[\w-]+|[^\W\d_]{{2,}})")
+
+_PHONES: Final = (
+    # E.164, with or without separators; 0049 and such only with them.
+    re.compile(r"(?<![\w+.])\+[1-9](?:[ ./()-]{0,2}[0-9]){8,14}(?![\w])"),
+    re.compile(r"(?<![\w+.-])00[1-9][0-9]{0,2}(?:[ /()-]{1,2}[0-9]{2,12}){1,5}(?![\w-])"),
+    # North America, and national numbers in groups.
+    re.compile(
+        r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([ .-]))[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-])"
+    ),
+    re.compile(r"(?<![\w+.-])\(?0[1-9][0-9]{1,3}\)?[ /][0-9]{3,4} [0-9]{3,4}(?: [0-9]{2,4})?(?![\w-])"),
+)
+
+
+def _dialled(text: str) -> bool:
+    return 9 <= sum(map(str.isdigit, text)) <= 17
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+_RUN = re.compile(r"[0-9](?:[ +-]?[0-9])*")
+
+
+def _cards(found: re.Match[str]) -> str:
+    """The run without the cards in it. A card is whole groups: what is written before or after it is not part of it."""
+    run = found.group()
+    if len(run) < 14:
+        return run
+    text, first, last = found.string, found.start(), found.end()
+    groups = [(one.start(), one.end()) for one in re.finditer(r"[0-9]+", run)]
+    if first and text[first - 1].isalpha():
+        groups = groups[1:]
+    if last < len(text) and text[last].isalpha():
+        groups = groups[:-1]
+    kept, at, index = [], 0, 0
+    while index < len(groups):
+        end = _card_from(run, groups, index)
+        if end is None:
+            index += 1
+            continue
+        kept += [run[at : groups[index][0]], REDACTED]
+        at, index = groups[end][1], end + 1
+    return "".join(kept) + run[at:]
+
+
+def _card_from(run: str, groups: list[tuple[int, int]], first: int) -> int | None:
+    """The last group of the card that begins with this one."""
+    digits, found = "", None
+    for index in range(first, min(first + 19, len(groups))):
+        begin, end = groups[index]
+        digits += run[begin:end]
+        if len(digits) > 19:
+            break
+        if _card(digits):
+            found = index
+    return found
+
+
+def _card(digits: str) -> bool:
+    return 14 <= len(digits) <= 19 and _brand(digits) and luhn(digits)
+
+
+def _brand(digits: str) -> bool:
+    """Whether a card of this length may begin so: what begins otherwise is some other number."""
+    length, two, three, four = len(digits), int(digits[:2]), int(digits[:3]), int(digits[:4])
+    match digits[0]:
+        case "4":
+            return length in (16, 19)
+        case "5":
+            return length == 16 if 51 <= two <= 55 else length >= 16 and two in (50, 56, 57, 58)
+        case "3":
+            if two in (34, 37):
+                return length == 15
+            return (300 <= three <= 305 or two in (36, 38, 39)) or (3528 <= four <= 3589 and length >= 16)
+        case "6":
+            return length >= 16 and (four == 6011 or 644 <= three <= 649 or two in (62, 63, 65, 67))
+        case "2":
+            return length == 16 and 2221 <= four <= 2720
+        case _:
+            return False
+
+
+_IBAN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})[0-9]{2}(?=[ -]?[A-Za-z0-9])")
+_IBAN_LENGTHS: Final = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
+    "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
+    "ES": 24, "FI": 18, "FK": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28,
+    "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28,
+    "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MN": 20,
+    "MR": 27, "MT": 31, "MU": 30, "NI": 28, "NL": 18, "NO": 15, "OM": 23, "PK": 24, "PL": 28, "PS": 29, "PT": 25,
+    "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24, "SM": 27,
+    "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20, "YE": 30,
+}  # fmt: skip
+_ALPHABET: Final = {character: int(character, 36) for character in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
+def _without_ibans(text: str) -> str:
+    kept, at = [], 0
+    for found in _IBAN.finditer(text):
+        length = _IBAN_LENGTHS.get(found.group(1).upper())
+        if length is not None and found.start() >= at:
+            end = _iban_from(text, found.start(), length)
+            if end is not None:
+                kept += [text[at : found.start()], REDACTED]
+                at = end
+    return "".join(kept) + text[at:]
+
+
+def _iban_from(text: str, start: int, length: int) -> int | None:
+    """Where the IBAN that begins here ends. Words may follow one that is written in groups: its country says how long
+    it is.
+    """
+    compact, at = "", start
+    while len(compact) < length and at < len(text):
+        character = text[at]
+        if character.isascii() and character.isalnum():
+            compact += character.upper()
+        elif character not in " -" or text[at - 1] in " -":
+            return None
+        at += 1
+    if len(compact) < length or (at < len(text) and text[at].isalnum()):
+        return None
+    number = int("".join(str(_ALPHABET[character]) for character in compact[4:] + compact[:4]))
+    return at if number % 97 == 1 else None
+
+
+_NAMED_NUMBER = re.compile(
+    r"((?<![A-Za-z])(?i:ssn|social security|bsn|burgerservicenummer|cpf|pesel|nino|national insurance|steuer-?id|idnr"
+    r"|passport|dni|nif|nie|iban|aadhaar|phone|telephone|telefon|tel|mobile|mobil|cell|fax)(?i:[ _]?(?:number|no|nr))?"
+    r"\.?[ :=#\"']{1,4})(?:[+(]{0,2}[A-Z]{0,2}[0-9](?:[ ./()-]{0,2}[0-9]){5,18}[A-Z]?)(?![0-9A-Za-z])"
+)
+"""Behind its name a number needs no form of its own."""
+
+
+def numbers_someone(text: str) -> bool:
+    """Whether a value whose name says phone, passport and such has the digits of one."""
+    return sum(map(str.isdigit, text)) >= 6
+
+
+def words(text: str) -> Iterator[str]:
+    """The words of a name, in lower case: `userPassword`, `user_password` and `APIKey` alike."""
+    return (word.lower() for word in _WORDS.findall(text))
+
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
