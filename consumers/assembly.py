@@ -46,6 +46,7 @@ from engine.caps import CapsCache
 from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
+from engine.guards.outbound import Outbound, Rate
 from engine.guards.secrets import Secrets
 from engine.logs import logger
 from engine.loop import calm_collector
@@ -100,16 +101,22 @@ class Assembly:
         self.registry = Registry((*SHIPPED, UNWIND, *discover(), *modules))
         self.tracing = open_tracing(settings, settings.process_name)
         self.run_tracing = None if self.tracing is None else RunTracing(self.tracing, self.clock)
-        actions = _actions(
-            self.registry, settings, self.metrics, local_actions, self.tracing, lambda: self.door.secrets
-        )
-        written = sagas if sagas is not None else load_sagas(settings.sagas)
-        self.plans = Plans(with_blueprints(written, settings.blueprints, self.registry, actions), actions)
         self.store: Store = open_store(
             database_url(settings),
             patience_seconds=settings.timeouts.database_seconds,
             pool_size=settings.limits.pool_size,
         )
+        actions = _actions(
+            self.registry,
+            settings,
+            self.metrics,
+            local_actions,
+            self.tracing,
+            lambda: self.door.secrets,
+            Outbound(self.store, self.clock, Rate(settings.egress.requests_per_minute, 60.0)),
+        )
+        written = sagas if sagas is not None else load_sagas(settings.sagas)
+        self.plans = Plans(with_blueprints(written, settings.blueprints, self.registry, actions), actions)
         self.transport: Transport = open_transport(bus_url(settings), name=settings.process_name)
         self.epoch = 0
         self.url: str | None = None
@@ -461,10 +468,11 @@ def _actions(
     local: Sequence[Any],
     tracing: Tracing | None,
     secrets: Callable[[], Secrets],
+    outbound: Outbound,
 ) -> Mapping[str, Any]:
     from engine.actions.registry import ActionRegistry
 
-    return ActionRegistry.assemble(registry, settings, metrics, local, tracing, secrets)
+    return ActionRegistry.assemble(registry, settings, metrics, local, tracing, secrets, outbound)
 
 
 async def patiently(work: Callable[[], Awaitable[None]], seconds: float) -> None:

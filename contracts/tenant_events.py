@@ -349,6 +349,20 @@ class PolicyChanged(RunEvent):
     by: str
 
 
+@value(kw_only=True)
+class EgressChanged(RunEvent):
+    """What the tenant's outbound calls may do was changed: the private hosts and networks that are open to it alone,
+    and its own rate, if any. In the platform's stream: that of all who have no rules of their own.
+    """
+
+    TOPIC: ClassVar[str] = "egress.changed"
+
+    allow: tuple[str, ...]
+    requests: int | None
+    seconds: float | None
+    by: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -376,6 +390,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     LetterRedriven,
     LetterDiscarded,
     PolicyChanged,
+    EgressChanged,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

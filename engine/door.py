@@ -25,6 +25,7 @@ from contracts.tenant_events import LetterDiscarded, LetterRedriven
 from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
+from engine.guards.outbound import OutboundRules
 from engine.guards.permission_sets import PermissionSets
 from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
@@ -75,6 +76,7 @@ class Door:
         self.clock, self.transport, self.epoch = clock, transport, epoch
         self.tenants = TenantLog(store, vault, mapper, clock, epoch=lambda: self.epoch)
         self.brakes = Brakes(store, self.tenants, clock)
+        self.outbound = OutboundRules(store, self.tenants, clock)
         self.secrets = Secrets(store, vault, self.tenants, clock)
         self.hooks = Hooks(store, vault, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)

@@ -111,7 +111,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "module",
         "result",
     ),
-    _counter("egress_requests", "Outbound calls: ok, refused, timeout, failed", "kind", "result"),
+    _counter("egress_requests", "Outbound calls: ok, refused, limited, timeout, failed", "kind", "result"),
     _counter("http_requests", "Requests answered, by route and status class", "method", "route", "status"),
     _histogram("http_request_duration", "seconds", "Time to answer a request", "route"),
 )

@@ -155,6 +155,12 @@ class EgressSettings(_Group):
     )
     timeout_seconds: Seconds = Field(15.0, description="Longest outbound request, connect to last byte")
     dns_seconds: Seconds = Field(5.0, description="Longest name resolution")
+    requests_per_minute: int = Field(
+        6_000,
+        ge=1,
+        le=10_000_000,
+        description="Outbound HTTP requests that a tenant may begin in any minute, unless it has a rate of its own",
+    )
     max_response_bytes: int = Field(1_048_576, ge=1_024, le=67_108_864, description="Largest unpacked response body")
 
     @field_validator("sandbox", mode="before")

@@ -22,6 +22,7 @@ from scripts.verbs import (
     configuration,
     contracts,
     deadletters,
+    egress,
     engine,
     hooks,
     keys,
@@ -62,6 +63,7 @@ app.add_typer(subjects.app, name="subjects")
 app.add_typer(archive.app, name="archive")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
+app.add_typer(egress.app, name="egress")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policies.app, name="policies")
 app.add_typer(tokens.app, name="tokens")

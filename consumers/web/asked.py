@@ -314,6 +314,19 @@ class Pause(Asked):
     everyone: bool = Field(False, description="All tenants, not one: needs the platform's word")
 
 
+class PutEgress(Asked):
+    """All of the rules: what is left out is gone."""
+
+    allow: list[Annotated[str, StringConstraints(min_length=1, max_length=300)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Private hosts, `host` or `host:port`, and networks in CIDR notation that are open to this tenant",
+    )
+    requests: int | None = Field(None, ge=1, le=10_000_000, description="Outbound requests in any stretch of `seconds`")
+    seconds: float | None = Field(None, ge=1, le=86_400)
+    everyone: bool = Field(False, description="The rules of all tenants that have none of their own")
+
+
 class PutSecret(Asked):
     kind: Literal["api_key", "basic", "oauth2"]
     hosts: list[Annotated[str, StringConstraints(min_length=1, max_length=300)]] = Field(

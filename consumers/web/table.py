@@ -12,6 +12,7 @@ from consumers.web import (
     asked,
     backfilling,
     bulks,
+    egress,
     endpoints,
     hooks,
     offboarding,
@@ -298,6 +299,16 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="DELETE", path="/v1/maintenance", handler=pausing.end_maintenance, tag="pauses",
         permission="settings.write", summary="Take work again", answer=told_platform.Released, always=True,
+    ),
+    Route(
+        method="GET", path="/v1/egress", handler=egress.get_egress, tag="egress", permission="egress.read",
+        summary="What the tenant's outbound calls may do beyond the usual", query=asked.Query,
+        answer=told_platform.Egress,
+    ),
+    Route(
+        method="PUT", path="/v1/egress", handler=egress.put_egress, tag="egress", permission="egress.write",
+        summary="Open private hosts and networks to one tenant, and set its rate; replaces what was there",
+        body=asked.PutEgress, query=asked.Query, answer=told_platform.Egress,
     ),
     Route(
         method="GET", path="/v1/secrets", handler=secrets.list_secrets, tag="secrets", permission="secrets.read",

@@ -288,6 +288,17 @@ class PastErasures(Told):
     as_of: str
 
 
+class Egress(Told):
+    """What outbound calls of the tenant, or of all without rules of their own (`*`), may do. `requests` and `seconds`
+    null: the installation's usual rate.
+    """
+
+    tenant: str
+    allow: list[str]
+    requests: int | None
+    seconds: float | None
+
+
 class Secret(Told):
     """All that is ever told of a secret; its value is not."""
 

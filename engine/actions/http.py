@@ -27,7 +27,7 @@ from contracts.sdk.tracing import Tracing
 from contracts.traceparent import read
 from engine.actions.http_auth import SecretNamed, StepSecrets
 from engine.actions.oauth2 import AccessTokens
-from engine.guards.egress import Egress, EgressFailed, EgressRefused, EgressTimeout, Response, SafeUrl
+from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressRefused, EgressTimeout, Response, SafeUrl
 from engine.guards.secrets import Secrets
 
 NAME: Final = "http.request"
@@ -160,6 +160,8 @@ class HttpRequest:
             status = response.status
         except EgressRefused as refused:
             raise ActionFailed(refused.code, refused.detail, retryable=False, ambiguous=attempt.acted) from None
+        except EgressLimited as limited:
+            raise ActionFailed(limited.code, limited.detail, ambiguous=attempt.acted) from None
         except (EgressTimeout, EgressFailed) as failed:
             ambiguous = attempt.acted or (failed.sent and attempt.changes)
             raise ActionFailed(failed.code, failed.detail, ambiguous=ambiguous) from None

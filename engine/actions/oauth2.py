@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from contracts.calls import ActionFailed
 from contracts.problems import Conflict, NotFound
 from contracts.values import value
-from engine.guards.egress import Egress, EgressFailed, EgressRefused, EgressTimeout, Response, SafeUrl
+from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressRefused, EgressTimeout, Response, SafeUrl
 from engine.guards.secrets import OAuth2, OpenedSecret, Secrets
 
 MOST: Final = 10_000
@@ -139,7 +139,7 @@ class AccessTokens:
             )
         except EgressRefused as refused:
             raise ActionFailed(refused.code, refused.detail, retryable=False) from None
-        except (EgressTimeout, EgressFailed) as failed:
+        except (EgressLimited, EgressTimeout, EgressFailed) as failed:
             raise ActionFailed(failed.code, failed.detail) from None
         return _read(url, response)
 

@@ -24,6 +24,7 @@ from contracts.registry import Registry
 from contracts.sdk.tracing import Tracing
 from engine.actions.http import http_request
 from engine.guards.egress import Egress
+from engine.guards.outbound import Outbound
 from engine.guards.secrets import Secrets
 from engine.metrics import Metrics
 from engine.settings import Settings
@@ -69,11 +70,13 @@ class ActionRegistry(Mapping[str, ActionSpec]):
         local: Iterable[ActionSpec] = (),
         tracing: Tracing | None = None,
         secrets: Callable[[], Secrets] | None = None,
+        outbound: Outbound | None = None,
     ) -> ActionRegistry:
         """The actions of a process: commands of the installed modules, the shipped connectors, and `local` ones.
-        `secrets` are asked for when a step names one; without, such a step fails.
+        `secrets` are asked for when a step names one; without, such a step fails. `outbound` brings the rules of
+        tenants.
         """
-        egress = Egress.from_settings(settings.egress, metrics=metrics)
+        egress = Egress.from_settings(settings.egress, metrics=metrics, outbound=outbound)
         return cls(local=local, connectors=[http_request(egress, tracing, secrets)], commands=contracts.action_specs())
 
     def __getitem__(self, name: str) -> ActionSpec:

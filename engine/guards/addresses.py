@@ -80,6 +80,11 @@ _NEVER_V6: Final = (IPv6Network("fd00:ec2::/32"), IPv6Network("fd20:ce::/32"))
 """Cloud metadata services inside the unique local range."""
 
 
+OPENABLE: Final = tuple(network for network in SANDBOX if not network.is_loopback)
+OPENABLE_V6: Final = tuple(network for network in SANDBOX_V6 if not network.is_loopback)
+"""What the platform may open for one tenant: private networks, never loopback."""
+
+
 def refusal(address: Address) -> str | None:
     """Why this address must not be called, or None when it is public by our table. A mapped IPv4 is judged as IPv4."""
     address = unmapped(address)
@@ -98,6 +103,21 @@ def sandboxed(address: Address) -> bool:
     if isinstance(address, IPv4Address):
         return any(address in network for network in SANDBOX)
     return any(address in network for network in SANDBOX_V6) and not any(address in never for never in _NEVER_V6)
+
+
+def openable(address: Address) -> bool:
+    """Whether an exception for one tenant can reach this address at all."""
+    address = unmapped(address)
+    if isinstance(address, IPv4Address):
+        return any(address in network for network in OPENABLE)
+    return any(address in network for network in OPENABLE_V6) and not any(address in never for never in _NEVER_V6)
+
+
+def openable_network(network: IPv4Network | IPv6Network) -> bool:
+    """Whether all of it is private space that can be opened for one tenant; what is never open in it stays closed."""
+    if isinstance(network, IPv4Network):
+        return any(network.subnet_of(allowed) for allowed in OPENABLE)
+    return any(network.subnet_of(allowed) for allowed in OPENABLE_V6)
 
 
 def unmapped(address: Address) -> Address:

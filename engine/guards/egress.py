@@ -5,8 +5,9 @@
 
 The name in the URL is used for TLS and the Host header only; the connection goes to the address that was judged, so a
 name that resolves differently the next time gains nothing. No redirects, no proxies from the environment, no cookies,
-one connection per request. An operator may open a sandbox of exact host:port targets; a tenant never can. It knows no
-actions and no retries: it says what happened (`EgressRefused`, `EgressTimeout`, `EgressFailed`) and whether the
+one connection per request. An operator may open a sandbox of exact host:port targets, and private targets for one
+tenant (`engine.guards.outbound`, which also bounds how many requests a tenant makes); a tenant never can. It knows
+no actions and no retries: it says what happened (`EgressRefused`, `EgressTimeout`, `EgressFailed`) and whether the
 request may have left. Called by `engine.actions.http` and the notifications module.
 """
 
@@ -16,6 +17,7 @@ import asyncio
 import re
 import socket
 import ssl
+import time
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -28,12 +30,14 @@ from yarl import URL
 
 from contracts.problems import Unavailable
 from engine.guards.addresses import Address, EgressRefused, SafeUrl, Target, parse_target, refusal, sandboxed, unmapped
+from engine.guards.outbound import EgressLimited, Outbound, Rules
 from engine.metrics import Metrics
 from engine.settings import EgressSettings
 
 __all__ = [
     "Egress",
     "EgressFailed",
+    "EgressLimited",
     "EgressRefused",
     "EgressTimeout",
     "Limits",
@@ -118,16 +122,24 @@ class Egress:
         resolver: Resolver | None = None,
         metrics: Metrics | None = None,
         tls: ssl.SSLContext | None = None,
+        outbound: Outbound | None = None,
     ) -> None:
+        """`outbound` brings the rules of tenants; without it no tenant has any."""
         self._limits = limits or Limits()
         self._sandbox = frozenset(_canonical(target) for target in sandbox)
         self._resolver = resolver or SystemResolver()
         self._metrics = metrics
+        self._outbound = outbound
         self._tls = tls or ssl.create_default_context()
 
     @classmethod
     def from_settings(
-        cls, settings: EgressSettings, *, metrics: Metrics | None = None, sandbox: Iterable[str] = ()
+        cls,
+        settings: EgressSettings,
+        *,
+        metrics: Metrics | None = None,
+        sandbox: Iterable[str] = (),
+        outbound: Outbound | None = None,
     ) -> Egress:
         """With the operator's caps; `sandbox` adds targets that the operator configured elsewhere, such as a mail
         relay.
@@ -137,7 +149,7 @@ class Egress:
             dns_seconds=settings.dns_seconds,
             response_bytes=settings.max_response_bytes,
         )
-        return cls(limits=limits, sandbox=(*settings.sandbox, *sandbox), metrics=metrics)
+        return cls(limits=limits, sandbox=(*settings.sandbox, *sandbox), metrics=metrics, outbound=outbound)
 
     async def request(
         self,
@@ -150,7 +162,8 @@ class Egress:
         tenant: str | None = None,
     ) -> Response:
         """One request and its whole answer. Raises `EgressRefused` before anything is sent, else `EgressTimeout` or
-        `EgressFailed` with `sent`. `seconds` can only shorten the cap.
+        `EgressFailed` with `sent`. `seconds` can only shorten the cap. A request of a `tenant` goes by its rules and
+        waits, within its time, when it has made as many as it may: `EgressLimited`.
         """
         checked = _checked_headers(headers or {}, method, self._limits)
         if len(body) > self._limits.request_bytes:
@@ -158,10 +171,11 @@ class Egress:
                 f"body is larger than {self._limits.request_bytes} bytes; send a reference", field="body"
             )
         allowed = min(seconds or self._limits.seconds, self._limits.seconds)
+        rules, waited = await self._permitted(tenant, allowed)
         progress = _Progress()
         try:
-            async with asyncio.timeout(allowed):
-                addresses = await self._judge(url.target)
+            async with asyncio.timeout(max(0.0, allowed - waited)):
+                addresses = await self._judge(url.target, rules)
                 response = await self._exchange_any(method, url, addresses, checked, body, progress)
         except EgressRefused:
             self._count("http", "refused")
@@ -181,6 +195,19 @@ class Egress:
         self._count("http", "ok")
         return response
 
+    async def _permitted(self, tenant: str | None, allowed: float) -> tuple[Rules, float]:
+        """The tenant's rules, once it may make a request, and the seconds that it waited for that."""
+        if tenant is None or self._outbound is None:
+            return Rules(), 0.0
+        began = time.monotonic()
+        try:
+            rules = await self._outbound.rules(tenant)
+            await self._outbound.permit(tenant, rules, allowed)
+        except EgressLimited:
+            self._count("http", "limited")
+            raise
+        return rules, time.monotonic() - began
+
     def opens(self, target: Target) -> bool:
         """Whether an operator opened this very target."""
         return target.text in self._sandbox
@@ -193,7 +220,7 @@ class Egress:
         allowed = min(seconds or self._limits.seconds, self._limits.seconds)
         try:
             async with asyncio.timeout(allowed):
-                connected = await _connect_any(await self._judge(target), target.port)
+                connected = await _connect_any(await self._judge(target, Rules()), target.port)
         except EgressRefused:
             self._count("smtp", "refused")
             raise
@@ -209,7 +236,7 @@ class Egress:
         self._count("smtp", "ok")
         return connected
 
-    async def _judge(self, target: Target) -> list[Address]:
+    async def _judge(self, target: Target, rules: Rules) -> list[Address]:
         """The addresses to connect to, in order. Refuses when any answer is not allowed: a mixed answer is an attack,
         not luck.
         """
@@ -220,7 +247,7 @@ class Egress:
         opened = target.text in self._sandbox
         for answer in answers:
             why = refusal(answer)
-            if why is not None and not (opened and sandboxed(answer)):
+            if why is not None and not (opened and sandboxed(answer)) and not rules.opens(target, unmapped(answer)):
                 # The address itself stays unsaid: it would tell a tenant about the inside of the network.
                 raise EgressRefused(f"{target.text} leads to an address that is not public ({why})", field="url")
         return [unmapped(answer) for answer in answers[:MAX_ADDRESSES]]

@@ -50,7 +50,7 @@ _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
 PLATFORM: Final = frozenset(
     {
         "tenants.create", "tenants.manage", "projections.rebuild", "keys.rotate", "processes.read", "settings.write",
-        "archive.manage", "tenants.offboard",
+        "archive.manage", "tenants.offboard", "egress.write",
     }
 )  # fmt: skip
 """What only a token without a tenant can do, whatever its role."""
@@ -70,7 +70,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     | _AUTHOR
     | PLATFORM
     | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "hooks.manage", "policies.write"}
-    | {"secrets.read", "secrets.write", "subjects.erase", "subjects.export"},
+    | {"secrets.read", "secrets.write", "egress.read", "subjects.erase", "subjects.export"},
 }
 
 ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())

@@ -362,6 +362,10 @@ class Catalog(Protocol):
     async def settings_named(self, name: str) -> dict[str, Any]:
         """This setting of every tenant that has one of its own, `*` among them."""
 
+    async def lease_egress(self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int) -> int:
+        """Up to `wanted` outbound requests of the slot, so that this one and the `slots - 1` before it hold at most
+        `most`, over all processes. Slots of another width are forgotten."""
+
     async def put_setting(self, tenant: str, name: str, value: Any) -> None:
         """Caps and switches that change without restart (tenant `*` is the default for all)."""
 

@@ -124,6 +124,12 @@ class CatalogVerbs(Caller):
     async def settings_named(self, name: str) -> dict[str, Any]:
         return {row["tenant"]: read.document(row["value"]) for row in await self.call("settings_named", name=name)}
 
+    async def lease_egress(self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int) -> int:
+        found = await self.call(
+            "lease_egress", tenant=tenant, slot=slot, width_ms=width_ms, slots=slots, most=most, wanted=wanted
+        )
+        return int(found[0]["granted"])
+
     async def put_setting(self, tenant: str, name: str, value: Any) -> None:
         await self.call("put_setting", tenant=tenant, name=name, value=orjson.dumps(value).decode())
 

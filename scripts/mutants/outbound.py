@@ -7,6 +7,7 @@ from typing import Final
 from scripts.mutants.run import Mutant
 
 _SECRETS: Final = "tests/conformance/test_secrets_in_store.py"
+_OUTBOUND: Final = "tests/conformance/egress/test_outbound.py"
 _HTTP: Final = "tests/conformance/egress/test_http_secrets.py"
 _BOUND: Final = "    return orjson.dumps([_SCHEME, tenant, name, version, kind, hosts])\n"
 
@@ -67,6 +68,42 @@ OUTBOUND: Final = (
         new="",
         test=_HTTP,
         select="its_hosts_only",
+    ),
+    Mutant(
+        name="tenant-opens-loopback",
+        law="Only the operator's sandbox opens loopback, whatever a tenant's rules say",
+        path="engine/guards/outbound.py",
+        old="        if not self.allow or not openable(address):\n",
+        new="        if not self.allow:\n",
+        test=_OUTBOUND,
+        select="never_loopback",
+    ),
+    Mutant(
+        name="opened-to-everybody",
+        law="A private host is opened to one tenant alone",
+        path="engine/guards/outbound.py",
+        old="            rules = Rules.of(await self._catalog.setting(tenant, SETTING))\n",
+        new='            rules = Rules.of(await self._catalog.setting("acme", SETTING))\n',
+        test=_OUTBOUND,
+        select="its_tenant_alone and sqlite",
+    ),
+    Mutant(
+        name="window-a-slot-short",
+        law="No stretch of time holds more requests than the rate",
+        path="engine/guards/outbound.py",
+        old="slots=SLOTS + 1,",
+        new="slots=SLOTS - 1,",
+        test=_OUTBOUND,
+        select="no_stretch and sqlite",
+    ),
+    Mutant(
+        name="lease-outlives-its-slot",
+        law="A lease is good in its slot only",
+        path="engine/guards/outbound.py",
+        old="lease is None or lease.slot != slot or",
+        new="lease is None or",
+        test=_OUTBOUND,
+        select="in_its_slot_only and sqlite",
     ),
     Mutant(
         name="secret-in-clear",

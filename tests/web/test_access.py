@@ -52,6 +52,7 @@ BODIES: dict[str, Any] = {
     "decide_approval": {"approved": True},
     "change_policies": {"approvals_own": "allow"},
     **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},
+    "put_egress": {"allow": ["10.1.2.3:8443"], "requests": 5, "seconds": 60.0},
     "put_secret": {"kind": "api_key", "hosts": ["api.example.org"], "value": {"key": "a value"}},
     "rotate_secret": {"value": {"key": "another value"}},
     "register_tenant": {"tenant": "new", "name": "New", "owner_email": "a@b.c", "owner_name": "A"},

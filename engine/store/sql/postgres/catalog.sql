@@ -48,6 +48,9 @@ SELECT * FROM settings_named(:name)
 -- name: put_setting
 SELECT put_setting(:tenant, :name, :value)
 
+-- name: lease_egress
+SELECT lease_egress(:tenant, :slot, :width_ms, :slots, :most, :wanted) AS granted
+
 -- name: forget_tenant
 SELECT arrivals, letters, tokens, keys FROM forget_tenant(:tenant)
 

@@ -52,6 +52,14 @@ SELECT tenant, value FROM settings WHERE name = :name
 -- name: put_setting
 INSERT INTO settings (tenant, name, value) VALUES (:tenant, :name, :value) ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value
 
+-- name: lease_egress
+DELETE FROM egress_slots WHERE tenant = :tenant AND (width_ms <> :width_ms OR slot <= :slot - :slots);
+SELECT max(0, min(:wanted, :most - coalesce((SELECT sum(taken) FROM egress_slots WHERE tenant = :tenant), 0))) AS granted;
+INSERT INTO egress_slots (tenant, slot, width_ms, taken)
+SELECT :tenant, :slot, :width_ms, min(:wanted, :most - coalesce((SELECT sum(taken) FROM egress_slots WHERE tenant = :tenant), 0))
+WHERE :most > coalesce((SELECT sum(taken) FROM egress_slots WHERE tenant = :tenant), 0)
+ON CONFLICT (tenant, slot) DO UPDATE SET taken = taken + excluded.taken
+
 -- name: forget_tenant
 -- All that can be let go of a tenant that is offboarded, once no run of it is open: the driver looks first, in this transaction.
 SELECT
@@ -65,6 +73,7 @@ DELETE FROM outbox WHERE tenant = :tenant;
 DELETE FROM snapshots WHERE tenant = :tenant;
 DELETE FROM settings WHERE tenant = :tenant AND name <> 'offboarding';
 DELETE FROM secrets WHERE tenant = :tenant;
+DELETE FROM egress_slots WHERE tenant = :tenant;
 DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;

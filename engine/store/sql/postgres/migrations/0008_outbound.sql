@@ -12,3 +12,12 @@ CREATE TABLE secrets (
     changed_by text NOT NULL,
     PRIMARY KEY (tenant, name)
 );
+
+-- Outbound requests that processes have leased, by slot of the tenant's rate.
+CREATE TABLE egress_slots (
+    tenant   text NOT NULL,
+    slot     bigint NOT NULL,
+    width_ms bigint NOT NULL,
+    taken    bigint NOT NULL,
+    PRIMARY KEY (tenant, slot)
+);

@@ -12,3 +12,12 @@ CREATE TABLE secrets (
     changed_by TEXT NOT NULL,
     PRIMARY KEY (tenant, name)
 ) WITHOUT ROWID;
+
+-- Outbound requests that processes have leased, by slot of the tenant's rate.
+CREATE TABLE egress_slots (
+    tenant   TEXT NOT NULL,
+    slot     INTEGER NOT NULL,
+    width_ms INTEGER NOT NULL,
+    taken    INTEGER NOT NULL,
+    PRIMARY KEY (tenant, slot)
+) WITHOUT ROWID;
