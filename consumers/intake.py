@@ -415,9 +415,9 @@ async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, pro
             id=identity,
             tenant=tenant,
             reason=problem.code,
-            detail=redact_text(problem.detail),
+            detail=_storable(redact_text(problem.detail)),
             source=delivery.exchange,
-            routing_key=delivery.routing_key,
+            routing_key=_storable(delivery.routing_key),
             event_id=claims.get("id"),
             type=claims.get("type"),
             attempts=[
@@ -425,13 +425,22 @@ async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, pro
             ],
             envelope=seal_blob(keys, "dead_letter", str(identity), delivery.body),
             headers=redact(
-                {name: value for name, value in delivery.headers.items() if isinstance(value, str | int | float | bool)}
+                {
+                    _storable(name): _storable(value) if isinstance(value, str) else value
+                    for name, value in delivery.headers.items()
+                    if isinstance(value, str | int | float | bool)
+                }
             ),
             state="dead",
             created_at=clock.now(),
         )
     )
     return identity
+
+
+def _storable(text: str) -> str:
+    """Text that every database takes: no NUL, no lone surrogate. The message itself is kept byte for byte."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _claims(delivery: Delivery) -> dict[str, str]:
@@ -446,7 +455,7 @@ def _claims(delivery: Delivery) -> dict[str, str]:
     found = {
         name: document[name]
         for name in ("id", "type", "tenantid")
-        if isinstance(document.get(name), str) and len(document[name]) <= 200
+        if isinstance(document.get(name), str) and len(document[name]) <= 200 and "\x00" not in document[name]
     }
     if not wire.is_tenant(found.get("tenantid", "")):
         found.pop("tenantid", None)

@@ -23,6 +23,8 @@ SPEC_VERSION: Final = "1.0"
 CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_ENVELOPE_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 64
+MAX_NAMES: Final = 10_000
+"""Names in all objects of a body together."""
 MAX_ID_LENGTH: Final = 200
 
 _TYPE = re.compile(r"[a-z][a-z0-9_]{0,62}\.[A-Z][A-Za-z0-9]{0,99}V[1-9][0-9]{0,3}\Z")
@@ -129,8 +131,8 @@ def parse(body: bytes, headers: Mapping[str, Any] | None = None, content_type: s
 
 
 def load_json(body: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES, max_depth: int = MAX_DEPTH) -> Any:
-    """JSON that every part behind it can hold: bounded size and depth, 64-bit integers, no NUL. Raises
-    `EnvelopeInvalid`.
+    """JSON from outside that every part behind it can hold: bounded size, depth and number of names, 64-bit integers,
+    no NUL, no lone surrogate. For messages of the bus and bodies of requests alike. Raises `EnvelopeInvalid`.
     """
     if len(body) > max_bytes:
         raise EnvelopeInvalid("body", f"is {len(body)} bytes; send at most {max_bytes}, larger by reference")
@@ -141,6 +143,8 @@ def load_json(body: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES, max_depth: in
     # The parser bounds its own recursion; the cap here keeps what is stored readable by every other one.
     if body.count(b"{") + body.count(b"[") > max_depth:
         _check_depth(body, max_depth)
+    if body.count(b":") > MAX_NAMES and _STRINGS.sub(b"", body).count(b":") > MAX_NAMES:
+        raise EnvelopeInvalid("body", f"holds more than {MAX_NAMES} names; send it in pieces")
     if _NINETEEN_DIGITS in body.translate(_DIGITS_AS_ZERO):
         _check_integers(body)
     if b"\\u0000" in body and _NUL.search(body):

@@ -109,6 +109,9 @@ class _Notifications:
         except ValueError:
             # A line break in an address would be a header of the sender's choosing.
             raise Refused("address_invalid", "the address cannot stand in a mail header") from None
+        if len(mail["To"].addresses) != 1:
+            # A comma would add recipients of the sender's choosing.
+            raise Refused("address_invalid", "name one address, and nothing else")
         mail["Message-ID"] = identity
         mail["Date"] = format_datetime(call.at)
         mail["X-Tenant"] = call.tenant

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from consumers.web import spans
 from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answer, Call, Deps, Route
-from contracts.envelope import check_depth
-from contracts.problems import EnvelopeInvalid, NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
+from contracts.envelope import load_json
+from contracts.problems import NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
 from engine.guards.permissions import Principal
 from engine.guards.signatures import plainly_encoded
 from engine.logs import logger
@@ -233,12 +233,8 @@ async def _pass_over(request: web.Request, limit: int) -> None:
 
 
 def parse_json(raw: bytes) -> Any:
-    """Raises `EnvelopeInvalid` for what is not JSON, or nested too deeply."""
-    check_depth(raw)
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise EnvelopeInvalid("body", f"is not JSON: {error.msg}") from None
+    """What a message of the bus may be, too; its size is bounded where it is read. Raises `EnvelopeInvalid`."""
+    return load_json(raw, max_bytes=len(raw))
 
 
 def _body(route: Route, raw: bytes) -> BaseModel:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.envelope import MAX_ENVELOPE_BYTES, Envelope, format_time, load_json, parse, parse_time
+from contracts.envelope import MAX_ENVELOPE_BYTES, MAX_NAMES, Envelope, format_time, load_json, parse, parse_time
 from contracts.problems import EnvelopeInvalid
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -298,3 +298,15 @@ def test_an_integer_is_read_exactly_or_refused(number: int) -> None:
 def test_no_bytes_bring_the_reader_down(raw: bytes) -> None:
     with pytest.raises(EnvelopeInvalid):
         parse(raw)
+
+
+def test_names_are_counted_wherever_they_stand_and_colons_in_texts_are_not() -> None:
+    fitting = orjson.dumps([{str(n): ":" * 3} for n in range(MAX_NAMES)])
+    assert len(load_json(fitting)) == MAX_NAMES
+    for raw in (
+        orjson.dumps({str(n): 0 for n in range(MAX_NAMES + 1)}),
+        orjson.dumps([{str(n): {}} for n in range(MAX_NAMES + 1)]),
+        b'{"a":1' + b',"a":1' * MAX_NAMES + b"}",
+    ):
+        with pytest.raises(EnvelopeInvalid, match="names"):
+            load_json(raw)

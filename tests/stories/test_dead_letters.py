@@ -136,10 +136,17 @@ async def test_what_is_no_fact_of_a_known_contract_is_kept_with_a_clear_reason_a
         "payload of another shape": (good.type, _signup(email=7).to_json(), "payload_invalid", "email"),
         "too large": (good.type, _signup(name="x" * 300_000).to_json(), "", "26"),
         "too deep": (good.type, deep, "envelope_invalid", "deep"),
+        "too many names": (good.type, orjson.dumps({str(n): n for n in range(20_000)}), "envelope_invalid", "names"),
+        "a number of 30 digits": (good.type, b'{"n":' + b"9" * 30 + b"}", "envelope_invalid", "64 bits"),
+        "a number of 5,000 digits": (good.type, b'{"n":' + b"9" * 5_000 + b"}", "envelope_invalid", "number"),
+        "NaN": (good.type, b'{"n":NaN}', "envelope_invalid", "JSON"),
+        "half a character": (good.type, _with(whole, b'"acme"', b'"acme\\ud800"'), "envelope_invalid", "JSON"),
+        "NUL in a text": (good.type, _with(whole, b'"data":{', b'"data":{"x":"\\u0000",'), "envelope_invalid", "NUL"),
+        "NUL in the id": (good.type, _with(whole, b'"id":"', b'"id":"\\u0000'), "envelope_invalid", "NUL"),
     }
     async with House(stack, hears=()) as house:
         for kind, body, _, _ in cases.values():
-            await house.ear.send_raw(kind, body)
+            await house.ear.send_raw(kind, body, headers={"x-note": "a\x00b"})
         letters = await until(house.letters, lambda found: len(found) >= len(cases))
         by_digest = {}
         for letter in letters:

@@ -323,10 +323,14 @@ async def test_mails_that_can_never_be_sent_are_refused_for_good(town: Town) -> 
 
     assert await code(to="nobody@example.org", data={"name": "Bob", "link": "/confirm"}) == "mail_refused"
     assert await code(to="bob@example.org") == "value_missing"
-    assert (
-        await code(to="bob@example.org\nBcc: all@example.org", data={"name": "Bob", "link": "/confirm"})
-        == "address_invalid"
-    )
+    for addresses in (
+        "bob@example.org\nBcc: all@example.org",
+        "bob@example.org\r\n\r\nanother body",
+        "bob@example.org, all@example.org",
+        "all: a@example.org, b@example.org;",
+        "",
+    ):
+        assert await code(to=addresses, data={"name": "Bob", "link": "/confirm"}) == "address_invalid"
     assert town.sink.mails == type(town.sink.mails)()
 
 
