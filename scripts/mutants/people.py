@@ -124,4 +124,13 @@ PEOPLE: Final = (
         new="        if False:\n",
         test="tests/web/test_access.py::test_the_last_use_of_a_token_is_seen_and_costs_no_write_per_request",
     ),
+    Mutant(
+        name="token-reaches-others",
+        law="A tenant's token speaks for no other tenant",
+        path="engine/guards/permissions.py",
+        old="        return self.tenant is None or self.tenant == tenant\n",
+        new="        return True\n",
+        test="tests/stories/test_isolation.py",
+        select="speaks and embedded",
+    ),
 )
