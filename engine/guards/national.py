@@ -101,21 +101,23 @@ def _canadian(text: str) -> bool:
     return luhn("".join(character for character in text if character.isdigit()))
 
 
-NATIONAL: Final[tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]] = (
+NATIONAL: Final[tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...]] = (
     # United States: no checksum, but parts that never occur.
-    (re.compile(r"(?<![\w.-])(?!000|666|9)[0-9]{3}([ -])(?!00)[0-9]{2}\1(?!0000)[0-9]{4}(?![\w-])"), lambda text: True),
-    (re.compile(r"(?<![\w.-])[0-9]{4}\.[0-9]{2}\.[0-9]{3}(?![\w-])"), _dutch),
-    (re.compile(r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])"), _brazilian),
-    (re.compile(r"(?<![\w.-])(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}(?![\w-])"), _swedish),
-    (re.compile(r"(?<![\w.-])[0-9]{6}[-+A-F][0-9]{3}[0-9A-Y](?![\w-])"), _finnish),
+    (" -", re.compile(r"(?<![\w.-])(?!000|666|9)[0-9]{3}([ -])(?!00)[0-9]{2}\1(?!0000)[0-9]{4}(?![\w-])"), bool),
+    (".", re.compile(r"(?<![\w.-])[0-9]{4}\.[0-9]{2}\.[0-9]{3}(?![\w-])"), _dutch),
+    (".", re.compile(r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])"), _brazilian),
+    ("-+", re.compile(r"(?<![\w.-])(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}(?![\w-])"), _swedish),
+    ("-+ABCDEF", re.compile(r"(?<![\w.-])[0-9]{6}[-+A-F][0-9]{3}[0-9A-Y](?![\w-])"), _finnish),
     (
+        "12",
         re.compile(
             r"(?<![\w.-])[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-9][0-9]) ?(?:[0-9]{2}|2[AB])(?: ?[0-9]{3}){2}"
             r" ?[0-9]{2}(?![\w-])"
         ),
         _french,
     ),
-    (re.compile(r"(?<![\w.-])[2-9][0-9]{3} [0-9]{4} [0-9]{4}(?![\w-])(?! [0-9])"), _indian),
-    (re.compile(r"(?<![\w.-])[0-9]{3}-[0-9]{3}-[0-9]{3}(?![\w-])"), _canadian),
-    (re.compile(r"(?<![\w.-])[0-9]{3}([ -])[0-9]{3}\1[0-9]{4}(?![\w-])"), _british_patient),
+    (" ", re.compile(r"(?<![\w.-])[2-9][0-9]{3} [0-9]{4} [0-9]{4}(?![\w-])(?! [0-9])"), _indian),
+    ("-", re.compile(r"(?<![\w.-])[0-9]{3}-[0-9]{3}-[0-9]{3}(?![\w-])"), _canadian),
+    (" -", re.compile(r"(?<![\w.-])[0-9]{3}([ -])[0-9]{3}\1[0-9]{4}(?![\w-])"), _british_patient),
 )  # fmt: skip
+"""One of which characters stands in it, how it is written, and whether these digits can be one."""

@@ -76,15 +76,32 @@ def mask(text: str, names_secret: Callable[[str], bool]) -> str:
     digits = text.encode("utf-8", "surrogatepass").translate(_CLASSES, _SEPARATORS)
     if _TAX_CODE in digits:
         text = ITALIAN.sub(_masked(italian), text)
-    if _FEWEST_DIGITS in digits:
-        text = _without_ibans(text)
-        text = _RUN.sub(_cards, text)
-        for pattern, holds in NATIONAL:
-            text = pattern.sub(_masked(holds), text)
-        text = _NAMED_NUMBER.sub(lambda found: found.group(1) + REDACTED, text)
+    return _without_numbers(text) if _FEWEST_DIGITS in digits else text
+
+
+def _without_numbers(text: str) -> str:
+    """In the order of how often they occur: what is left with too few digits needs no further look."""
+    if "+" in text:
+        text = _E164.sub(_masked(_dialled), text)
+        if not _numbered(text):
+            return text
+    text = _without_ibans(_RUN.sub(_cards, text))
+    if not _numbered(text):
+        return text
+    for needed, pattern, holds in NATIONAL:
+        for mark in needed:
+            if mark in text:
+                text = pattern.sub(_masked(holds), text)
+                break
+    text = _NAMED_NUMBER.sub(lambda found: found.group(1) + REDACTED, text)
+    if " " in text or "-" in text or "." in text or "/" in text:
         for pattern in _PHONES:
             text = pattern.sub(_masked(_dialled), text)
     return text
+
+
+def _numbered(text: str) -> bool:
+    return _FEWEST_DIGITS in text.encode("utf-8", "surrogatepass").translate(_CLASSES, _SEPARATORS)
 
 
 def is_card(number: int) -> bool:
@@ -146,9 +163,9 @@ def _without_keys(text: str) -> str:
 _LOCAL = r"[\w.!#$&'*+?^`|~-]"
 _MAIL = re.compile(rf"(?<!{_LOCAL}){_LOCAL}+@(?:[\w-]+\.)+(?:xn--[\w-]+|[^\W\d_]{{2,}})")
 
+_E164 = re.compile(r"(?<![\w+.])\+[1-9](?:[ ./()-]{0,2}[0-9]){8,14}(?![\w])")
 _PHONES: Final = (
-    # E.164, with or without separators; 0049 and such only with them.
-    re.compile(r"(?<![\w+.])\+[1-9](?:[ ./()-]{0,2}[0-9]){8,14}(?![\w])"),
+    # 0049 and such, with separators only.
     re.compile(r"(?<![\w+.-])00[1-9][0-9]{0,2}(?:[ /()-]{1,2}[0-9]{2,12}){1,5}(?![\w-])"),
     # North America, and national numbers in groups.
     re.compile(
