@@ -42,11 +42,11 @@ from contracts.sdk.transport import Transport, open_transport
 from engine.accounts import Accounts
 from engine.blueprints import with_blueprints
 from engine.bus.topology import engine_topology, queues
-from engine.caps import CapsCache
 from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.guards.outbound import Outbound, Rate
+from engine.guards.quotas import KnownQuotas
 from engine.guards.secrets import Secrets
 from engine.logs import logger
 from engine.loop import calm_collector
@@ -140,7 +140,7 @@ class Assembly:
         await self.transport.declare(engine_topology(self.registry))
         self.epoch = await self.store.register(settings.process_name, self.roles, now=self.clock.database_now())
         self.mapper = Mapper()
-        self.caps = CapsCache(self.store)
+        self.quotas = KnownQuotas(self.store)
         self.tenants = TenantLog(self.store, self.vault, self.mapper, self.clock, epoch=lambda: self.epoch)
         self.pauses = Pauses(Brakes(self.store, self.tenants, self.clock), self.metrics)
         self.coordinator = Coordinator(
@@ -150,7 +150,7 @@ class Assembly:
             self.plans,
             self.clock,
             self.metrics,
-            caps=self.caps,
+            caps=self.quotas,
             paused=self._paused,
             accounts=self.accounts,
             tracing=self.run_tracing,
@@ -178,8 +178,9 @@ class Assembly:
         self.pauses.on_gone = self.vault.bar
         self.door.leaves = self.pauses.leaves
         await self.pauses.start()
-        self._failing.append(self.pauses.failed)
-        self._parts.append(self.pauses)
+        await self.quotas.start()
+        self._failing += [self.pauses.failed, self.quotas.failed]
+        self._parts += [self.pauses, self.quotas]
         self.coordinator.interrupter.install()
         if OWNING & set(self.roles):
             await self._start_owning()

@@ -337,7 +337,10 @@ class Inputs:
         self._in_hand.pop(row.id, None)
         self._room.set()
         if isinstance(result, Refused) and row.kind == "start":
-            self._settle(row)
+            if result.problem is not None:
+                self._refuse(row, result.problem)
+            else:
+                self._settle(row)
         if isinstance(result, Ignored) and row.arrival is not None:
             self._metrics.ignored.of(row.kind).inc()
             self._spawn(self._remember(row, row.arrival, f"ignored: {result.reason}"))

@@ -322,8 +322,9 @@ class Intake:
             case Appended():
                 self._metrics.deliveries.of(self._queue, "accepted").inc()
                 self._ack(delivery)
-            case Refused(reason):
-                self._spawn(self._bury(delivery, CannotBeStored(f"{reason}; correct it and send it under a new id")))
+            case Refused(reason, problem):
+                unfit = CannotBeStored(f"{reason}; correct it and send it under a new id")
+                self._spawn(self._bury(delivery, problem or unfit))
             case Duplicate(mismatch=True):
                 problem = DuplicateMismatch(
                     f"event {envelope.id} of {envelope.source} came before with another body; "

@@ -7,7 +7,7 @@
     ├── ManifestInvalid        a module declares something impossible      the module does not load
     ├── TopicUnknown · EventNewer · EventBroken   a stored event that cannot be read    upgrade / restore
     ├── DuplicateMismatch      a known id came again with another body    dead letter / 409
-    ├── Unauthenticated · Forbidden · NotFound · Conflict · TooLarge · RateLimited · Unavailable
+    ├── Unauthenticated · Forbidden · NotFound · Conflict · TooLarge · RateLimited · QuotaExceeded · Unavailable
     └── (engine floors add their own subclasses; `code` stays unique, a test checks it)
 
 Rendered as RFC 9457 problem+json over HTTP, as one line and an exit code on the CLI, as the reason of a dead letter on
@@ -157,6 +157,15 @@ class RateLimited(Problem):
     status = 429
     exit_code = 6
     retryable = True
+
+
+class QuotaExceeded(Problem):
+    """What a tenant may use is used up: context `cap`, `limit` and, where it is one workflow's, `workflow`."""
+
+    code = "quota_exceeded"
+    title = "A quota of the tenant is used up"
+    status = 429
+    exit_code = 6
 
 
 class Unavailable(Problem):

@@ -363,6 +363,19 @@ class EgressChanged(RunEvent):
     by: str
 
 
+@value(kw_only=True)
+class QuotasChanged(RunEvent):
+    """What the tenant's runs may use from now on; in the platform's stream: everybody's. `before` and `after` are
+    whole documents (`contracts.quotas`), `before` null when there was none.
+    """
+
+    TOPIC: ClassVar[str] = "quotas.changed"
+
+    before: Mapping[str, Json] | None
+    after: Mapping[str, Json]
+    by: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -391,6 +404,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     LetterDiscarded,
     PolicyChanged,
     EgressChanged,
+    QuotasChanged,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

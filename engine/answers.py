@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from contracts.problems import Problem
 from engine.store import Outcome
 
 
@@ -26,10 +27,11 @@ class NotOurs:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The database will never store this; `reason` says why. A run goes no further and is parked, a start or an arrival
-    is for whoever handed it in to bury.
+    is for whoever handed it in to bury. With a `problem` it could be stored, and that forbids it now.
     """
 
     reason: str
+    problem: Problem | None = None
 
 
 Answer = Outcome | Refused

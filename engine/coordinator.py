@@ -97,6 +97,7 @@ class Coordinator:
         self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
         self._caps = caps
+        self._platforms = plans.platforms
         self._paused = paused
         self._accounts = accounts or Accounts()
         self._tracing = tracing
@@ -331,10 +332,11 @@ class Coordinator:
             self.runs.rest(hot)
             return
         start = hot.start
-        if start is not None and not state.queued and state.cause is None:
-            caps = self._caps(hot.tenant, state.workflow)
-            if caps.workflow is not None or caps.tenant is not None:
-                start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant)
+        if start is not None and state.cause is None:
+            # What a run starts was let in with it, and what the platform does to a tenant is none of its own.
+            counted = "depth" not in (state.trigger or {}) and state.workflow not in self._platforms
+            caps = self._caps(hot.tenant, state.workflow) if not state.queued else Caps()
+            start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant, counted=counted)
         commit, perform = record(
             before,
             events,
@@ -391,7 +393,9 @@ class Coordinator:
             case Stale():
                 self._setbacks.stale(hot, prepared)
             case Limited():
-                self._setbacks.limited(hot, prepared)
+                start = prepared.commit.start
+                refuse = start is not None and start.counted and self._caps(hot.tenant, start.workflow).refuse
+                self._setbacks.limited(hot, prepared, outcome, refuse=refuse)
             case Duplicate():
                 self._setbacks.duplicate(hot, prepared, outcome)
             case Fenced():

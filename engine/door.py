@@ -27,6 +27,7 @@ from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
 from engine.guards.outbound import OutboundRules
 from engine.guards.permission_sets import PermissionSets
+from engine.guards.quotas import QuotaBook
 from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
@@ -79,6 +80,7 @@ class Door:
         self.outbound = OutboundRules(store, self.tenants, clock)
         self.secrets = Secrets(store, vault, self.tenants, clock)
         self.hooks = Hooks(store, vault, self.tenants, clock)
+        self.quotas = QuotaBook(store, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.permission_sets = PermissionSets(store)
         self.on_input: Callable[[], None] = lambda: None

@@ -54,10 +54,13 @@ def command_id(key: str) -> str:
 
 @dataclass(slots=True)
 class Caps:
-    """How many slots a workflow and a tenant may hold at once; None is unbounded."""
+    """How many slots a workflow and a tenant may hold at once; None is unbounded. `refuse`: a start that gets none is
+    refused; otherwise it waits for one.
+    """
 
     workflow: int | None = None
     tenant: int | None = None
+    refuse: bool = False
 
 
 class Rows:

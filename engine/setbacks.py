@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from engine.answers import Done, Ignored, Refused
 from engine.committer import Prepared
+from engine.guards.quotas import exceeded
 from engine.hot_runs import Hot, HotRuns
 from engine.metrics import Metrics
 from engine.run.inputs import Admitted, Begin, Input, PlanStuck
-from engine.store import Commit, Duplicate, Fenced
+from engine.store import Commit, Duplicate, Fenced, Limited
 
 
 class Setbacks:
@@ -28,14 +29,18 @@ class Setbacks:
         """The log holds more than we knew: it is loaded again."""
         self._again(hot, prepared, reload=True)
 
-    def limited(self, hot: Hot, prepared: Prepared) -> None:
-        """No slot is free. A start is recorded as queued; a woken run records what woke it and queues; an admission
-        waits for the next slot.
+    def limited(self, hot: Hot, prepared: Prepared, limited: Limited, *, refuse: bool) -> None:
+        """No slot is free. A start is recorded as queued, or refused where the tenant's quotas say so; a woken run
+        records what woke it and queues; an admission waits for the next slot. A start over another quota is refused.
         """
         assert hot.plan is not None
         assert hot.state is not None
         given = prepared.answered[0][0]
         if isinstance(given, Begin):
+            if limited.quota != "concurrent_runs" or refuse:
+                problem = exceeded(limited, hot.plan.name)
+                self.refused(hot, prepared, Refused(problem.detail, problem))
+                return
             prepared.answered[0] = (replace(given, queued=True), prepared.answered[0][1])
         elif hot.state.queued:
             for given, done in prepared.answered:

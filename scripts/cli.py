@@ -31,6 +31,7 @@ from scripts.verbs import (
     policies,
     projections,
     proofs,
+    quotas,
     runs,
     secrets,
     subjects,
@@ -69,6 +70,7 @@ app.add_typer(policies.app, name="policies")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(hooks.app, name="hooks")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(quotas.app, name="quotas")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(blueprints.app, name="blueprints")
 app.add_typer(configuration.app, name="config")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from contracts.quotas import Quotas
 from contracts.run_events import RunStatus
 from contracts.tenant_events import BulkWord
 from engine.store import HookScheme
@@ -340,6 +341,10 @@ class PutSecret(Asked):
 
 class RotateSecret(Asked):
     value: dict[str, Json] = Field(description="A whole value of the kind that the secret has")
+
+
+class PutQuotas(Quotas):
+    """The whole document: what is left out or null is as everybody's, and in everybody's own document without limit."""
 
 
 class Reason(Asked):

@@ -18,6 +18,7 @@ from consumers.web import (
     offboarding,
     pausing,
     policies,
+    quotas,
     runs,
     secrets,
     showing,
@@ -334,6 +335,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="DELETE", path="/v1/secrets/{secret}", handler=secrets.remove_secret, tag="secrets",
         permission="secrets.write", summary="Delete a secret for good, with its data key", query=asked.Query,
         answer=told_platform.Secret,
+    ),
+    Route(
+        method="GET", path="/v1/tenants/{tenant}/quotas", handler=quotas.show_quotas, tag="tenants",
+        permission="tenants.read", summary="What the tenant's runs may use: its own word, and what bounds it",
+        answer=told_platform.TenantQuotas,
+    ),
+    Route(
+        method="PUT", path="/v1/tenants/{tenant}/quotas", handler=quotas.put_quotas, tag="tenants",
+        permission="settings.write", summary="Say what the tenant's runs may use; for tenant * everybody's",
+        body=asked.PutQuotas, answer=told_platform.QuotasPut, always=True,
     ),
     Route(
         method="GET", path="/v1/tenants/{tenant}", handler=showing.show_tenant, tag="tenants",

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from consumers.web.asked import Instant
 from consumers.web.told import Json, Told
+from contracts.quotas import Quotas
 from contracts.run_events import RunStatus
 from engine.store import HookScheme
 
@@ -134,6 +135,20 @@ class Workflows(Told):
 class Policies(Told):
     tenant: str
     approvals_own: str
+
+
+class TenantQuotas(Told):
+    """`own` null: the tenant has none of its own. `holding` is what bounds it. `tenant` `*` is everybody."""
+
+    tenant: str
+    own: Quotas | None
+    holding: Quotas
+
+
+class QuotasPut(TenantQuotas):
+    """`changed` false: they were so before."""
+
+    changed: bool
 
 
 class Held(Told):

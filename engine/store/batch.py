@@ -25,6 +25,8 @@ from engine.store import (
 from engine.store.errors import CommitRefused, ContentRefused
 
 APPENDED, DUPLICATE, MISMATCH, STALE, LIMITED_WORKFLOW, LIMITED_TENANT, FENCED = range(7)
+OVER_OPEN, OVER_DAILY, OVER_WORKFLOW = range(9, 12)
+"""Of starts that quotas count."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "c": ("tenant", "stream", "kind", "expected"),
@@ -191,8 +193,9 @@ def _open_run(rows: Rows, n: int, commit: Commit, run: Any, instants: Callable[[
         deadline = None if change.deadline is None else instants(change.deadline)
         plan = (start.workflow, start.workflow_version)
         rows["oo"].append((n, tenant, run, *plan, change.status, change.slot, deadline))
-        if change.slot and (start.workflow_cap is not None or start.tenant_cap is not None):
-            rows["q"].append((n, tenant, run, start.workflow, start.workflow_cap, start.tenant_cap))
+        caps = (start.workflow_cap, start.tenant_cap) if change.slot else (None, None)
+        if start.counted or caps != (None, None):
+            rows["q"].append((n, tenant, run, start.workflow, *caps))
     elif isinstance(change, Changed):
         deadline = None if change.deadline is None else instants(change.deadline)
         rows["oc"].append((n, run, change.status, change.slot, deadline))
@@ -245,6 +248,10 @@ def refusal(code: int, num: int, run: UUID | None) -> Outcome:
         return Limited("workflow", num)
     if code == LIMITED_TENANT:
         return Limited("tenant", num)
+    if code == OVER_OPEN:
+        return Limited("tenant", num, "open_runs")
+    if code in (OVER_DAILY, OVER_WORKFLOW):
+        return Limited("tenant" if code == OVER_DAILY else "workflow", num, "daily_runs")
     return Fenced()
 
 

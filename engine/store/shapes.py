@@ -44,13 +44,15 @@ class Arrival:
 @value(kw_only=True)
 class Start:
     """Reserves `key` for the run of this commit, for ever. `workflow_cap` / `tenant_cap` bound slot holders; None is
-    unbounded."""
+    unbounded. `counted`: the commit is Limited when a quota of starts is used up; other starts count and are never
+    refused."""
 
     key: str
     workflow: str
     workflow_version: int
     workflow_cap: int | None = None
     tenant_cap: int | None = None
+    counted: bool = False
 
 
 @value(kw_only=True)
@@ -209,10 +211,11 @@ class Stale:
 
 @value()
 class Limited:
-    """No slot is free under `scope`'s cap; append it as queued, or later."""
+    """No slot is free under `scope`'s cap: append it as queued, or later. Or another quota of starts is used up."""
 
     scope: Literal["workflow", "tenant"]
     cap: int
+    quota: Literal["concurrent_runs", "open_runs", "daily_runs"] = "concurrent_runs"
 
 
 @value()

@@ -3,6 +3,7 @@ PostgreSQL's function. It neither begins nor commits; `sqlite` calls it in the w
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from engine.store.batch import (
     LIMITED_TENANT,
     LIMITED_WORKFLOW,
     MISMATCH,
+    OVER_DAILY,
+    OVER_OPEN,
+    OVER_WORKFLOW,
     STALE,
     Rows,
     assemble,
@@ -35,6 +39,7 @@ _PLAIN = (
     # group, statement, what the statement binds after the row's own columns
     ("s", "insert_start", ()),
     ("oo", "insert_open_run", ("epoch", "now")),
+    ("oo", "count_start", ("epoch", "now")),
     ("oc", "change_open_run", ("epoch", "now")),
     ("k", "insert_input_key", ()),
     ("o", "insert_outbox", ("now",)),
@@ -113,6 +118,8 @@ class Appender:
             return assemble(batch, commits, 0, codes, nums, runs, {})
         for ordinal, (code, num, run) in refusals(context, rows).items():
             codes[ordinal - 1], nums[ordinal - 1], runs[ordinal - 1] = code, num, run
+        for ordinal, code, num in over_quotas(context, rows, codes):
+            codes[ordinal - 1], nums[ordinal - 1] = code, num
         for ordinal, code, num in over_caps(context, rows, codes):
             codes[ordinal - 1], nums[ordinal - 1] = code, num
         refused = {n for n, code in enumerate(codes, 1) if code != APPENDED}
@@ -170,6 +177,46 @@ def refusals(context: Context, rows: Rows) -> dict[int, tuple[int, int, UUID | N
     return found
 
 
+def over_quotas(context: Context, rows: Rows, codes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Starts over a quota of their tenant. Open runs are counted only when they never were, or when those opened since
+    could be too many: an end writes nothing here."""
+    cursor, sql = context.cursor, context.sql
+    asked: dict[str, list[tuple[int, str]]] = {}
+    for ordinal, tenant, _run, workflow, _workflow_cap, _tenant_cap in rows["q"]:
+        if workflow is not None and codes[ordinal - 1] == APPENDED:
+            asked.setdefault(tenant, []).append((ordinal, workflow))
+    if not asked:
+        return []
+    day = read.instant(context.now).strftime("%Y-%m-%d")
+    over: list[tuple[int, int, int]] = []
+    for tenant, starts in asked.items():
+        found = cursor.execute(sql["quotas_of"], (tenant, day)).fetchone()
+        most_open, most_daily, opened, today = found["open_runs"], found["daily_runs"], found["opened"], found["today"]
+        if most_open is not None and (opened is None or opened + len(starts) > most_open):
+            opened = cursor.execute(sql["count_open_runs"], (tenant,)).fetchone()[0]
+            cursor.execute(sql["forget_opened"], (tenant,))
+            cursor.execute(sql["remember_opened"], (tenant, day, opened))
+        caps = [json.loads(found[whose] or "{}") for whose in ("own", "everyone")]
+        taken: dict[str, int] = {}
+        for ordinal, workflow in starts:
+            named = (document.get(name, {}).get("daily_runs") for document in caps for name in (workflow, "*"))
+            cap = next((one for one in named if one is not None), None)
+            if cap is not None and workflow not in taken:
+                known = cursor.execute(sql["begun_of_workflow"], (tenant, workflow, day)).fetchone()
+                taken[workflow] = known[0] if known is not None else 0
+            if most_open is not None and opened >= most_open:
+                over.append((ordinal, OVER_OPEN, most_open))
+            elif most_daily is not None and today >= most_daily:
+                over.append((ordinal, OVER_DAILY, most_daily))
+            elif cap is not None and taken[workflow] >= cap:
+                over.append((ordinal, OVER_WORKFLOW, cap))
+            else:
+                opened, today = (opened or 0) + 1, today + 1
+                if cap is not None:
+                    taken[workflow] += 1
+    return over
+
+
 def over_caps(context: Context, rows: Rows, codes: Sequence[int]) -> list[tuple[int, int, int]]:
     """Commits that ask for a slot and get none: a bounded count per workflow and tenant, plus those granted in this
     batch."""
@@ -178,7 +225,7 @@ def over_caps(context: Context, rows: Rows, codes: Sequence[int]) -> list[tuple[
     by_workflow: dict[tuple[str, str], int] = {}
     by_tenant: dict[str, int] = {}
     for ordinal, tenant, run, workflow, workflow_cap, tenant_cap in rows["q"]:
-        if codes[ordinal - 1] != APPENDED:
+        if codes[ordinal - 1] != APPENDED or (workflow_cap is None and tenant_cap is None):
             continue
         if workflow is None:
             known = cursor.execute(sql["find_run"], (run,)).fetchone()

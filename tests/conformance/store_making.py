@@ -33,6 +33,7 @@ def started(run: uuid.UUID | None = None, *, tenant: str = "acme", key: str | No
         workflow_version=more.pop("workflow_version", 1),
         workflow_cap=more.pop("workflow_cap", None),
         tenant_cap=more.pop("tenant_cap", None),
+        counted=more.pop("counted", False),
     )
     opened = Opened(
         status=more.pop("status", "running"), slot=more.pop("slot", True), deadline=more.pop("deadline", None)

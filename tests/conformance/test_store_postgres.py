@@ -16,6 +16,7 @@ from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
 from tests.conformance.store_postgres_database import SharedDatabase
+from tests.conformance.store_quotas import QuotasConformance
 from tests.conformance.store_work import (
     CensusConformance,
     EpochConformance,
@@ -81,6 +82,10 @@ class TestLog(LogConformance):
 
 
 class TestCaps(CapsConformance):
+    pass
+
+
+class TestQuotas(QuotasConformance):
     pass
 
 

@@ -23,6 +23,7 @@ from tests.conformance.store_catalog import CatalogConformance, DeadLetterConfor
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
 from tests.conformance.store_matching import MatchingConformance
+from tests.conformance.store_quotas import QuotasConformance
 from tests.conformance.store_work import (
     CensusConformance,
     EpochConformance,
@@ -75,6 +76,10 @@ class TestLog(LogConformance):
 
 
 class TestCaps(CapsConformance):
+    pass
+
+
+class TestQuotas(QuotasConformance):
     pass
 
 

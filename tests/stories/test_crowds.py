@@ -16,8 +16,9 @@ import pytest
 
 from contracts.envelope import Envelope
 from contracts.modules import billing, crm
+from contracts.quotas import FRESH
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published
-from engine.caps import EVERYONE, SETTING
+from engine.guards.quotas import EVERYONE, SETTING
 from scripts.bench.storm import OTHERS, TENANTS
 from scripts.bench.workload import HELD, MODULE, PAID, TENANT, TRIGGER, hold_order, order, place_order
 from scripts.opening import opened_store
@@ -108,7 +109,7 @@ async def test_runs_that_wait_hold_no_memory_no_task_and_no_connection_and_wake_
 async def test_a_tenth_of_many_onboardings_fails_and_no_other_notices(stack: Stack) -> None:
     few, failing = max(RUNS // 10, 5), RUNS // 10
     async with opened_store(stack.settings(), migrate=True) as store:
-        await store.put_setting(EVERYONE, SETTING, {"tenant": SLOTS})
+        await store.put_setting(EVERYONE, SETTING, FRESH.model_dump() | {"concurrent_runs": SLOTS})
     async with House(stack, hears=()) as house:
         await house.script("large", "billing.CreateCustomerV1", "irrecoverable", times=failing, code="not_today")
 

@@ -30,6 +30,37 @@ SELECT count(*) FROM (SELECT 1 FROM open_runs WHERE slot AND tenant = ?1 AND wor
 -- name: slots_of_tenant
 SELECT count(*) FROM (SELECT 1 FROM open_runs WHERE slot AND tenant = ?1 LIMIT ?2 + 1)
 
+-- name: quotas_of
+-- What a tenant's own quotas leave open, everybody's say; what was begun today, and no less than what is open.
+SELECT
+    coalesce(json_extract(own.value, '$.open_runs'), json_extract(everyone.value, '$.open_runs')) AS open_runs,
+    coalesce(json_extract(own.value, '$.daily_runs'), json_extract(everyone.value, '$.daily_runs')) AS daily_runs,
+    json_extract(own.value, '$.workflows') AS own, json_extract(everyone.value, '$.workflows') AS everyone,
+    (SELECT sum(opened) FROM run_counters WHERE tenant = ?1 HAVING sum(workflow = '') > 0) AS opened,
+    (SELECT coalesce(sum(started), 0) FROM run_counters WHERE tenant = ?1 AND day = ?2) AS today
+FROM (SELECT 1)
+LEFT JOIN settings own ON own.tenant = ?1 AND own.name = 'quotas'
+LEFT JOIN settings everyone ON everyone.tenant = '*' AND everyone.name = 'quotas'
+
+-- name: begun_of_workflow
+SELECT started FROM run_counters WHERE tenant = ?1 AND workflow = ?2 AND day = ?3
+
+-- name: count_open_runs
+SELECT (SELECT count(*) FROM open_runs WHERE tenant = ?1 AND slot) + (SELECT count(*) FROM open_runs WHERE tenant = ?1 AND queued)
+    + (SELECT count(*) FROM open_runs WHERE tenant = ?1 AND NOT slot AND NOT queued)
+
+-- name: forget_opened
+UPDATE run_counters SET opened = 0 WHERE tenant = ?1 AND workflow <> ''
+
+-- name: remember_opened
+INSERT INTO run_counters (tenant, workflow, day, started, opened) VALUES (?1, '', ?2, 0, ?3)
+ON CONFLICT (tenant, workflow) DO UPDATE SET opened = excluded.opened
+
+-- name: count_start
+INSERT INTO run_counters (tenant, workflow, day, started, opened) VALUES (?2, ?4, date(?10 / 1000000, 'unixepoch'), 1, 1)
+ON CONFLICT (tenant, workflow) DO UPDATE
+SET started = CASE WHEN day = excluded.day THEN started ELSE 0 END + 1, day = excluded.day, opened = opened + 1
+
 -- name: insert_events
 INSERT INTO log (originator_id, originator_version, topic, state, tenant, lane, kind, recorded_at) VALUES (?3, ?5, ?6, ?7, ?2, ?8, ?4, ?9)
 

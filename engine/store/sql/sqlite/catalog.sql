@@ -74,6 +74,7 @@ DELETE FROM snapshots WHERE tenant = :tenant;
 DELETE FROM settings WHERE tenant = :tenant AND name <> 'offboarding';
 DELETE FROM secrets WHERE tenant = :tenant;
 DELETE FROM egress_slots WHERE tenant = :tenant;
+DELETE FROM run_counters WHERE tenant = :tenant;
 DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;

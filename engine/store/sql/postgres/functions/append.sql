@@ -2,8 +2,8 @@
 -- At most one commit per stream and no key twice: engine.store.batch sees to it before the call, the unique indexes stand behind it.
 
 -- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
--- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced. Two more are never answered: 7, a stream of another tenant, is an error, and 8, the
--- process is dead, fences the whole batch. The m_ columns are inputs that matching brought about for runs of this epoch.
+-- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced, 9 to 11 over a quota of starts (`over_quotas`; num: the quota). Two more are never
+-- answered: 7, a stream of another tenant, is an error, and 8, the process is dead, fences the whole batch. The m_ columns are inputs that matching brought about for runs of this epoch.
 -- A run's step waits for this call, and plpgsql pays for each expression anew in each transaction: what few batches need is asked behind an IF.
 CREATE OR REPLACE FUNCTION append(
     p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, p_tell boolean, b batch,
@@ -114,15 +114,30 @@ BEGIN
         END LOOP;
     END IF;
 
-    -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
     IF cardinality(rest.q_ord) > 0 THEN
+        -- A row that names its workflow is a start that quotas count; others ask for a slot alone.
+        FOR r IN
+            SELECT o.ord, o.code, o.num
+            FROM (
+                SELECT array_agg(q.ord) AS ords, array_agg(q.tenant) AS tenants, array_agg(q.workflow) AS workflows
+                FROM unnest(rest.q_ord, rest.q_tenant, rest.q_workflow) AS q(ord, tenant, workflow)
+                WHERE q.workflow IS NOT NULL AND v_refused[q.ord] IS NOT TRUE
+            ) s
+            CROSS JOIN LATERAL over_quotas((v_now AT TIME ZONE 'UTC')::date, s.ords, s.tenants, s.workflows) o
+            WHERE s.ords IS NOT NULL
+        LOOP
+            v_refused[r.ord] := true;
+            codes[r.ord] := r.code;
+            nums[r.ord] := r.num;
+        END LOOP;
+        -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
         FOR r IN
             WITH asked AS (
                 SELECT q.ord, q.tenant, coalesce(q.workflow, o.workflow) AS workflow, q.workflow_cap, q.tenant_cap
                 FROM unnest(rest.q_ord, rest.q_tenant, rest.q_run, rest.q_workflow, rest.q_workflow_cap, rest.q_tenant_cap)
                     AS q(ord, tenant, run, workflow, workflow_cap, tenant_cap)
                 LEFT JOIN open_runs o ON o.run_id = q.run
-                WHERE v_refused[q.ord] IS NOT TRUE AND o.slot IS NOT TRUE
+                WHERE v_refused[q.ord] IS NOT TRUE AND o.slot IS NOT TRUE AND (q.workflow_cap IS NOT NULL OR q.tenant_cap IS NOT NULL)
             ), by_workflow AS (
                 SELECT a.*, row_number() OVER (PARTITION BY a.tenant, a.workflow ORDER BY a.ord) AS rank FROM asked a
             ), used_by_workflow AS (
@@ -218,6 +233,13 @@ BEGIN
             FROM unnest(rest.oo_ord, rest.oo_tenant, rest.oo_run, rest.oo_workflow, rest.oo_version, rest.oo_status, rest.oo_slot, rest.oo_deadline)
                 AS u(ord, tenant, run, workflow, version, status, slot, deadline)
             WHERE v_refused[u.ord] IS NOT TRUE;
+            INSERT INTO run_counters AS c (tenant, workflow, day, started, opened)
+            SELECT u.tenant, u.workflow, (v_now AT TIME ZONE 'UTC')::date, count(*), count(*)
+            FROM unnest(rest.oo_ord, rest.oo_tenant, rest.oo_workflow) AS u(ord, tenant, workflow)
+            WHERE v_refused[u.ord] IS NOT TRUE GROUP BY u.tenant, u.workflow
+            ON CONFLICT (tenant, workflow) DO UPDATE
+            SET started = CASE WHEN c.day = excluded.day THEN c.started ELSE 0 END + excluded.started, day = excluded.day,
+                opened = c.opened + excluded.opened;
         END IF;
         IF cardinality(rest.oc_ord) > 0 THEN
             UPDATE open_runs o

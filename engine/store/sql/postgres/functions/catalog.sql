@@ -101,6 +101,7 @@ BEGIN
     DELETE FROM secrets x WHERE x.tenant = p_tenant;
     DELETE FROM hooks x WHERE x.tenant = p_tenant;
     DELETE FROM egress_slots x WHERE x.tenant = p_tenant;
+    DELETE FROM run_counters x WHERE x.tenant = p_tenant;
     WITH gone AS (DELETE FROM arrivals x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO arrivals FROM gone;
     WITH gone AS (DELETE FROM dead_letters x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO letters FROM gone;
     WITH gone AS (DELETE FROM unwind.tokens x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO tokens FROM gone;

@@ -1,0 +1,36 @@
+"""Handlers of quotas: what a tenant's runs may use."""
+
+from __future__ import annotations
+
+from consumers.web.routes import Answer, Call
+from contracts.envelope import is_tenant
+from contracts.problems import NotFound
+from contracts.quotas import Quotas
+from engine.guards.quotas import EVERYONE
+
+
+async def show_quotas(call: Call) -> Answer:
+    tenant = _whose(call)
+    return Answer(content=await _told(call, tenant))
+
+
+async def put_quotas(call: Call) -> Answer:
+    tenant, given = _whose(call), call.body.model_dump()
+    changed = await call.deps.door.quotas.put(tenant, Quotas.model_validate(given), by=call.principal.name)
+    return Answer(content={**await _told(call, tenant), "changed": changed})
+
+
+async def _told(call: Call, tenant: str) -> dict[str, object]:
+    book = call.deps.door.quotas
+    own, holding = await book.own(tenant), await book.holding(tenant)
+    return {"tenant": tenant, "own": own, "holding": holding}
+
+
+def _whose(call: Call) -> str:
+    """The tenant of the path; `*` is everybody, for the platform alone. Raises `NotFound`, as for none."""
+    tenant = call.path("tenant")
+    if tenant == EVERYONE and call.principal.tenant is None:
+        return tenant
+    if not is_tenant(tenant) or not call.principal.reaches(tenant):
+        raise NotFound("there is no such tenant", field="tenant")
+    return tenant

@@ -1,0 +1,168 @@
+"""Who may use how much: the documents of tenants and of everybody (`contracts.quotas`), and the word that changes one.
+
+What bounds starts, open runs and runs of a day, the append itself reads with the counts, in one transaction. How many
+slots there are is asked before (`KnownQuotas`): a process reads all documents every second, so that a change needs no
+restart, and before it takes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from contracts.problems import QuotaExceeded, Unavailable
+from contracts.quotas import ALL_WORKFLOWS, FRESH, Quotas, WorkflowQuotas
+from contracts.tenant_events import PLATFORM, QuotasChanged
+from engine.clock import Clock
+from engine.endless import Endless
+from engine.recording import Caps
+from engine.store import Catalog, Limited
+from engine.tenant_log import TenantLog
+
+EVERYONE: Final = "*"
+SETTING: Final = "quotas"
+OLD_SETTING: Final = "caps"
+"""Slots alone, as they were set before quotas: {"tenant": n | null, "workflow": n | null, "workflows": {name: n}}. What
+it says still bounds, beside the quotas.
+"""
+
+READ_EVERY_SECONDS: Final = 1.0
+
+
+class QuotaBook:
+    """The documents. A change is recorded in the stream of whom it concerns before it takes hold."""
+
+    def __init__(self, catalog: Catalog, log: TenantLog, clock: Clock) -> None:
+        self._catalog, self._log, self._clock = catalog, log, clock
+
+    async def own(self, tenant: str) -> Quotas | None:
+        """The tenant's own document, or that of `EVERYONE`."""
+        found = (await self._catalog.settings_named(SETTING)).get(tenant)
+        return None if found is None else Quotas.model_validate(found)
+
+    async def holding(self, tenant: str) -> Quotas:
+        """What bounds the tenant: its own document, completed from everybody's."""
+        found = await self._catalog.settings_named(SETTING)
+        return completed(_read(found.get(tenant)), _read(found.get(EVERYONE)))
+
+    async def put(self, tenant: str, quotas: Quotas, *, by: str) -> bool:
+        """False: they were so before."""
+        before = await self.own(tenant)
+        if before == quotas:
+            return False
+        event = QuotasChanged(
+            at=self._clock.now(),
+            before=None if before is None else before.model_dump(mode="json"),
+            after=quotas.model_dump(mode="json"),
+            by=by,
+        )
+        await self._log.record(PLATFORM if tenant == EVERYONE else tenant, event)
+        await self._catalog.put_setting(tenant, SETTING, event.after)
+        return True
+
+
+def completed(own: Quotas, everyone: Quotas) -> Quotas:
+    """`own`, with everybody's where it says nothing."""
+    said = {name: value for name, value in own if value is not None and name != "workflows"}
+    named = dict.fromkeys((*everyone.workflows, *own.workflows))
+    workflows = {name: _of_workflow(name, own.workflows, everyone.workflows) for name in named}
+    return everyone.model_copy(update={**said, "workflows": workflows})
+
+
+def _of_workflow(workflow: str, *documents: Mapping[str, WorkflowQuotas]) -> WorkflowQuotas:
+    """The first that says something, for each quota: named before unnamed, the tenant's own before everybody's."""
+    said: dict[str, int] = {}
+    for document in documents:
+        for one in (document.get(workflow), document.get(ALL_WORKFLOWS)):
+            for name, value in one or ():
+                if value is not None:
+                    said.setdefault(name, value)
+    return WorkflowQuotas(**said)
+
+
+def _read(document: Any) -> Quotas:
+    return Quotas() if document is None else Quotas.model_validate(document)
+
+
+def exceeded(limited: Limited, workflow: str) -> QuotaExceeded:
+    """The refusal of a start."""
+    whose = f"of workflow {workflow}" if limited.scope == "workflow" else "of the tenant"
+    wait = {
+        "concurrent_runs": "start it again when a run has ended",
+        "open_runs": "start it again when a run has ended",
+        "daily_runs": "start it again tomorrow (UTC)",
+    }[limited.quota]
+    context = {"workflow": workflow} if limited.scope == "workflow" else {}
+    return QuotaExceeded(
+        f"the quota {limited.quota} {whose} is {limited.cap}; {wait}, or have the quota raised",
+        cap=limited.quota,
+        limit=limited.cap,
+        **context,
+    )
+
+
+class KnownQuotas:
+    """One per process: how many slots a workflow and a tenant may hold, as last read."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._quotas: dict[str, Quotas] = {}
+        self._old: dict[str, dict[str, Any]] = {}
+        self._made: dict[tuple[str, str], Caps] = {}
+        self._work = Endless()
+
+    async def start(self) -> None:
+        """Reads before anything is taken. A fresh installation gets its quotas here: what the append does not find in
+        the catalog bounds nobody.
+        """
+        if EVERYONE not in await self._catalog.settings_named(SETTING):
+            await self._catalog.put_setting(EVERYONE, SETTING, FRESH.model_dump(mode="json"))
+        await self.refresh()
+        self._work.begin("quotas", self._read_forever())
+
+    async def stop(self) -> None:
+        await self._work.end()
+
+    def failed(self) -> BaseException | None:
+        return self._work.failed()
+
+    def __call__(self, tenant: str, workflow: str) -> Caps:
+        known = self._made.get((tenant, workflow))
+        if known is None:
+            known = self._made[tenant, workflow] = self._make(tenant, workflow)
+        return known
+
+    def _make(self, tenant: str, workflow: str) -> Caps:
+        quotas, everyone = self._quotas.get(tenant, Quotas()), self._quotas.get(EVERYONE, Quotas())
+        one = _of_workflow(workflow, quotas.workflows, everyone.workflows)
+        quotas = completed(quotas, everyone)
+        own, default = self._old.get(tenant, {}), self._old.get(EVERYONE, {})
+        old = own.get("workflows", {}).get(workflow, default.get("workflows", {}).get(workflow))
+        if old is None:
+            old = own.get("workflow", default.get("workflow"))
+        return Caps(
+            workflow=_least(one.concurrent_runs, old),
+            tenant=_least(quotas.concurrent_runs, own.get("tenant", default.get("tenant"))),
+            refuse=quotas.at_limit == "refuse",
+        )
+
+    async def refresh(self) -> None:
+        """Reads now. Raises `Unavailable`."""
+        found = await self._catalog.settings_named(SETTING)
+        old = await self._catalog.settings_named(OLD_SETTING)
+        self._quotas = {tenant: _read(document) for tenant, document in found.items()}
+        self._old = {tenant: document or {} for tenant, document in old.items()}
+        self._made = {}
+
+    async def _read_forever(self) -> None:
+        while True:
+            await asyncio.sleep(READ_EVERY_SECONDS)
+            try:
+                await self.refresh()
+            except Unavailable:
+                pass  # what was known holds on
+
+
+def _least(*caps: int | None) -> int | None:
+    return min((cap for cap in caps if cap is not None), default=None)

@@ -1,0 +1,79 @@
+-- Of the starts given, those over a quota of their tenant, in the order of their ordinals: 9 open runs, 10 runs of the day, 11 runs of the day of
+-- the workflow (num: the quota). Asked by `append` under the lane lock; a tenant has one lane, so that nobody else counts at the same time.
+-- What a tenant's own quotas leave open, everybody's say. Open runs are counted only when they never were, or when those opened since could be
+-- too many: an end writes nothing here.
+CREATE OR REPLACE FUNCTION over_quotas(p_day date, p_ords integer[], p_tenants text[], p_workflows text[])
+RETURNS TABLE (ord integer, code smallint, num bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+    v_opened bigint;
+    v_today bigint;
+    v_cap bigint;
+    v_taken jsonb;
+    v_workflow text;
+BEGIN
+    FOR t IN
+        SELECT a.tenant, a.ords, a.workflows, cardinality(a.ords) AS asked, c.opened, c.today, own.value -> 'workflows' AS own,
+               everyone.value -> 'workflows' AS everyone,
+               coalesce(own.value ->> 'open_runs', everyone.value ->> 'open_runs')::bigint AS open_runs,
+               coalesce(own.value ->> 'daily_runs', everyone.value ->> 'daily_runs')::bigint AS daily_runs
+        FROM (
+            SELECT u.tenant, array_agg(u.ord ORDER BY u.ord) AS ords, array_agg(u.workflow ORDER BY u.ord) AS workflows
+            FROM unnest(p_ords, p_tenants, p_workflows) AS u(ord, tenant, workflow) GROUP BY u.tenant
+        ) a
+        LEFT JOIN settings own ON own.tenant = a.tenant AND own.name = 'quotas'
+        LEFT JOIN settings everyone ON everyone.tenant = '*' AND everyone.name = 'quotas'
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN bool_or(n.workflow = '') THEN sum(n.opened)::bigint END AS opened,
+                   coalesce(sum(n.started) FILTER (WHERE n.day = p_day), 0)::bigint AS today
+            FROM run_counters n WHERE n.tenant = a.tenant
+        ) c
+    LOOP
+        v_opened := t.opened;
+        v_today := t.today;
+        IF t.open_runs IS NOT NULL AND (v_opened IS NULL OR v_opened + t.asked > t.open_runs) THEN
+            SELECT (SELECT count(*) FROM open_runs o WHERE o.tenant = t.tenant AND o.slot)
+                 + (SELECT count(*) FROM open_runs o WHERE o.tenant = t.tenant AND o.queued)
+                 + (SELECT count(*) FROM open_runs o WHERE o.tenant = t.tenant AND NOT o.slot AND NOT o.queued)
+            INTO v_opened;
+            UPDATE run_counters n SET opened = 0 WHERE n.tenant = t.tenant AND n.workflow <> '';
+            INSERT INTO run_counters AS n (tenant, workflow, day, started, opened) VALUES (t.tenant, '', p_day, 0, v_opened)
+            ON CONFLICT (tenant, workflow) DO UPDATE SET opened = excluded.opened;
+        END IF;
+        CONTINUE WHEN coalesce(t.own, '{}') = '{}' AND coalesce(t.everyone, '{}') = '{}'
+            AND NOT coalesce(v_opened + t.asked > t.open_runs, false) AND NOT coalesce(v_today + t.asked > t.daily_runs, false);
+        v_taken := '{}';
+        FOR i IN 1..t.asked LOOP
+            v_workflow := t.workflows[i];
+            v_cap := coalesce(
+                t.own -> v_workflow ->> 'daily_runs', t.own -> '*' ->> 'daily_runs',
+                t.everyone -> v_workflow ->> 'daily_runs', t.everyone -> '*' ->> 'daily_runs'
+            )::bigint;
+            IF v_cap IS NOT NULL AND v_taken -> v_workflow IS NULL THEN
+                v_taken := v_taken || jsonb_build_object(v_workflow, coalesce((
+                    SELECT n.started FROM run_counters n WHERE n.tenant = t.tenant AND n.workflow = v_workflow AND n.day = p_day
+                ), 0));
+            END IF;
+            ord := t.ords[i];
+            IF v_opened >= t.open_runs THEN
+                code := 9;
+                num := t.open_runs;
+                RETURN NEXT;
+            ELSIF v_today >= t.daily_runs THEN
+                code := 10;
+                num := t.daily_runs;
+                RETURN NEXT;
+            ELSIF (v_taken ->> v_workflow)::bigint >= v_cap THEN
+                code := 11;
+                num := v_cap;
+                RETURN NEXT;
+            ELSE
+                v_opened := v_opened + 1;
+                v_today := v_today + 1;
+                IF v_cap IS NOT NULL THEN
+                    v_taken := v_taken || jsonb_build_object(v_workflow, (v_taken ->> v_workflow)::bigint + 1);
+                END IF;
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;

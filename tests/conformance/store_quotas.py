@@ -1,0 +1,157 @@
+"""Quotas of starts, as the append keeps them: whoever races and whoever dies, no more runs begin than may."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+
+from contracts.quotas import FRESH, Quotas
+from engine.guards.quotas import SETTING, KnownQuotas
+from engine.recording import Caps
+from engine.store import Appended, Changed, Closed, Commit, Limited, Outcome, Store
+from tests.conformance.store_making import NOW, Opening, append, events, later, open_a_run, started
+
+OPEN = Limited("tenant", 2, "open_runs")
+DAILY = Limited("tenant", 2, "daily_runs")
+
+
+async def say(store: Store, tenant: str = "acme", **quotas: Any) -> None:
+    await store.put_setting(tenant, SETTING, Quotas(**quotas).model_dump(mode="json"))
+
+
+def ended(run: uuid.UUID, version: int = 1) -> Commit:
+    return Commit(tenant="acme", stream=run, expected=version, events=events("end"), open_run=Closed())
+
+
+def kinds(outcomes: list[Outcome]) -> list[Any]:
+    return [Appended if isinstance(outcome, Appended) else outcome for outcome in outcomes]
+
+
+class QuotasConformance:
+    async def test_a_fresh_installation_bounds_every_tenant(self, store: Store) -> None:
+        known = KnownQuotas(store)
+        await known.start()
+        await known.stop()
+        assert await store.setting("anybody", SETTING) == FRESH.model_dump(mode="json")
+        assert known("anybody", "any") == Caps(tenant=FRESH.concurrent_runs)
+        await say(store, "*", concurrent_runs=3, at_limit="refuse", workflows={"w": {"concurrent_runs": 1}})
+        await known.start()
+        await known.stop()
+        assert known("anybody", "w") == Caps(workflow=1, tenant=3, refuse=True)
+
+    async def test_open_runs_are_bounded_whatever_they_do_and_an_end_makes_room(self, store: Store, epoch: int) -> None:
+        await say(store, open_runs=2)
+        first, second, third = (started(counted=True) for _ in range(3))
+        queued = started(counted=True, status="queued", slot=False)
+        assert kinds(await append(store, epoch, first, second, third, queued)) == [Appended, Appended, OPEN, OPEN]
+        asleep = Changed(status="waiting", slot=False)
+        waits = Commit(tenant="acme", stream=first.stream, expected=1, events=events("waits"), open_run=asleep)
+        assert kinds(await append(store, epoch, waits, third)) == [Appended, OPEN]
+        assert second.stream is not None
+        await append(store, epoch, ended(second.stream))
+        assert kinds(await append(store, epoch, third, queued)) == [Appended, OPEN]
+        assert kinds(await append(store, epoch, started(counted=True, tenant="other"))) == [Appended]
+
+    async def test_what_a_run_starts_counts_and_is_never_refused(self, store: Store, epoch: int) -> None:
+        await say(store, open_runs=2)
+        children = [await open_a_run(store, epoch) for _ in range(3)]
+        assert await append(store, epoch, started(counted=True)) == [OPEN]
+        for child in children[:2]:
+            await append(store, epoch, ended(child))
+        assert kinds(await append(store, epoch, started(counted=True), started(counted=True))) == [Appended, OPEN]
+
+    async def test_runs_from_before_there_was_a_quota_count(self, store: Store, epoch: int) -> None:
+        for _ in range(2):
+            await open_a_run(store, epoch)
+        await say(store, open_runs=2)
+        assert await append(store, epoch, started(counted=True)) == [OPEN]
+
+    async def test_a_day_has_its_runs_and_the_next_has_as_many(self, store: Store, epoch: int) -> None:
+        await say(store, daily_runs=2)
+        runs = [started(counted=True) for _ in range(3)]
+        assert kinds(await append(store, epoch, *runs)) == [Appended, Appended, DAILY]
+        assert runs[0].stream is not None
+        await append(store, epoch, ended(runs[0].stream))
+        assert await append(store, epoch, runs[2]) == [DAILY]
+        tomorrow = [runs[2], started(counted=True), started(counted=True)]
+        assert kinds(await store.append(tomorrow, epoch=epoch, now=later(days=1))) == [Appended, Appended, DAILY]
+
+    async def test_a_workflow_has_a_quota_of_its_own_or_that_of_each(self, store: Store, epoch: int) -> None:
+        await say(store, "*", daily_runs=5, workflows={"w": {"daily_runs": 1}, "*": {"daily_runs": 3}})
+        await say(store, workflows={"v": {"daily_runs": 2}})
+
+        async def begins(tenant: str, workflow: str) -> int:
+            outcomes = await append(
+                store, epoch, *(started(counted=True, tenant=tenant, workflow=workflow) for _ in range(4))
+            )
+            refused = {outcome for outcome in outcomes if not isinstance(outcome, Appended)}
+            begun = len(outcomes) - sum(isinstance(outcome, Limited) for outcome in outcomes)
+            assert refused == {Limited("workflow", begun, "daily_runs")}
+            return begun
+
+        assert [await begins("acme", workflow) for workflow in ("w", "v")] == [1, 2]
+        assert [await begins("other", workflow) for workflow in ("w", "v")] == [1, 3]
+        two = [started(counted=True, tenant="acme", workflow="x") for _ in range(3)]
+        assert kinds(await append(store, epoch, *two)) == [Appended, Appended, Limited("tenant", 5, "daily_runs")]
+
+    async def test_a_changed_quota_holds_for_the_next_start(self, store: Store, epoch: int) -> None:
+        await say(store, daily_runs=0)
+        start = started(counted=True)
+        assert await append(store, epoch, start) == [Limited("tenant", 0, "daily_runs")]
+        await say(store, daily_runs=1)
+        assert kinds(await append(store, epoch, start)) == [Appended]
+
+    async def test_a_start_that_takes_no_slot_is_counted_and_waits_for_none(self, store: Store, epoch: int) -> None:
+        await say(store, daily_runs=2)
+        holder = started(counted=True, tenant_cap=1)
+        asleep = [started(counted=True, status="waiting", slot=False, tenant_cap=1) for _ in range(2)]
+        assert kinds(await append(store, epoch, holder, *asleep)) == [Appended, Appended, DAILY]
+
+    async def test_a_refused_start_takes_no_slot_and_counts_for_nothing(self, store: Store, epoch: int) -> None:
+        await say(store, daily_runs=2, workflows={"w": {"daily_runs": 0}})
+        over = started(counted=True, workflow="w", tenant_cap=1)
+        begun = started(counted=True, workflow="v", tenant_cap=1)
+        late = started(counted=True, workflow="v", tenant_cap=1)
+        assert kinds(await append(store, epoch, over, begun, late)) == [
+            Limited("workflow", 0, "daily_runs"),
+            Appended,
+            Limited("tenant", 1),
+        ]
+        more = [started(counted=True, workflow="v") for _ in range(2)]
+        assert kinds(await append(store, epoch, *more)) == [Appended, DAILY]
+
+    @pytest.mark.parametrize("quota", ["open_runs", "daily_runs"])
+    async def test_no_race_of_two_hundred_passes_a_quota(
+        self, store: Store, epoch: int, opening: Opening, quota: str
+    ) -> None:
+        only: dict[str, Any] = {quota: 17}
+        await say(store, **only)
+        stores = [store, await opening(), await opening(), await opening()]
+        epochs = [epoch, *[await one.register("racer", ["all"], now=NOW) for one in stores[1:]]]
+        await asyncio.gather(*(one.lane_of("acme") for one in stores))
+
+        async def race(n: int) -> int:
+            [outcome] = await append(stores[n % 4], epochs[n % 4], started(counted=True))
+            return isinstance(outcome, Appended)
+
+        assert sum(await asyncio.gather(*map(race, range(200)))) == 17
+        assert len(await store.open_runs(tenant="acme")) == 17
+
+    async def test_a_process_that_dies_keeps_nothing_from_its_tenant(
+        self, store: Store, epoch: int, opening: Opening
+    ) -> None:
+        await say(store, open_runs=2)
+        other = await opening()
+        died = await other.register("dies", ["all"], now=NOW)
+        runs = [await open_a_run(other, died, counted=True) for _ in range(2)]
+        assert died in await store.declare_dead(silent_seconds=1, now=later(minutes=1))
+        anew = await store.register("lives", ["all"], now=later(minutes=1))
+        assert await append(store, anew, started(counted=True)) == [OPEN]
+        taken = await store.claim_runs(anew, plans=[("onboarding", 1)], now=later(minutes=1))
+        assert {one.run_id for one in taken} == set(runs)
+        await append(store, anew, *(ended(run) for run in runs))
+        again = [started(counted=True) for _ in range(3)]
+        assert kinds(await append(store, anew, *again)) == [Appended, Appended, OPEN]

@@ -1,0 +1,91 @@
+"""What a tenant may use is bounded from the first start on, and changed while everything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from contracts.modules import crm
+from contracts.quotas import FRESH
+from tests.stories.house import House, Record, Stack, until
+from tests.stories.test_crowds import AGREED, listed, send
+from tests.stories.test_pauses import audited
+
+
+def agreed(runs: list[Record], count: int) -> bool:
+    return [run["business_state"] for run in runs] == [AGREED] * count
+
+
+async def sign_up(house: House, first: int, last: int, tenant: str = "acme") -> None:
+    forms = [
+        {"signup_id": f"s{n}", "email": f"c{n}@{tenant}.example", "name": f"C{n}", "plan": "standard"}
+        for n in range(first, last)
+    ]
+    await send(house, tenant, "crm.SignupRequestedV1", crm.MODULE.source, *forms)
+
+
+async def letters(house: House) -> list[Record]:
+    page = await house.api.get("/v1/dead-letters", tenant="acme")
+    return list(page["items"])
+
+
+async def onboarded(house: House, tenant: str = "acme") -> list[Record]:
+    return [run for run in await listed(house, tenant) if run["workflow"] == "customer-onboarding"]
+
+
+@pytest.mark.acceptance("I1")
+@pytest.mark.parametrize("quota", ["daily_runs", "open_runs", "customer-onboarding.daily_runs"])
+async def test_runs_over_a_quota_are_refused_kept_and_begin_once_there_is_room(stack: Stack, quota: str) -> None:
+    async with House(stack, hears=()) as house:
+        await house.cli("quotas", "set", "acme", f"{quota}=2")
+        await sign_up(house, 0, 6)
+        refused = await until(lambda: letters(house), lambda found: len(found) == 4)
+        assert {one["reason"] for one in refused} == {"quota_exceeded"}
+        assert all("is 2;" in one["detail"] for one in refused)
+        await until(lambda: onboarded(house), lambda runs: agreed(runs, 2))
+
+        # Another tenant has its own, and a raised quota holds without a restart.
+        await sign_up(house, 0, 1, "globex")
+        await until(lambda: onboarded(house, "globex"), lambda runs: agreed(runs, 1))
+        await house.cli("quotas", "set", "acme", f"{quota}=3")
+        await house.cli("deadletters", "redrive", refused[0]["id"])
+        await until(lambda: onboarded(house), lambda runs: agreed(runs, 3))
+
+
+@pytest.mark.acceptance("I1")
+async def test_runs_over_the_slots_wait_for_one_and_none_is_lost(stack: Stack) -> None:
+    async with House(stack, hears=()) as house:
+        await house.cli("quotas", "set", "acme", "customer-onboarding.concurrent_runs=1")
+        await sign_up(house, 0, 5)
+        await until(lambda: onboarded(house), lambda runs: agreed(runs, 5))
+        assert await letters(house) == []
+
+
+@pytest.mark.acceptance("I4")
+async def test_quotas_are_shown_changed_and_audited_with_who_and_from_what(stack: Stack) -> None:
+    async with House(stack, hears=()) as house:
+        fresh = await house.cli("quotas", "show", "acme")
+        assert (fresh["own"], fresh["holding"]) == (None, FRESH.model_dump(mode="json"))
+
+        put = await house.cli("quotas", "set", "acme", "daily_runs=7", "at_limit=refuse", "*.daily_runs=5")
+        assert put["changed"]
+        assert not (await house.cli("quotas", "set", "acme", "daily_runs=7"))["changed"]
+        await house.cli("quotas", "set", "*", "open_runs=50")
+        shown = (await house.cli("quotas", "show", "acme"))["holding"]
+        assert (shown["daily_runs"], shown["open_runs"], shown["at_limit"]) == (7, 50, "refuse")
+        assert shown["workflows"] == {"*": {"concurrent_runs": None, "daily_runs": 5}}
+
+        [actor] = await audited(house, "acme", "quotas.changed")
+        [entry] = (await house.api.get("/v1/audit", tenant="acme"))["items"]
+        details: dict[str, Any] = entry["details"]
+        assert actor
+        assert (details.get("before"), details["after"]["daily_runs"]) == (None, 7)
+        await audited(house, "platform", "quotas.changed")
+
+        headers = {"Authorization": f"Bearer {await house.make_token('operator', 'acme')}"}
+        path = f"{house.url}/v1/tenants/acme/quotas"
+        async with house.session.get(path, headers=headers) as own:
+            assert (await own.json())["holding"] == shown
+        async with house.session.put(path, json={}, headers=headers) as no:
+            assert (await no.json())["code"] == "forbidden"
