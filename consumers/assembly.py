@@ -46,7 +46,7 @@ from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.guards.outbound import Outbound, Rate
-from engine.guards.quotas import KnownQuotas
+from engine.guards.quotas import Breaches, KnownQuotas
 from engine.guards.secrets import Secrets
 from engine.logs import logger
 from engine.loop import calm_collector
@@ -252,6 +252,9 @@ class Assembly:
         coordinator.freed_slot = janitor.slot_freed
         coordinator.run_queued = janitor.run_queued
         coordinator.suspect = self.heartbeat.suspected
+        breaches = Breaches(self.tenants, self.clock, self.metrics)
+        coordinator.breached = breaches.breached
+        self._parts.append(breaches)
         self.door.on_input = inputs.wake
         coordinator.wrote_inputs = inputs.wake
         self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers

@@ -93,6 +93,20 @@ class SignatureRefusedV1(EventModel):
     count: int
 
 
+class WorkflowQuotaBreachedV1(EventModel):
+    """A start met a full quota of its tenant and was refused, or queued for a slot; said once per quota and window, the
+    hour or, of `daily_runs`, the day (UTC). `value` is what the start would have made of it, at least. `workflow` is
+    null when the quota is the whole tenant's.
+    """
+
+    tenant: str
+    cap: Literal["concurrent_runs", "open_runs", "daily_runs"]
+    value: int
+    limit: int
+    workflow: str | None = None
+    window: str
+
+
 _RUN_KEYS = {"run": "/run_id", "workflow": "/workflow"}
 
 UNWIND = Module(
@@ -107,5 +121,6 @@ UNWIND = Module(
         Event(CompensationStartedV1, keys=_RUN_KEYS),
         Event(RunEndedV1, keys=_RUN_KEYS),
         Event(SignatureRefusedV1, keys={"endpoint": "/endpoint"}),
+        Event(WorkflowQuotaBreachedV1, keys={"cap": "/cap"}),
     ),
 )

@@ -376,6 +376,19 @@ class QuotasChanged(RunEvent):
     by: str
 
 
+@value(kw_only=True)
+class QuotaBreached(RunEvent):
+    """The first start in this window that met a full quota (`contracts.notices.WorkflowQuotaBreachedV1`)."""
+
+    TOPIC: ClassVar[str] = "quota.breached"
+
+    cap: str
+    value: int
+    limit: int
+    workflow: str | None
+    window: str
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -405,6 +418,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     PolicyChanged,
     EgressChanged,
     QuotasChanged,
+    QuotaBreached,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

@@ -29,6 +29,7 @@ from engine.clock import Clock
 from engine.committer import Committer, Prepared
 from engine.counting import Tally
 from engine.endless import Endless
+from engine.guards.quotas import BREACHED
 from engine.hot_runs import HOT_RUNS, WAITING_RUNS, Hot, HotRuns
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.loading import Loader
@@ -96,6 +97,7 @@ class Coordinator:
         self.freed_slot: Callable[[], None] = lambda: None
         self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
+        self.breached: Callable[[str, str, Limited], None] = lambda tenant, workflow, limited: None
         self._caps = caps
         self._platforms = plans.platforms
         self._paused = paused
@@ -334,7 +336,9 @@ class Coordinator:
         start = hot.start
         if start is not None and state.cause is None:
             # What a run starts was let in with it, and what the platform does to a tenant is none of its own.
-            counted = "depth" not in (state.trigger or {}) and state.workflow not in self._platforms
+            trigger = state.trigger or {}
+            own = "depth" in trigger or state.workflow in self._platforms
+            counted = not own and trigger.get("type") != BREACHED
             caps = self._caps(hot.tenant, state.workflow) if not state.queued else Caps()
             start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant, counted=counted)
         commit, perform = record(
@@ -394,6 +398,8 @@ class Coordinator:
                 self._setbacks.stale(hot, prepared)
             case Limited():
                 start = prepared.commit.start
+                if start is not None:
+                    self.breached(hot.tenant, start.workflow, outcome)
                 refuse = start is not None and start.counted and self._caps(hot.tenant, start.workflow).refuse
                 self._setbacks.limited(hot, prepared, outcome, refuse=refuse)
             case Duplicate():

@@ -91,6 +91,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("incidents", "Incidents opened", "reason"),
     _gauge("dead_letters_kept", "", "Dead letters that wait for an operator"),
     _counter("dead_letters", "Messages buried", "reason"),
+    _counter("quota_breaches", "Starts that met a full quota, and were refused or queued", "quota"),
     _counter("takeovers", "Runs taken over from a process declared dead"),
     _gauge("processes", "", "Processes that are alive"),
     Metric(
@@ -216,6 +217,7 @@ class Metrics:
     incidents: Family
     dead_letters_kept: Family
     dead_letters: Family
+    quota_breaches: Family
     takeovers: Family
     processes: Family
     tenant_cpu: Family

@@ -5,6 +5,7 @@ audit. What was done to the platform as a whole stands in the stream of `PLATFOR
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 from uuid import uuid5
 
@@ -16,7 +17,7 @@ from contracts.run_events import RunEvent
 from contracts.sdk.transport import EVENTS_EXCHANGE
 from contracts.tenant_events import tenant_stream
 from engine.clock import Clock
-from engine.store import Appended, Commit, OutboxMessage, Stale, Store
+from engine.store import Appended, Commit, Duplicate, OutboxMessage, Stale, Store
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper, seal_blob
 
@@ -38,17 +39,22 @@ class TenantLog:
         notice: EventModel | None = None,
         *,
         outbox: tuple[OutboxMessage, ...] = (),
-    ) -> None:
-        """Records the event, and sends the notice and what is in `outbox` with it. Raises `Unavailable` when nothing of
-        it happened.
+        once: str | None = None,
+    ) -> bool:
+        """Records the event, and sends the notice and what is in `outbox` with it. False: under the key `once` that was
+        done before, by whichever process. Raises `Unavailable` when nothing of it happened.
         """
         outcome: object = None
         for _ in range(MOST_TRIES):
             commit = await self._commit(tenant, event, notice, outbox)
+            if once is not None:
+                commit = replace(commit, input_keys=(once,))
             [outcome] = await self._store.append([commit], epoch=self._epoch(), now=self._clock.database_now())
             if isinstance(outcome, Appended):
                 self._versions[tenant] = commit.expected + 1
-                return
+                return True
+            if isinstance(outcome, Duplicate):
+                return False
             if not isinstance(outcome, Stale):
                 break
             self._versions[tenant] = outcome.actual

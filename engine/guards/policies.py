@@ -17,7 +17,7 @@ Own = Literal["allow", "forbid"]
 
 
 class Recorder(Protocol):
-    async def record(self, tenant: str, event: PolicyChanged) -> None: ...
+    async def record(self, tenant: str, event: PolicyChanged) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)

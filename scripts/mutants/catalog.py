@@ -226,6 +226,15 @@ STORE: Final = (
         select="test_open_runs_are_bounded_whatever_they_do_and_an_end_makes_room",
     ),
     Mutant(
+        name="breach-said-again",
+        law="A full quota is said once per window, after a restart too",
+        path="engine/tenant_log.py",
+        old="commit = replace(commit, input_keys=(once,))",
+        new="pass",
+        test="tests/stories/test_quotas.py",
+        select="test_a_full_quota_is_said_once and embedded",
+    ),
+    Mutant(
         name="checkpoint-moves-anyhow",
         law="Rows and checkpoint move together, from the position that was read",
         path="engine/store/sql/sqlite/views.sql",

@@ -8,6 +8,9 @@ import pytest
 
 from contracts.modules import crm
 from contracts.quotas import FRESH
+from engine.guards.quotas import BREACHED
+from engine.plan.code import Run, saga
+from scripts.bench.workload import HELD, MODULE, hold_order
 from tests.stories.house import House, Record, Stack, until
 from tests.stories.test_crowds import AGREED, listed, send
 from tests.stories.test_pauses import audited
@@ -60,6 +63,45 @@ async def test_runs_over_the_slots_wait_for_one_and_none_is_lost(stack: Stack) -
         await sign_up(house, 0, 5)
         await until(lambda: onboarded(house), lambda runs: agreed(runs, 5))
         assert await letters(house) == []
+
+
+@saga("alarm", version=1, on=(BREACHED,))
+async def alarm(run: Run, fact: dict[str, Any]) -> dict[str, Any]:
+    return {"cap": fact["cap"]}
+
+
+@pytest.mark.acceptance("I5")
+async def test_a_full_quota_is_said_once_and_the_saga_it_starts_causes_no_other(stack: Stack) -> None:
+    sagas = (hold_order, alarm)
+    async with House(stack, sagas=sagas, contracts=(MODULE,), modules=(), hears=("events",)) as house:
+
+        async def order(first: int, last: int) -> None:
+            orders = [{"order_id": f"o-{number}", "seconds": 30 * 86_400.0} for number in range(first, last)]
+            await send(house, "acme", HELD, MODULE.source, *orders)
+
+        async def runs() -> list[tuple[str, str]]:
+            return sorted((run["workflow"], run["status"]) for run in await listed(house, "acme"))
+
+        await house.cli("quotas", "set", "acme", "daily_runs=2")
+        await order(0, 5)
+        begun = [("alarm", "succeeded"), *[(hold_order.name, "waiting")] * 2]
+        assert await until(runs, lambda found: len(found) == 3 and found == begun)
+        await until(lambda: letters(house), lambda found: len(found) == 3)
+
+        assert house.assembly is not None
+        await house.assembly.stop()
+        house.assembly = await house.new_assembly(house.roles)
+        await order(5, 7)
+        await until(lambda: letters(house), lambda found: len(found) == 5)
+        assert await runs() == begun
+
+        await house.ear.catch_up()
+        said = {event.id: dict(event.data) for event in house.ear.events(BREACHED)}
+        [data] = said.values()
+        window = data.pop("window")
+        assert data == {"tenant": "acme", "cap": "daily_runs", "value": 3, "limit": 2, "workflow": None}
+        assert window in {event.time.strftime("%Y-%m-%d") for event in house.ear.events(BREACHED)}
+        assert len(await audited(house, "acme", "quota.breached")) == 1
 
 
 @pytest.mark.acceptance("I4")
