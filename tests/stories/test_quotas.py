@@ -65,6 +65,35 @@ async def test_runs_over_the_slots_wait_for_one_and_none_is_lost(stack: Stack) -
         assert await letters(house) == []
 
 
+@pytest.mark.acceptance("I1")
+async def test_a_start_without_a_slot_is_refused_where_the_tenant_says_so(stack: Stack) -> None:
+    # No module answers: whoever has begun holds its slot.
+    async with House(stack, modules=(), hears=()) as house:
+        await house.cli("quotas", "set", "acme", "concurrent_runs=2", "at_limit=refuse")
+        await sign_up(house, 0, 5)
+
+        async def over() -> list[Record]:
+            return [one for one in await letters(house) if one["reason"] == "quota_exceeded"]
+
+        refused = await until(over, lambda found: len(found) == 3)
+        assert all("concurrent_runs of the tenant is 2;" in one["detail"] for one in refused)
+        await until(lambda: onboarded(house), lambda runs: [run["status"] for run in runs] == ["running"] * 2)
+
+
+@pytest.mark.acceptance("I1")
+async def test_why_a_start_over_a_quota_began_nothing_is_explained(stack: Stack) -> None:
+    async with House(stack, hears=()) as house:
+        await house.cli("quotas", "set", "acme", "daily_runs=0")
+        form = {"signup_id": "s1", "email": "c@acme.example", "name": "C", "plan": "standard"}
+        run = await house.start("customer-onboarding", "acme", form, key="first")
+        told = await until(
+            lambda: house.cli("explain-event", "manual/first", "--tenant", "acme"),
+            lambda found: "quota_exceeded" in str(found),
+        )
+        assert "daily_runs of the tenant is 0" in str(told)
+        assert await house.run(run) is None
+
+
 @saga("alarm", version=1, on=(BREACHED,))
 async def alarm(run: Run, fact: dict[str, Any]) -> dict[str, Any]:
     return {"cap": fact["cap"]}
