@@ -80,8 +80,11 @@ def require_start(call: Call, workflow: str) -> None:
 
 async def start_run(call: Call) -> Answer:
     given: asked.StartRun = call.body
-    require_start(call, call.path("workflow"))
-    return await begin(call, call.named_tenant, call.path("workflow"), given.input, correlation_id=given.correlation_id)
+    workflow = call.path("workflow")
+    require_start(call, workflow)
+    if workflow == DIRECT_COMMAND:
+        _require_command(call, _command_of(call, given.input.get("action")))
+    return await begin(call, call.named_tenant, workflow, given.input, correlation_id=given.correlation_id)
 
 
 async def order_command(call: Call) -> Answer:
@@ -89,31 +92,39 @@ async def order_command(call: Call) -> Answer:
     given: asked.OrderCommand = call.body
     deps = call.deps
     if given.type is not None:
-        command = deps.registry.command(given.type)
-        kind = given.type
+        deps.registry.command(given.type)
+        kind: str | None = given.type
         found = [name for name, spec in deps.plans.actions.items() if spec.command == kind]
         action = min(found, key=len) if found else ""
     else:
         action = given.action or ""
-        spec = deps.plans.actions.get(action)
-        if spec is None or spec.command is None:
-            raise NotFound(f"there is no command {action!r}; its module is not installed", field="action")
-        kind = spec.command
-        command = deps.registry.command(kind)
-    permission = command.command.permission
+        kind = _command_of(call, action)
+    if kind is None:
+        raise NotFound(f"there is no command {action!r}; its module is not installed", field="action")
+    _require_command(call, kind)
+    return await begin(
+        call,
+        call.named_tenant,
+        DIRECT_COMMAND,
+        {"action": action, "input": deps.registry.check_command(kind, given.data)},
+        correlation_id=given.correlation_id,
+    )
+
+
+def _command_of(call: Call, action: object) -> str | None:
+    """The command that this action sends; None: it sends none, and a run of it goes no further than to say so."""
+    spec = call.deps.plans.actions.get(action) if isinstance(action, str) else None
+    return spec.command if spec is not None else None
+
+
+def _require_command(call: Call, kind: str | None) -> None:
+    """Raises `Forbidden` unless the caller may order this command, however the run that sends it is started."""
+    permission = call.deps.registry.command(kind).command.permission if kind is not None else None
     if permission is not None and not call.principal.may(permission):
         # Module permissions are not in the engine's roles: an admin holds them, some only the platform's admin.
         wide = permission.startswith(_PLATFORMS) and call.principal.tenant is not None
         if "admin" not in call.principal.roles or wide:
             raise Forbidden(f"this needs the permission {permission}; ask an admin for a role that holds it")
-    data = deps.registry.check_command(kind, given.data)
-    return await begin(
-        call,
-        call.named_tenant,
-        DIRECT_COMMAND,
-        {"action": action, "input": data},
-        correlation_id=given.correlation_id,
-    )
 
 
 async def register_tenant(call: Call) -> Answer:

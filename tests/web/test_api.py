@@ -310,6 +310,9 @@ async def test_a_direct_command_is_checked_by_permission_and_contract_and_become
     assert (await town.post("/v1/commands", {"type": "identity.NothingV1"})).status == 400
     suspend = {"type": "tenancy.SuspendTenantV1", "data": {"reason": "unpaid"}}
     assert (await town.post("/v1/commands", suspend)).status == 403
+    by_hand = {"input": {"action": "tenancy.suspend_tenant", "input": suspend["data"]}}
+    for role in ("admin", "operator"):
+        assert (await town.post("/v1/workflows/direct-command/runs", by_hand, role=role)).status == 403
     platform = await town.post("/v1/commands", suspend, tenant=None, headers={"X-Tenant": "acme"})
     assert platform.status == 202
 
