@@ -72,6 +72,7 @@ def deps_of(process: Process) -> Deps:
         max_body_bytes=process.settings.http.max_body_bytes,
         run_days=process.settings.retention.run_days,
         pauses=process.pauses,
+        quotas=process.quotas,
         tracing=process.run_tracing,
     )
 

@@ -17,6 +17,8 @@ async def show_quotas(call: Call) -> Answer:
 async def put_quotas(call: Call) -> Answer:
     tenant, given = _whose(call), call.body.model_dump()
     changed = await call.deps.door.quotas.put(tenant, Quotas.model_validate(given), by=call.principal.name)
+    if call.deps.quotas is not None:
+        await call.deps.quotas.refresh()  # in this process it holds from the answer on, in the others within a second
     return Answer(content={**await _told(call, tenant), "changed": changed})
 
 

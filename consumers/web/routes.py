@@ -22,6 +22,7 @@ from engine.clock import Clock
 from engine.door import Door
 from engine.guards.gate import Gate
 from engine.guards.permissions import Principal
+from engine.guards.quotas import KnownQuotas
 from engine.metrics import Metrics
 from engine.pauses import Pauses
 from engine.settings import Settings
@@ -52,6 +53,7 @@ class Process(Protocol):
     clock: Clock
     metrics: Metrics
     pauses: Pauses
+    quotas: KnownQuotas
     transport: Transport
     run_tracing: RunTracing | None
 
@@ -60,7 +62,7 @@ class Process(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
-    """Everything handlers use. `pauses` is what this process has read of them, None where nothing is run."""
+    """Everything handlers use. `pauses` and `quotas` are as this process last read them, None where nothing is run."""
 
     store: Store
     vault: Vault
@@ -78,6 +80,7 @@ class Deps:
     run_days: int = 0
     """Days after which ended runs are archived; 0: never."""
     pauses: Pauses | None = None
+    quotas: KnownQuotas | None = None
     tracing: RunTracing | None = None
     gate: Gate = field(init=False)
 
