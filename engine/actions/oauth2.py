@@ -133,6 +133,8 @@ class AccessTokens:
         else:
             form |= {"client_id": client.client_id, "client_secret": client.client_secret.get_secret_value()}
         url = SafeUrl.parse(client.token_url)
+        if url.scheme != "https" and not self._egress.opens(url.target):
+            raise ActionFailed("secret_not_sent", f"secret {opened.name} is sent over https only", retryable=False)
         try:
             response = await self._egress.request(
                 "POST", url, headers=headers, body=urlencode(form).encode(), tenant=opened.tenant

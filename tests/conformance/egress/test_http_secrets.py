@@ -231,7 +231,8 @@ async def test_another_process_that_was_faster_with_a_refresh_token_is_followed(
         ({"token_url": "/token/careless", "client_auth": "body"}, "oauth2_refused", False),
         ({"token_url": "/echo/503"}, "oauth2_unavailable", True),
         ({"token_url": "/echo/200"}, "oauth2_refused", False),
-        ({"token_url": "http://10.0.0.1/token"}, "egress_refused", False),
+        ({"token_url": "https://10.0.0.1/token"}, "egress_refused", False),
+        ({"token_url": "http://tokens.example.org/token"}, "secret_not_sent", False),
     ],
 )
 async def test_a_token_that_is_not_given_fails_the_step_and_says_no_secret(
