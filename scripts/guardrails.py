@@ -67,7 +67,8 @@ def _egress(settings: Settings) -> Finding:
     if settings.egress.sandbox:
         opened = ", ".join(settings.egress.sandbox)
         return Finding("egress", "note", f"only public addresses, and what the operator opened: {opened}")
-    return Finding("egress", "ok", "only public addresses are reached")
+    rate = settings.egress.requests_per_minute
+    return Finding("egress", "ok", f"only public addresses are reached, by a tenant {rate} times in any minute")
 
 
 def _api(settings: Settings) -> Finding:
@@ -123,11 +124,27 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding(guard.name, "ok" if guard.holds else "note" if chosen else "wrong", guard.detail)
         if settings.database_url is None:
             yield Finding("roles", "note", "SQLite has none, and no row-level security: the folder is what guards it")
+        yield await _quotas(store)
         yield await _tokens(store)
     except Problem as problem:
         yield Finding("database", "wrong", problem.detail)
     finally:
         await store.stop()
+
+
+async def _quotas(store: Store) -> Finding:
+    from contracts.quotas import Quotas
+    from engine.guards.quotas import EVERYONE, SETTING
+
+    document = (await store.settings_named(SETTING)).get(EVERYONE)
+    if document is None:
+        return Finding("quotas", "note", "there are none yet; the first process that starts sets everybody's")
+    said = Quotas.model_validate(document)
+    bounds = {"concurrent_runs": said.concurrent_runs, "open_runs": said.open_runs, "daily_runs": said.daily_runs}
+    endless = [name for name, bound in bounds.items() if bound is None]
+    if endless:
+        return Finding("quotas", "note", f"{', '.join(endless)} of a tenant without quotas of its own have no bound")
+    return Finding("quotas", "ok", ", ".join(f"{name} {bound}" for name, bound in bounds.items()))
 
 
 async def _tokens(store: Store) -> Finding:

@@ -13,7 +13,7 @@ import pytest
 from tests.stories.house import House, Stack, until
 from tests.stories.workshop import errand, member
 
-ON_BOTH = {"sealing", "redaction", "egress", "API", "audit append-only", "log append-only", "roles", "tokens"}
+ON_BOTH = {"sealing", "redaction", "egress", "API", "audit append-only", "log append-only", "roles", "quotas", "tokens"}
 ON_SERVERS = {"login", "row-level security", "database wire", "bus wire"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -57,12 +58,21 @@ async def test_runs_over_a_quota_are_refused_kept_and_begin_once_there_is_room(s
 
 
 @pytest.mark.acceptance("I1")
-async def test_runs_over_the_slots_wait_for_one_and_none_is_lost(stack: Stack) -> None:
-    async with House(stack, hears=()) as house:
-        await house.cli("quotas", "set", "acme", "customer-onboarding.concurrent_runs=1")
-        await sign_up(house, 0, 5)
-        await until(lambda: onboarded(house), lambda runs: agreed(runs, 5))
-        assert await letters(house) == []
+async def test_of_two_hundred_at_once_as_many_run_as_there_are_slots_and_the_others_wait(stack: Stack) -> None:
+    # No module answers: whoever has begun holds its slot.
+    async with House(stack, modules=(), hears=()) as house:
+
+        async def statuses() -> Counter[str]:
+            return Counter(run["status"] for run in await onboarded(house))
+
+        await house.cli("quotas", "set", "acme", "customer-onboarding.concurrent_runs=7")
+        await sign_up(house, 0, 200)
+        await until(statuses, lambda found: found.total() == 200, seconds=60)
+        assert await statuses() == {"running": 7, "queued": 193}
+        await house.cli("quotas", "set", "acme", "customer-onboarding.concurrent_runs=11")
+        await until(statuses, lambda found: found["running"] == 11)
+        assert await statuses() == {"running": 11, "queued": 189}
+        assert "quota_exceeded" not in {one["reason"] for one in await letters(house)}
 
 
 @pytest.mark.acceptance("I1")
