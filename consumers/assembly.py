@@ -151,6 +151,7 @@ class Assembly:
             self.clock,
             self.metrics,
             caps=self.quotas,
+            limits=self.quotas.limits,
             paused=self._paused,
             accounts=self.accounts,
             tracing=self.run_tracing,
@@ -177,6 +178,7 @@ class Assembly:
         self._parts.append(self.heartbeat)
         self.pauses.on_gone = self.vault.bar
         self.door.leaves = self.pauses.leaves
+        self.door.payload_bytes = self.quotas.payload_bytes
         await self.pauses.start()
         await self.quotas.start()
         self._failing += [self.pauses.failed, self.quotas.failed]
@@ -279,6 +281,7 @@ class Assembly:
                     runs_in_decision=limits.runs_in_decision if may_wait else None,
                     tracing=self.run_tracing,
                     leaves=self.pauses.leaves,
+                    payload_bytes=self.quotas.payload_bytes,
                 )
                 for queue, may_wait in queues.taken
             ]

@@ -23,12 +23,20 @@ from consumers.inputs import RUNS_IN_DECISION, answer_of, new_run_id
 from consumers.turns import Turns
 from contracts import envelope as wire
 from contracts.envelope import Envelope
-from contracts.problems import DuplicateMismatch, EnvelopeInvalid, Problem, TenantOffboarded, Unavailable
+from contracts.problems import (
+    DuplicateMismatch,
+    EnvelopeInvalid,
+    PayloadOverQuota,
+    Problem,
+    TenantOffboarded,
+    Unavailable,
+)
 from contracts.registry import Checked, Registry
 from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.answers import Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.guards.quotas import check_payload
 from engine.guards.redaction import redact, redact_text
 from engine.logs import logger
 from engine.metrics import Metrics
@@ -81,8 +89,10 @@ class Intake:
         runs_in_decision: int | None = RUNS_IN_DECISION,
         tracing: RunTracing | None = None,
         leaves: Callable[[str], bool] = lambda tenant: False,
+        payload_bytes: Callable[[str], int | None] = lambda tenant: None,
     ) -> None:
         self._tracing = tracing
+        self._payload_bytes = payload_bytes
         self._leaves = leaves
         self._transport, self._queue, self._store, self._vault = transport, queue, store, vault
         self._registry, self._plans, self._door, self._clock, self._metrics = (
@@ -229,6 +239,13 @@ class Intake:
         aside: bool,
     ) -> None:
         """What is set `aside` is kept with a row for each run that it starts; they begin when it is their turn."""
+        targets = () if self._leaves(envelope.tenantid) else self._plans.started_by(envelope.type)
+        if any(plan.name not in self._plans.platforms for plan in targets):
+            try:
+                check_payload(self._payload_bytes(envelope.tenantid), len(delivery.body), envelope.data, field="data")
+            except PayloadOverQuota as over:
+                self._spawn(self._bury(delivery, over))
+                return
         now = self._clock.now()
         body = delivery.body if not _is_binary(delivery) else envelope.to_json()
         arrival = Arrival(
@@ -241,7 +258,6 @@ class Intake:
             keys=_hashes(keys, envelope, checked),
             causation_id=envelope.causationid,
         )
-        targets = () if self._leaves(envelope.tenantid) else self._plans.started_by(envelope.type)
         asked = self._door.awaited(envelope.tenantid, envelope.causationid, envelope.type) if not targets else None
         if asked is not None:
             self._answer(delivery, envelope, checked, arrival, *asked, now)

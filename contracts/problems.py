@@ -168,6 +168,16 @@ class QuotaExceeded(Problem):
     exit_code = 6
 
 
+class PayloadOverQuota(QuotaExceeded):
+    """It is larger than the tenant's quota `payload_bytes`: to come later does not help. The code is that of every
+    quota.
+    """
+
+    title = "Larger than the tenant may send"
+    status = 413
+    exit_code = 2
+
+
 class Unavailable(Problem):
     code = "unavailable"
     title = "A part the engine depends on does not answer"

@@ -8,8 +8,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from contracts.envelope import MAX_ENVELOPE_BYTES
+
 ALL_WORKFLOWS: Final = "*"
 """In `Quotas.workflows`: each workflow that is not named."""
+
+MOST_STEPS: Final = 1_000
+"""Operations that the engine lets one run ask for; a longer saga continues in another run."""
+
+MOST_DEPTH: Final = 10
+"""How deep children of children may go, whatever a quota says."""
 
 _Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
 _Slots = Annotated[int, Field(ge=1, le=2_000_000_000)]
@@ -40,10 +48,30 @@ class Quotas(BaseModel):
     at_limit: Literal["queue", "refuse"] | None = Field(
         None, description="What becomes of a start when no slot is free: it waits in fair order, or is refused"
     )
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = Field(
+        None, description="Operations (steps, waits and all else a saga awaits) of one run; one more fails it"
+    )
+    depth: Annotated[int, Field(ge=0, le=MOST_DEPTH)] | None = Field(
+        None, description="How deep children of children may go; a step that asks for one deeper fails"
+    )
+    run_seconds: _Slots | None = Field(
+        None, description="How long a run may take, parks not counted, where its workflow allows no less"
+    )
+    payload_bytes: Annotated[int, Field(ge=1, le=MAX_ENVELOPE_BYTES)] | None = Field(
+        None, description="Size, as JSON, of what a run is started with; a larger start is refused"
+    )
     workflows: dict[_Name, WorkflowQuotas] = Field(
         default_factory=dict, max_length=1_000, description="By workflow; `*` is each that is not named"
     )
 
 
-FRESH: Final = Quotas(concurrent_runs=10_000, open_runs=1_000_000, daily_runs=10_000_000, at_limit="queue")
+FRESH: Final = Quotas(
+    concurrent_runs=10_000,
+    open_runs=1_000_000,
+    daily_runs=10_000_000,
+    at_limit="queue",
+    steps=MOST_STEPS,
+    depth=MOST_DEPTH,
+    payload_bytes=MAX_ENVELOPE_BYTES,
+)
 """Everybody's on a fresh installation: the first process that starts puts it there."""

@@ -15,7 +15,7 @@ settled otherwise (`engine.setbacks`). Nothing here knows the bus, HTTP or SQL.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -77,6 +77,7 @@ class Coordinator:
         metrics: Metrics,
         *,
         caps: Callable[[str, str], Caps] = lambda tenant, workflow: Caps(),
+        limits: Callable[[str], Mapping[str, int] | None] = lambda tenant: None,
         paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
         accounts: Accounts | None = None,
         tracing: RunTracing | None = None,
@@ -99,6 +100,7 @@ class Coordinator:
         self.suspect: Callable[[], None] = lambda: None
         self.breached: Callable[[str, str, Limited], None] = lambda tenant, workflow, limited: None
         self._caps = caps
+        self._limits = limits
         self._platforms = plans.platforms
         self._paused = paused
         self._accounts = accounts or Accounts()
@@ -231,8 +233,11 @@ class Coordinator:
         done: Done | None = None,
     ) -> None:
         """Starts a run: its first events, its start key and, if given, the arrival that caused it travel in one
-        commit.
+        commit. What bounds it from now on is in its trigger (`engine.run.limits`).
         """
+        limits = self._limits(given.tenant)
+        if limits and plan.name not in self._platforms:
+            given = replace(given, trigger={**given.trigger, "limits": limits})
         hot = self.runs.by_id[given.run_id] = Hot(
             given.tenant, given.run_id, RunState(given.run_id, given.tenant), plan, keys, subject
         )

@@ -27,7 +27,7 @@ from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
 from engine.guards.outbound import OutboundRules
 from engine.guards.permission_sets import PermissionSets
-from engine.guards.quotas import QuotaBook
+from engine.guards.quotas import QuotaBook, check_payload
 from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
@@ -86,6 +86,7 @@ class Door:
         self.on_input: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[], None] = lambda: None
         self.leaves: Callable[[str], bool] = lambda tenant: False
+        self.payload_bytes: Callable[[str], int | None] = lambda tenant: None
 
     # ---------------------------------------------------------------------------------------------------------- bus
 
@@ -151,6 +152,8 @@ class Door:
             raise TooLarge(
                 f"the input makes a message of {len(body)} bytes; send at most {MAX_ENVELOPE_BYTES}", field="input"
             )
+        if workflow not in self.plans.platforms:
+            check_payload(self.payload_bytes(tenant), len(body), data, field="input")
         keys = await self.vault.keys_for(tenant)
         started = notes.start_of(envelope, saga)
         assert started is not None

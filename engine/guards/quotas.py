@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from contracts.notices import UNWIND, WorkflowQuotaBreachedV1
-from contracts.problems import QuotaExceeded, TenantOffboarded, Unavailable
-from contracts.quotas import ALL_WORKFLOWS, FRESH, Quotas, WorkflowQuotas
+from contracts.problems import PayloadOverQuota, QuotaExceeded, TenantOffboarded, Unavailable
+from contracts.quotas import ALL_WORKFLOWS, FRESH, MOST_DEPTH, MOST_STEPS, Quotas, WorkflowQuotas
 from contracts.tenant_events import PLATFORM, QuotaBreached, QuotasChanged
 from engine.clock import Clock
 from engine.endless import Endless
@@ -35,6 +37,9 @@ in a circle.
 """
 
 READ_EVERY_SECONDS: Final = 1.0
+
+_ENGINE: Final = {"steps": MOST_STEPS, "depth": MOST_DEPTH}
+"""What the engine lets every run do; a run is told only what is less."""
 
 
 class QuotaBook:
@@ -158,14 +163,30 @@ def exceeded(limited: Limited, workflow: str) -> QuotaExceeded:
     )
 
 
+def check_payload(most: int | None, message_bytes: int, data: Any, *, field: str) -> None:
+    """Raises `PayloadOverQuota` where `data`, which came in a message of so many bytes, is larger than the quota."""
+    if most is None or message_bytes <= most:
+        return
+    size = len(orjson.dumps(data))
+    if size > most:
+        raise PayloadOverQuota(
+            f"the quota payload_bytes of the tenant is {most}, and {field} has {size} bytes; send less, or have the "
+            "quota raised",
+            cap="payload_bytes",
+            limit=most,
+            field=field,
+        )
+
+
 class KnownQuotas:
-    """One per process: how many slots a workflow and a tenant may hold, as last read."""
+    """One per process: what bounds a workflow and a tenant, as last read."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._quotas: dict[str, Quotas] = {}
         self._old: dict[str, dict[str, Any]] = {}
         self._made: dict[tuple[str, str], Caps] = {}
+        self._bounds: dict[str, tuple[dict[str, int] | None, int | None]] = {}
         self._work = Endless()
 
     async def start(self) -> None:
@@ -189,6 +210,23 @@ class KnownQuotas:
             known = self._made[tenant, workflow] = self._make(tenant, workflow)
         return known
 
+    def limits(self, tenant: str) -> Mapping[str, int] | None:
+        """What of the engine's own bounds on one run a quota of the tenant narrows; None: nothing."""
+        return self._bounding(tenant)[0]
+
+    def payload_bytes(self, tenant: str) -> int | None:
+        """The most that a run of the tenant may be started with; None: only the envelope bounds it."""
+        return self._bounding(tenant)[1]
+
+    def _bounding(self, tenant: str) -> tuple[dict[str, int] | None, int | None]:
+        known = self._bounds.get(tenant)
+        if known is None:
+            quotas = completed(self._quotas.get(tenant, Quotas()), self._quotas.get(EVERYONE, Quotas()))
+            asked = {"steps": quotas.steps, "depth": quotas.depth, "run_seconds": quotas.run_seconds}
+            limits = {name: most for name, most in asked.items() if most is not None and most != _ENGINE.get(name)}
+            known = self._bounds[tenant] = (limits or None, quotas.payload_bytes)
+        return known
+
     def _make(self, tenant: str, workflow: str) -> Caps:
         quotas, everyone = self._quotas.get(tenant, Quotas()), self._quotas.get(EVERYONE, Quotas())
         one = _of_workflow(workflow, quotas.workflows, everyone.workflows)
@@ -210,6 +248,7 @@ class KnownQuotas:
         self._quotas = {tenant: _read(document) for tenant, document in found.items()}
         self._old = {tenant: document or {} for tenant, document in old.items()}
         self._made = {}
+        self._bounds = {}
 
     async def _read_forever(self) -> None:
         while True:

@@ -28,6 +28,7 @@ from contracts.blueprint import (
 )
 from contracts.calls import ActionSpec, RetryPolicy
 from contracts.pointers import MISSING, resolve, segments
+from contracts.quotas import MOST_STEPS
 from engine.plan.code import Run, Saga, SagaMistake, StepFailed
 
 AnyOperation = StepOperation | StateOperation | TogetherOperation | WaitOperation | SleepOperation | ApproveOperation
@@ -149,6 +150,15 @@ def check(
     _Checker(workflow, installed, field, places or {}).check()
 
 
+def _count(operations: Sequence[Any]) -> int:
+    """How many operations a run that takes every branch asks for."""
+    found = 0
+    for operation in operations:
+        branches = operation.together if isinstance(operation, TogetherOperation) else None
+        found += 1 if branches is None else sum(map(_count, branches))
+    return found
+
+
 class _Checker:
     def __init__(self, workflow: Workflow, installed: Installed, field: str, places: Mapping[int, str]) -> None:
         self._workflow = workflow
@@ -164,6 +174,12 @@ class _Checker:
         if self._workflow.on_failure != "park" and self._workflow.parked_state is not None:
             raise self._wrong(
                 f"{self._field}/parked_state", 'is never entered; say "on_failure": "park", or leave it out'
+            )
+        asked = _count(self._workflow.operations)
+        if asked > MOST_STEPS:
+            raise self._wrong(
+                f"{self._field}/operations",
+                f"are {asked} in all; a run may ask for {MOST_STEPS}: go on in a workflow of its own",
             )
         known = self._operations(self._workflow.operations, frozenset(), f"{self._field}/operations")
         self._value(self._workflow.output, known, f"{self._field}/output")

@@ -24,6 +24,7 @@ import orjson
 from contracts.calls import ActionSpec, Perform, RetryPolicy
 from engine.plan import ApprovalAsked, OnFailure, Operation, SleepAsked, StateAsked, StepAsked, ValueAsked, WaitAsked
 from engine.run.children import MAX_DEPTH, STARTS, child_spec
+from engine.run.limits import QUOTA_EXCEEDED, limits_of
 from engine.run.state import RunState
 
 MAX_PASSED_BYTES: Final = 64 * 1024
@@ -109,6 +110,7 @@ class Run:
         self.correlation_id = state.correlation_id
         self.initiator = state.initiator
         self._depth = int((state.trigger or {}).get("depth") or 0)
+        self._most_depth = limits_of(state.trigger).get("depth")
         self._actions = actions
         self._on_failure = on_failure
 
@@ -153,8 +155,12 @@ class Run:
         Its story and tenant are this run's. When it ends otherwise the step has failed, and `on_failure` says what
         follows. When this run is unwound, an open child is cancelled, and what a succeeded one did is undone by a run
         that unwinds it; with `undo` False that stays. Parks the run (`SagaMistake`) when the data is no JSON, or
-        children are nested deeper than `engine.run.children.MAX_DEPTH`.
+        children are nested deeper than `engine.run.children.MAX_DEPTH`. Where the tenant's quota `depth` is less, a
+        child beyond it has failed: `StepFailed` with code `quota_exceeded`.
         """
+        if self._most_depth is not None and self._depth >= self._most_depth:
+            why = f"the quota depth of the tenant is {self._most_depth}; this run is as deep as that"
+            raise StepFailed(name, {"code": QUOTA_EXCEEDED, "message": why})
         if self._depth >= MAX_DEPTH:
             raise SagaMistake(f"child {name!r}: runs may be nested {MAX_DEPTH} deep; this one is as deep as that")
         spec = child_spec(f"{STARTS}{workflow}")

@@ -16,6 +16,7 @@ import orjson
 from contracts.calls import ActionSpec
 from contracts.pointers import MISSING, resolve, segments
 from contracts.problems import PayloadInvalid
+from contracts.quotas import MOST_STEPS
 from engine.plan import (
     Ask,
     Continued,
@@ -44,9 +45,10 @@ from engine.plan.code import (
 )
 from engine.plan.driver import Driver
 from engine.run.children import child_spec
+from engine.run.limits import QUOTA_EXCEEDED, limits_of
 from engine.run.state import Key, RunState
 
-MAX_OPERATIONS: Final = 1000
+MAX_OPERATIONS: Final = MOST_STEPS
 LIVE_COROUTINES: Final = 20_000
 
 
@@ -111,6 +113,10 @@ class CodePlan:
         if fresh and len(driver.asked) > MAX_OPERATIONS:
             self.forget(state)
             return Raised(f"the saga asked for more than {MAX_OPERATIONS} operations; continue in another run")
+        most = limits_of(state.trigger).get("steps")
+        if fresh and most is not None and len(driver.asked) > most:
+            self.forget(state)
+            return GaveUp(QUOTA_EXCEEDED, f"the quota steps of the tenant is {most}, and the saga asked for more")
         misfit = _misfit(fresh)
         if misfit is not None:
             self.forget(state)

@@ -14,10 +14,11 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from contracts.calls import ActionSpec, RetryPolicy
+from contracts.quotas import MOST_DEPTH
 
 STARTS: Final = "run:"
 UNDOES: Final = "undo-run:"
-MAX_DEPTH: Final = 10
+MAX_DEPTH: Final = MOST_DEPTH
 """How deep children of children may go."""
 
 _SCOPES: Final = UUID("0f5dd0a3-3c9a-4d0e-8f39-6b5d6f0a8e21")

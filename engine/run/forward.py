@@ -29,6 +29,7 @@ from engine.plan import (
 from engine.run.children import child_id
 from engine.run.draft import Draft
 from engine.run.inputs import Begin
+from engine.run.limits import limits_of, seconds_allowed
 from engine.run.rerun import reuse, step_key, unlike_before
 from engine.run.state import Step
 from engine.run.unwind import unwind
@@ -38,7 +39,7 @@ def start(run: Draft, given: Begin) -> None:
     """The first event, and the plan's first requests unless the run must queue for a slot."""
     plan = run.plan
     unwinds = given.trigger.get("kind") == "unwind"
-    timeout = None if unwinds else plan.timeout_seconds
+    timeout = None if unwinds else seconds_allowed(plan.timeout_seconds, limits_of(given.trigger))
     attributes = plan.attributes(given.data)
     run.emit(
         ev.RunStarted(

@@ -204,7 +204,7 @@ RUNS: Final = (
         name="operations-without-end",
         law="A run asks for a thousand operations at most",
         path="engine/plan/replay.py",
-        old="MAX_OPERATIONS: Final = 1000\n",
+        old="MAX_OPERATIONS: Final = MOST_STEPS\n",
         new="MAX_OPERATIONS: Final = 1_000_000_000\n",
         test=f"{_SAGAS}::test_a_run_asks_for_a_thousand_operations_and_not_one_more",
     ),

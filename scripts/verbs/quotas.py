@@ -20,7 +20,8 @@ Whom = Annotated[str, typer.Argument(help="The tenant; '*' for everybody's.", me
 Words = Annotated[
     list[str],
     typer.Argument(
-        help="name=value: concurrent_runs, open_runs, daily_runs (a number), at_limit (queue or refuse), or "
+        help="name=value: concurrent_runs, open_runs, daily_runs, steps, depth, run_seconds, payload_bytes (a "
+        "number), at_limit (queue or refuse), or "
         "WORKFLOW.concurrent_runs and WORKFLOW.daily_runs of one workflow ('*': each that is not named). "
         "null takes the tenant's own word back.",
         metavar="NAME=VALUE...",

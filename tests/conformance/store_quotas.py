@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from contracts.quotas import FRESH, Quotas
+from contracts.envelope import MAX_ENVELOPE_BYTES
+from contracts.quotas import FRESH, MOST_DEPTH, Quotas
 from engine.guards.quotas import SETTING, KnownQuotas
 from engine.recording import Caps
 from engine.store import Appended, Changed, Closed, Commit, Limited, Outcome, Store
@@ -41,6 +42,19 @@ class QuotasConformance:
         await known.start()
         await known.stop()
         assert known("anybody", "w") == Caps(workflow=1, tenant=3, refuse=True)
+
+    async def test_a_run_is_told_only_what_a_quota_narrows(self, store: Store) -> None:
+        known = KnownQuotas(store)
+        await known.start()
+        await known.stop()
+        assert (known.limits("acme"), known.payload_bytes("acme")) == (None, MAX_ENVELOPE_BYTES)
+        await say(store, depth=MOST_DEPTH, steps=5, run_seconds=60, payload_bytes=100)
+        await known.refresh()
+        assert (known.limits("acme"), known.payload_bytes("acme")) == ({"steps": 5, "run_seconds": 60}, 100)
+        assert known.limits("other") is None
+        await say(store, "*", depth=0)
+        await known.refresh()
+        assert (known.limits("other"), known.payload_bytes("other")) == ({"depth": 0}, None)
 
     async def test_open_runs_are_bounded_whatever_they_do_and_an_end_makes_room(self, store: Store, epoch: int) -> None:
         await say(store, open_runs=2)

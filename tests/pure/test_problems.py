@@ -17,8 +17,9 @@ from scripts.border import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("contracts", "engine", "projections", "consumers", "scripts")
-BRINGS_ITS_OWN = {"Refused"}
-"""The command line's retelling of what the API refused: its code is the API's."""
+BRINGS_ITS_OWN = {"Refused", "PayloadOverQuota"}
+"""The command line's retelling of what the API refused: its code is the API's. What is too large for a quota has the
+code of every quota, and the status of what is too large."""
 OWN = [cls for cls in vars(problems).values() if isinstance(cls, type) and issubclass(cls, Problem)]
 
 

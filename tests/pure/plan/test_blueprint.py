@@ -349,6 +349,7 @@ BRANCH = f"{OPS}/2/together/1"
         (at(f"{OPS}/0", {"stop": "x"}), f"{OPS}/0", "exactly one of the words step, state"),
         (at(f"{OPS}/0", {"step": "x", "wait": "y"}), f"{OPS}/0", "exactly one of the words"),
         (at(f"{OPS}/0/action", None), f"{OPS}/0/action", "required"),
+        (at(OPS, [{"together": [[{"sleep": "x", "seconds": 1}] * 6] * 20}] * 9), OPS, "1080 in all"),
         (at(f"{OPS}/1/seconds", -1), f"{OPS}/1/seconds", "greater than 0"),
         (at(f"{BRANCH}/0/event", "soon"), f"{BRANCH}/0/event", "pattern"),
         (at(f"{FLOW}/on", ["crm.SignupRequestdV1"]), f"{FLOW}/on/0", "do you mean crm.SignupRequestedV1"),
