@@ -14,7 +14,7 @@ from consumers.modules.settings import ModuleSettings
 from contracts.modules import tenancy as contract
 from contracts.modules.tenancy import ONBOARDING, PROVISIONING_STEPS, TRANSITIONS, TenantState, Trigger
 from contracts.notices import UNWIND, RunParkedV1, RunStateEnteredV1
-from contracts.sdk import Call, DatabaseUnavailable, Question, Refused, Retryable, Service, Transport, Tx
+from contracts.sdk import Call, DatabaseUnavailable, Early, Question, Refused, Service, Transport, Tx
 from contracts.sdk.call import UNDO_SUFFIX
 from contracts.sdk.statements import statements
 
@@ -160,7 +160,7 @@ async def activate(command: contract.ActivateTenantV1, call: Call, tx: Tx) -> co
     before = await _find(call, tx)
     if before.state == "ProvisioningFailed":
         # The word that its onboarding goes on again may still be under way behind this command.
-        raise Retryable("provisioning_failed", "the tenant's provisioning has failed; begin it again first")
+        raise Early("provisioning_failed", "the tenant's provisioning has failed; begin it again first")
     missing = before.missing(tuple(command.steps))
     if before.state == "Provisioning" and missing:
         raise _refused("steps_missing", f"report {', '.join(missing)} before the tenant is activated", before)

@@ -5,7 +5,7 @@ from contracts.sdk import Call, Refused, Retryable, Service, Tx, open_database, 
 
 from __future__ import annotations
 
-from contracts.sdk.call import Call, HandlerBroken, Refused, Retryable, Unanswered
+from contracts.sdk.call import Call, Early, HandlerBroken, Refused, Retryable, Unanswered
 from contracts.sdk.database import Database, DatabaseUnavailable, Tx, open_database
 from contracts.sdk.module import Service
 from contracts.sdk.postgres import PostgresDatabase
@@ -19,6 +19,7 @@ __all__ = [
     "Call",
     "Database",
     "DatabaseUnavailable",
+    "Early",
     "HandlerBroken",
     "PostgresDatabase",
     "QueryRefused",

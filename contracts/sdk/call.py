@@ -34,6 +34,12 @@ class Retryable(Exception):
         self.outcome = outcome
 
 
+class Early(Retryable):
+    """Raise it from a handler when a fact that the command follows on may still be under way: for about two seconds the
+    handler is asked again, after that it is a failure like any other.
+    """
+
+
 class Refused(Exception):
     """Raise it from a handler: no attempt will ever succeed. The transaction is rolled back, the command's first
     declared irrecoverable failure (or `outcome`) is answered and remembered.

@@ -19,7 +19,7 @@ from contracts.envelope import Envelope, parse
 from contracts.manifest import EventModel, Module
 from contracts.problems import ContractUnknown, DuplicateMismatch, EnvelopeInvalid, PayloadInvalid
 from contracts.registry import Registry
-from contracts.sdk.call import CommandHandler, FactHandler, HandlerBroken, OutsideHandler, Unanswered
+from contracts.sdk.call import CommandHandler, Early, FactHandler, HandlerBroken, OutsideHandler, Unanswered
 from contracts.sdk.database import DatabaseUnavailable
 from contracts.sdk.handling import Handling
 from contracts.sdk.outbox import Relay, Stored
@@ -36,6 +36,8 @@ log = logging.getLogger("unwind.module")
 
 RETRY_SECONDS = (0.1, 0.4, 1.6, 5.0)
 """Pauses before a handler that raised is tried again in place."""
+EARLY_SECONDS = (0.1, 0.4, 1.6)
+"""Pauses before a command that came before a fact it follows on is obeyed again."""
 
 
 class Poison(Exception):
@@ -178,15 +180,21 @@ class Deliveries:
                 await self._desk.answer(self._registry.query(envelope.type), asked, envelope, delivery)
             return
         pace = Pace()
-        failures = 0
+        failures = early = 0
         began_before = 0
         if delivery.redelivered or delivery.delivery_count:
             began_before = await self._count_attempt(envelope)
         while True:
             try:
-                stored = await self._work(envelope, delivery.delivery_count + 1, alone=began_before > 1)
+                stored = await self._work(
+                    envelope, delivery.delivery_count + 1, alone=began_before > 1, patient=early < len(EARLY_SECONDS)
+                )
                 self._relay.hand_over(stored)
                 return
+            except Early:
+                # Not in hand meanwhile: what it follows on may need the place.
+                early += 1
+                await asyncio.sleep(EARLY_SECONDS[early - 1])
             except Unanswered as reason:
                 log.info(
                     "%s: %s is left unanswered: %s", self._name, envelope.type, reason, extra=self._places(envelope)
@@ -236,10 +244,10 @@ class Deliveries:
                 raise Poison(f"begun {attempts} times and never finished")
             return attempts
 
-    async def _work(self, envelope: Envelope, delivery: int, *, alone: bool) -> list[Stored]:
+    async def _work(self, envelope: Envelope, delivery: int, *, alone: bool, patient: bool) -> list[Stored]:
         if not alone:
             async with self._busy:
-                return await self._dispatch(envelope, delivery)
+                return await self._dispatch(envelope, delivery, patient=patient)
         # A suspect takes every place first, so that a crash it causes is counted against it alone.
         async with self._alone:
             taken = 0
@@ -247,15 +255,17 @@ class Deliveries:
                 while taken < self._prefetch:
                     await self._busy.acquire()
                     taken += 1
-                return await self._dispatch(envelope, delivery)
+                return await self._dispatch(envelope, delivery, patient=patient)
             finally:
                 for _ in range(taken):
                     self._busy.release()
 
-    async def _dispatch(self, envelope: Envelope, delivery: int) -> list[Stored]:
+    async def _dispatch(self, envelope: Envelope, delivery: int, *, patient: bool) -> list[Stored]:
         kind, handlers, handling = envelope.type, self._handlers, self._handling
         if kind in handlers.commands:
-            return await handling.obey(self._registry.command(kind), handlers.commands[kind], envelope, delivery)
+            return await handling.obey(
+                self._registry.command(kind), handlers.commands[kind], envelope, delivery, patient=patient
+            )
         if kind in handlers.outside:
             return await handling.perform(self._registry.command(kind), handlers.outside[kind], envelope, delivery)
         subscription = handlers.subscriptions.get(kind)

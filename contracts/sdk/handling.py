@@ -31,6 +31,7 @@ from contracts.sdk.call import (
     Before,
     Call,
     CommandHandler,
+    Early,
     FactHandler,
     HandlerBroken,
     OutsideHandler,
@@ -95,10 +96,11 @@ class Handling:
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
 
     async def obey(
-        self, entry: CommandEntry, handler: CommandHandler, envelope: Envelope, delivery: int
+        self, entry: CommandEntry, handler: CommandHandler, envelope: Envelope, delivery: int, *, patient: bool = False
     ) -> list[Stored]:
         """What is to be handed to the relay. Raises `PayloadInvalid` and `DuplicateMismatch` (dead letters),
-        `DatabaseUnavailable`, `Unanswered`, and whatever the handler raises.
+        `DatabaseUnavailable`, `Unanswered`, and whatever the handler raises; `Early` only where the caller is `patient`
+        and asks again.
         """
         command = entry.shape.read(envelope.data)
         call = self._call(envelope, delivery)
@@ -127,6 +129,8 @@ class Handling:
                     raise Retryable(event.code, event.message, outcome=event)
                 return await self._remember(tx, entry, call, event)
         except Retryable as failure:
+            if patient and isinstance(failure, Early):
+                raise
             return await self._fail(entry, call, failure)
 
     async def perform(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from contracts.sdk import Call
+from contracts.sdk import Call, Early
 from tests.conformance.sdk.depot import Depot
 from tests.conformance.sdk.witness import Witness, fact, order
 
@@ -73,6 +73,38 @@ async def test_a_retryable_failure_is_rolled_back_and_not_remembered(depot: Depo
     assert (first.type, second.type) == ("depot.DepotBusyV1", "depot.DepotBusyV1")
     assert first.id != second.id
     assert depot.calls == ["busy", "busy"]
+    assert await depot.effects() == []
+
+
+async def test_a_command_that_overtook_its_fact_is_obeyed_once_the_fact_has_come(
+    depot: Depot, witness: Witness
+) -> None:
+    overtook = asyncio.Event()
+
+    def follows_the_fact(call: Call) -> None:
+        overtook.set()
+        if "delivery" not in depot.calls:
+            raise Early("not_here", "the delivery is under way")
+
+    depot.hooks["apple"] = follows_the_fact
+    command = await witness.give(order("depot.ReserveV1", {"item": "apple"}))
+    await asyncio.wait_for(overtook.wait(), 10)
+    arrived = fact("/modules/supplier", "supplier.StockArrivedV1", {"item": "delivery"})
+    await witness.give_raw(arrived.type, arrived.to_json(), exchange="unwind.events")
+    reply = await witness.reply(command)
+    assert reply.type == "depot.ReservedV1"
+    assert await depot.effects() == ["arrived delivery", "reserve apple"]
+
+
+async def test_a_command_whose_fact_never_comes_fails_and_is_not_remembered(depot: Depot, witness: Witness) -> None:
+    def early(call: Call) -> None:
+        raise Early("not_here", "the delivery is under way")
+
+    depot.hooks["apple"] = early
+    command = await witness.give(order("depot.ReserveV1", {"item": "apple"}))
+    reply = await witness.reply(command)
+    assert (reply.type, reply.data["code"]) == ("depot.DepotBusyV1", "not_here")
+    assert depot.calls == ["apple"] * 4
     assert await depot.effects() == []
 
 
