@@ -4,7 +4,7 @@ RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     granted integer;
 BEGIN
-    PERFORM pg_advisory_xact_lock(1970169720, hashtext(p_tenant));
+    PERFORM pg_advisory_xact_lock(1970169722, hashtext(p_tenant));
     DELETE FROM egress_slots WHERE tenant = p_tenant AND (width_ms <> p_width_ms OR slot <= p_slot - p_slots);
     SELECT least(p_wanted, p_most - coalesce(sum(taken), 0)) INTO granted FROM egress_slots WHERE tenant = p_tenant;
     IF granted <= 0 THEN
