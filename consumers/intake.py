@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
-import orjson
-
+from consumers.burying import bury, claims_of
 from consumers.inputs import RUNS_IN_DECISION, answer_of, new_run_id
 from consumers.turns import Turns
 from contracts import envelope as wire
@@ -37,12 +36,11 @@ from engine.answers import Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.guards.quotas import check_payload
-from engine.guards.redaction import redact, redact_text
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.notes import event_start_key
 from engine.run.inputs import Begin
-from engine.store import Appended, Arrival, Await, Commit, DeadLetter, Duplicate, Fenced, NewInput, Start, Store
+from engine.store import Appended, Arrival, Await, Commit, Duplicate, Fenced, NewInput, Start, Store
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import arrival_ident, seal_blob
 from engine.tracing import RunTracing
@@ -390,7 +388,7 @@ class Intake:
         except Unavailable:
             self._take_later(delivery)
             return
-        claims = _claims(delivery)
+        claims = claims_of(delivery)
         self._log.warning(
             "dead_letter",
             letter_id=letter,
@@ -408,75 +406,6 @@ class Intake:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-NOBODY: Final = "unknown"
-"""The tenant under which letters are kept whose envelope names none that can be trusted, or one that is gone."""
-
-
-async def bury(store: Store, vault: Vault, clock: Clock, delivery: Delivery, problem: Problem) -> UUID:
-    """One dead letter per message body and reason, with everything needed to send it again. Answers its id."""
-    claims = _claims(delivery)
-    tenant = claims.get("tenantid") or NOBODY
-    identity = uuid5(
-        NAMESPACE_URL,
-        f"{delivery.exchange}|{delivery.routing_key}|{hashlib.blake2b(delivery.body, digest_size=16).hexdigest()}",
-    )
-    try:
-        keys = await vault.keys_for(tenant)
-    except TenantOffboarded:
-        tenant = NOBODY
-        keys = await vault.keys_for(tenant)
-    await store.bury(
-        DeadLetter(
-            id=identity,
-            tenant=tenant,
-            reason=problem.code,
-            detail=_storable(redact_text(problem.detail)),
-            source=delivery.exchange,
-            routing_key=_storable(delivery.routing_key),
-            event_id=claims.get("id"),
-            type=claims.get("type"),
-            attempts=[
-                {"at": wire.format_time(clock.now()), "code": problem.code, "delivery_count": delivery.delivery_count}
-            ],
-            envelope=seal_blob(keys, "dead_letter", str(identity), delivery.body),
-            headers=redact(
-                {
-                    _storable(name): _storable(value) if isinstance(value, str) else value
-                    for name, value in delivery.headers.items()
-                    if isinstance(value, str | int | float | bool)
-                }
-            ),
-            state="dead",
-            created_at=clock.now(),
-        )
-    )
-    return identity
-
-
-def _storable(text: str) -> str:
-    """Text that every database takes: no NUL, no lone surrogate. The message itself is kept byte for byte."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _claims(delivery: Delivery) -> dict[str, str]:
-    """What a message says about itself, as far as it can be read; nothing of it is trusted."""
-    try:
-        wire.check_depth(delivery.body)
-        document = orjson.loads(delivery.body)
-    except (Problem, ValueError):
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    found = {
-        name: document[name]
-        for name in ("id", "type", "tenantid")
-        if isinstance(document.get(name), str) and len(document[name]) <= 200 and "\x00" not in document[name]
-    }
-    if not wire.is_tenant(found.get("tenantid", "")):
-        found.pop("tenantid", None)
-    return found
 
 
 def _check_publisher(envelope: Envelope, delivery: Delivery) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from consumers.intake import bury
+from consumers.burying import bury
 from contracts.problems import Problem, Unavailable
 from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.clock import Clock

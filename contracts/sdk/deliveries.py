@@ -267,7 +267,9 @@ class Deliveries:
                 self._registry.command(kind), handlers.commands[kind], envelope, delivery, patient=patient
             )
         if kind in handlers.outside:
-            return await handling.perform(self._registry.command(kind), handlers.outside[kind], envelope, delivery)
+            return await handling.perform(
+                self._registry.command(kind), handlers.outside[kind], envelope, delivery, patient=patient
+            )
         subscription = handlers.subscriptions.get(kind)
         if subscription is None:
             raise ContractUnknown(f"{kind}: module {self._name} has no handler for it", message_type=kind)

@@ -108,7 +108,7 @@ class Handling:
             try:
                 await self.before(call, entry.command)
             except (Retryable, Refused) as failure:
-                return await self._fail(entry, call, failure)
+                return await self._fail(entry, call, failure, patient=patient)
         try:
             async with self._database.transaction() as tx:
                 known = await self._claim(tx, entry, call)
@@ -129,12 +129,10 @@ class Handling:
                     raise Retryable(event.code, event.message, outcome=event)
                 return await self._remember(tx, entry, call, event)
         except Retryable as failure:
-            if patient and isinstance(failure, Early):
-                raise
-            return await self._fail(entry, call, failure)
+            return await self._fail(entry, call, failure, patient=patient)
 
     async def perform(
-        self, entry: CommandEntry, handler: OutsideHandler, envelope: Envelope, delivery: int
+        self, entry: CommandEntry, handler: OutsideHandler, envelope: Envelope, delivery: int, *, patient: bool = False
     ) -> list[Stored]:
         """The same for an effect outside the database (a mail, an HTTP call): done first, remembered after, so at
         least once; the call's key is what makes the far side see it once.
@@ -154,7 +152,7 @@ class Handling:
                     assert isinstance(event, FailureModel)
                     raise Retryable(event.code, event.message, outcome=event)
             except (Retryable, Refused) as failure:
-                return await self._fail(entry, call, failure)
+                return await self._fail(entry, call, failure, patient=patient)
             async with self._database.transaction() as tx:
                 known = await self._claim(tx, entry, call)
                 if known is not None:
@@ -294,8 +292,12 @@ class Handling:
             await tx.run(self._sql["forget_attempts"], call.tenant, call.envelope.id)
         return stored
 
-    async def _fail(self, entry: CommandEntry, call: Call, failure: Retryable | Refused) -> list[Stored]:
+    async def _fail(
+        self, entry: CommandEntry, call: Call, failure: Retryable | Refused, *, patient: bool
+    ) -> list[Stored]:
         """In a transaction of its own: the one that failed is rolled back, effects, facts and all."""
+        if patient and isinstance(failure, Early):
+            raise failure
         call.facts.clear()
         event = _outcome(entry, failure)
         async with self._database.transaction() as tx:
