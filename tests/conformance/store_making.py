@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from engine.store import Arrival, Commit, InputRow, Opened, Outcome, Recorded, Start, Store
+from engine.store import Arrival, Commit, InputRow, Opened, Outcome, Recorded, Start, Store, open_store
 
 NOW = datetime(2030, 3, 1, 12, tzinfo=UTC)
 
 Refusals = dict[int, str]
 Opening = Callable[[], Awaitable[Store]]
+
+
+async def running(url: str) -> AsyncIterator[Store]:
+    """A store of today's schema, for as long as a fixture holds it."""
+    store = open_store(url)
+    await store.migrate()
+    await store.start()
+    yield store
+    await store.stop()
 
 
 def later(**span: float) -> datetime:

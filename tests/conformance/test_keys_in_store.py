@@ -18,11 +18,12 @@ from engine.guards.permissions import ALL_PERMISSIONS, verify_token
 from engine.metrics import Metrics
 from engine.pauses import Brakes, Pauses
 from engine.settings import Settings
-from engine.store import Store, Stored, open_store
+from engine.store import Store, Stored
 from engine.store.key_ring import KeyRing, KeyRingMismatch, KeyRingMissing, create_key_ring
 from engine.store.keys import OFFBOARDING, Vault
 from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
+from tests.conformance.store_making import running
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RUN = UUID(int=7)
@@ -132,23 +133,15 @@ class KeysInStore:
             await first_run(settings, store, now=NOW)
 
 
-async def _opened(url: str) -> AsyncIterator[Store]:
-    store = open_store(url)
-    await store.migrate()
-    await store.start()
-    yield store
-    await store.stop()
-
-
 class TestSqlite(KeysInStore):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
-        async for store in _opened(f"sqlite://{tmp_path}/unwind.db"):
+        async for store in running(f"sqlite://{tmp_path}/unwind.db"):
             yield store
 
 
 class TestPostgres(KeysInStore):
     @pytest.fixture
     async def store(self, postgres_url: str) -> AsyncIterator[Store]:
-        async for store in _opened(postgres_url):
+        async for store in running(postgres_url):
             yield store

@@ -13,11 +13,12 @@ import pytest
 from contracts.problems import Conflict, NotFound, PayloadInvalid, TenantOffboarded
 from engine.clock import SystemClock
 from engine.guards.secrets import ApiKey, Secrets, open_secret
-from engine.store import SealedSecret, Store, open_store
+from engine.store import SealedSecret, Store
 from engine.store.key_ring import KeyRingMismatch, SealBroken, create_key_ring
 from engine.store.keys import OFFBOARDING, Vault
 from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
+from tests.conformance.store_making import running
 
 HOSTS = ("api.example.org",)
 KEY = {"key": "a key of acme"}
@@ -208,23 +209,15 @@ def _named(row: SealedSecret, copied: SealedSecret) -> Any:
     return replace(row.key, tenant=copied.tenant, scope=f"secret/{copied.name}", key_id=copied.version)
 
 
-async def _opened(url: str) -> AsyncIterator[Store]:
-    store = open_store(url)
-    await store.migrate()
-    await store.start()
-    yield store
-    await store.stop()
-
-
 class TestSqlite(SecretsInStore):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
-        async for store in _opened(f"sqlite://{tmp_path}/unwind.db"):
+        async for store in running(f"sqlite://{tmp_path}/unwind.db"):
             yield store
 
 
 class TestPostgres(SecretsInStore):
     @pytest.fixture
     async def store(self, postgres_url: str) -> AsyncIterator[Store]:
-        async for store in _opened(postgres_url):
+        async for store in running(postgres_url):
             yield store

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from engine.guards.redaction import REDACTED, redact, redact_text, tells
+from tests.pure.linear import seconds_to_redact
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nabc=\n-----END RSA PRIVATE KEY-----"
@@ -169,17 +170,8 @@ UNITS = [
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_redaction_takes_linear_time(unit: str) -> None:
-    def seconds(length: int) -> float:
-        text = unit * (length // len(unit))
-        best = float("inf")
-        for _ in range(3):
-            begun = time.thread_time()
-            redact_text(text)
-            best = min(best, time.thread_time() - begun)
-        return best
-
     # A quadratic pattern would take 64 times as long for 8 times the text.
-    assert seconds(200_000) < max(0.05, 24 * seconds(25_000))
+    assert seconds_to_redact(unit, 200_000) < max(0.05, 24 * seconds_to_redact(unit, 25_000))
 
 
 def _megabyte(length: int) -> dict[str, Any]:

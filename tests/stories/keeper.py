@@ -7,23 +7,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote_plus
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+
+from tests.stories.outside import OutsideService
 
 USER, CLIENT = "shop", "client one"
 
 
-class Keeper:
+class Keeper(OutsideService):
     """`/key`, `/basic`, `/bearer` answer 200 to the right proof, else 401, with all that was sent. `/token` hands out
     an access token, and after a refresh another refresh token; `/token/careless` refuses and says the request
     again. `/echo/<status>` takes no proof. `/hold` answers after `release`; `/to/<status>/<address>` redirects.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         # Unlike any other keeper's, so that whoever finds one knows whose it was.
         self.canary = f"canary{secrets.token_hex(6)}"
         self.key = f"key/{self.canary}+of&the=story"
@@ -39,36 +40,10 @@ class Keeper:
         """The form of every request for a token."""
         self.held = asyncio.Event()
         """Set when a request is held."""
-        self._released = asyncio.Event()
-        self._server: TestServer | None = None
 
-    async def __aenter__(self) -> Self:
-        app = web.Application()
+    def _route(self, app: web.Application) -> None:
         app.router.add_route("POST", "/token", self._token)
         app.router.add_route("POST", "/token/careless", self._careless)
-        app.router.add_route("*", "/{tail:.*}", self._answer)
-        self._server = TestServer(app)
-        await self._server.start_server()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._released.set()
-        if self._server is not None:
-            await self._server.close()
-
-    @property
-    def address(self) -> str:
-        """As the operator's exception to the egress rules names it."""
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.port}"
-
-    def url(self, path: str) -> str:
-        return f"http://{self.address}{path}"
-
-    def release(self) -> None:
-        self._released.set()
 
     def revoke(self) -> None:
         """No access token that was handed out is good any more."""
