@@ -1,6 +1,6 @@
 """The measured engine: the product's own assembly with all roles, plus workload A's contract and saga. It prints one
-JSON line (`scripts.bench.measure.Engine`) when it is ready and serves until SIGTERM. Settings come from the
-environment as for `unwind serve`."""
+JSON line (`scripts.bench.stack.Engine`) when it is ready and serves until SIGTERM. Settings come from the
+environment as for `unwind serve`. With `--unguarded` its guardrails stand aside (`scripts.bench.unguarded`)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from engine.guards.first_run import first_run
 from engine.logs import configure
 from engine.loop import run
 from engine.settings import Settings, bus_url, database_url, load
+from scripts.bench.unguarded import stand_aside
 from scripts.bench.workload import MODULE, SAGAS
 from scripts.opening import opened_store
 
@@ -40,7 +41,10 @@ def main() -> None:
     parser.add_argument("--commits-per-append", type=int, default=0)
     parser.add_argument("--appends-at-once", type=int, default=1)
     parser.add_argument("--core", type=int, default=None)
+    parser.add_argument("--unguarded", action="store_true")
     given = parser.parse_args()
+    if given.unguarded:
+        stand_aside()
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
     settings = load()

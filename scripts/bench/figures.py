@@ -130,6 +130,32 @@ FIGURES: Final = (
         beside=("storm_p95_ms", "alike_p95_ms", "storm_steps_per_second", "alike_steps_per_second"),
     ),
     Figure(
+        name="guardrails",
+        question="A: steps/s with every guardrail against the same build with guardrails that let everything pass",
+        better="more",
+        at_least=0.85,
+        goal=0.95,
+        beside=("steps_per_second", "unguarded_steps_per_second"),
+    ),
+    Figure(
+        name="tenants",
+        question="A: steps/s for 20 tenants in turn, each with a chain of audit entries of its own, against those for"
+        " one",
+        better="more",
+        at_least=0.85,
+        goal=0.95,
+        beside=("steps_per_second", "one_tenant_steps_per_second"),
+    ),
+    Figure(
+        name="redaction",
+        question="a megabyte of records full of personal data and secrets, redacted",
+        better="less",
+        at_least=1,
+        goal=0.25,
+        unit="s",
+        beside=("quarter_seconds", "times_the_quarter"),
+    ),
+    Figure(
         name="takeover",
         question="10,000 open runs of a killed process: from the end of its lease to all of them owned by a living one",
         better="less",

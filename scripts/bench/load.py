@@ -41,7 +41,7 @@ PUBLISH_AT_MOST: Final = 500
 class Load:
     """What to do. `store` is a postgresql:// URL of the database's owner, or the path of an embedded store.
     `metrics_url` is the engine's /metrics. `core` is the one to stay on; None: any. `trigger` is the type of the
-    events that start runs.
+    events that start runs; they come of so many `tenants` in turn.
     """
 
     bus_url: str
@@ -52,6 +52,7 @@ class Load:
     runs: int
     core: int | None = None
     trigger: str = TRIGGER
+    tenants: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +116,10 @@ async def _many(load: Load, transport: Transport, watch: Watch, runs: int) -> _S
     empties again."""
     total, published, ended = runs + 2 * load.in_flight, 0, 0
     pause = SATURATED_POLL_SECONDS if load.in_flight >= SATURATED else POLL_SECONDS
+    tenants = [TENANT, *(f"{TENANT}-{number}" for number in range(1, load.tenants))]
     triggers = [
-        trigger(load.trigger, order(number), str(number)) for number in range(total)
+        trigger(load.trigger, order(number), str(number), tenant=tenants[number % len(tenants)])
+        for number in range(total)
     ]  # made beforehand: the engine shares our cores
     await watch.begin()
     opened: tuple[float, int] | None = None

@@ -11,38 +11,29 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
-import orjson
-
-from contracts.problems import Unavailable
-from scripts.bench import peer
+from scripts.bench import codec, peer
 from scripts.bench.figures import Figure, Round
 from scripts.bench.lasting import Lasted, Lasting
 from scripts.bench.load import Load, Report
-from scripts.bench.processes import LOAD_SECONDS, ROOT, ask, clean, end, report, tail
+from scripts.bench.processes import LOAD_SECONDS, ROOT, ask, report
+from scripts.bench.stack import Engine, Servers, Stack
 from scripts.bench.storm import Storm, Stormed
 from scripts.bench.volume import Volume
-from scripts.bench.waiting import KILLED, LEASE_SECONDS, Waited, Waiting, taken_over
-from scripts.bench.watch import SQL
+from scripts.bench.waiting import LEASE_SECONDS, Waited, Waiting, taken_over
 from scripts.bench.workload import SHIPPED, STEPS, TRIGGER
 
-READY_SECONDS: Final = 60
 SATURATING: Final = 2_000
 """Runs in flight that keep the engine busy, most of them still in its queue."""
 BOUNDED: Final = 200
-PROCESSES: Final = (("intake", "worker", "relay", "timer", "janitor"), ("projector", "web"))
-"""How the engine is deployed on PostgreSQL and RabbitMQ, as in compose.yaml: what owns runs apart from what shows them.
-"""
 CONNECTIONS: Final = 20
+TENANTS: Final = 20
 TURNS: Final = 5
 
 
@@ -115,36 +106,12 @@ QUICK: Final = Sizes(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Where the production stack of the bench is. `postgres_url` names a database whose role may create others."""
-
-    postgres_url: str
-    rabbitmq_url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A measured engine that is ready: what the load generator must know of it."""
-
-    bus_url: str
-    store: str
-    metrics_url: str
-    pid: int
-    shown_by: int | None = None
-    """The process that writes the read models, where it is one of its own."""
-
-    @property
-    def pids(self) -> list[int]:
-        return [pid for pid in (self.pid, self.shown_by) if pid is not None]
-
-
 class Measurements:
     """Everything one round needs, each measured at most once and only when a figure asks for it."""
 
     def __init__(self, servers: Servers | None, sizes: Sizes, tell: Callable[[str], None]) -> None:
-        self._servers, self._sizes, self._tell = servers, sizes, tell
-        self._volume = Volume(self._database, sizes.rebuilt_events, sizes.listed_runs, tell)
+        self._stack, self._sizes, self._tell = Stack(servers), sizes, tell
+        self._volume = Volume(self._stack.database, sizes.rebuilt_events, sizes.listed_runs, tell)
 
     def round(self, figure: Figure) -> Round:
         """The figure's ratio in this round."""
@@ -203,13 +170,26 @@ class Measurements:
     def _storm(self) -> Round:
         runs = self._sizes.storm
         self._tell(f"a storm of one tenant among eleven, {runs} runs")
-        with self._production() as engine:
+        with self._stack.production() as engine:
             seen = Stormed(**ask("scripts.bench.storm", Storm(bus_url=engine.bus_url, store=engine.store, runs=runs)))
         storm, alike = _quantile(seen.storm, 0.95), _quantile(seen.alike, 0.95)
         beside = {"storm_p95_ms": storm * 1000, "alike_p95_ms": alike * 1000}
         for name, seconds in (("storm", seen.storm_seconds), ("alike", seen.alike_seconds)):
             beside[f"{name}_steps_per_second"] = runs * STEPS / seconds
         return Round(storm / alike, beside)
+
+    def _guardrails(self) -> Round:
+        ours, without = _steps(self.saturated), _steps(self.unguarded)
+        return Round(ours / without, {"steps_per_second": ours, "unguarded_steps_per_second": without})
+
+    def _tenants(self) -> Round:
+        many, one = _steps(self.many_tenants), _steps(self.saturated)
+        return Round(many / one, {"steps_per_second": many, "one_tenant_steps_per_second": one})
+
+    def _redaction(self) -> Round:
+        self._tell("redaction of a megabyte")
+        quarter, whole = codec.redaction_seconds(codec.MEGABYTE // 4), codec.redaction_seconds(codec.MEGABYTE)
+        return Round(whole, {"quarter_seconds": quarter, "times_the_quarter": whole / quarter})
 
     def _lasting_rate(self) -> Round:
         seen = self.lasting
@@ -239,7 +219,7 @@ class Measurements:
         lives.
         """
         self._tell(f"a killed process with {self._sizes.taken_over} open runs")
-        with self._owners() as (url, bus_url, processes):
+        with self._stack.owners() as (url, bus_url, processes):
             seconds = asyncio.run(taken_over(url, bus_url, self._sizes.taken_over, processes))
         return Round(seconds, {"runs": self._sizes.taken_over, "lease_seconds": LEASE_SECONDS})
 
@@ -249,7 +229,7 @@ class Measurements:
     def lasting(self) -> Lasted:
         sizes = self._sizes
         self._tell(f"workload A, saturated, for {sizes.lasting_seconds:g} s")
-        with self._production() as engine:
+        with self._stack.production() as engine:
             asked = Lasting(
                 bus_url=engine.bus_url,
                 store=engine.store,
@@ -264,7 +244,7 @@ class Measurements:
     def waiting(self) -> Waited:
         self._tell(f"workload D, {self._sizes.waiting} runs that wait")
         sizes = self._sizes
-        with self._production() as engine:
+        with self._stack.production() as engine:
             asked = Waiting(
                 bus_url=engine.bus_url,
                 store=engine.store,
@@ -279,19 +259,31 @@ class Measurements:
     @cached_property
     def remote(self) -> Report:
         self._tell("workload B, saturated")
-        with self._production() as engine, self._module(engine):
+        with self._stack.production() as engine, self._stack.module(engine):
             return self._load(engine, SATURATING, self._sizes.remote, trigger=SHIPPED)
 
     @cached_property
     def saturated(self) -> Report:
         self._tell("workload A, saturated")
-        with self._production() as engine:
+        with self._stack.production() as engine:
             return self._load(engine, SATURATING, self._sizes.saturated)
+
+    @cached_property
+    def unguarded(self) -> Report:
+        self._tell("workload A, saturated, guardrails aside")
+        with self._stack.production(guarded=False) as engine:
+            return self._load(engine, SATURATING, self._sizes.saturated)
+
+    @cached_property
+    def many_tenants(self) -> Report:
+        self._tell(f"workload A, saturated, {TENANTS} tenants")
+        with self._stack.production() as engine:
+            return self._load(engine, SATURATING, self._sizes.saturated, tenants=TENANTS)
 
     @cached_property
     def bounded(self) -> Report:
         self._tell(f"workload A, {BOUNDED} runs in flight")
-        with self._production() as engine:
+        with self._stack.production() as engine:
             return self._load(engine, BOUNDED, self._sizes.bounded)
 
     @cached_property
@@ -303,7 +295,7 @@ class Measurements:
     @cached_property
     def single_commit(self) -> Report:
         self._tell(f"workload A without group commit, {CONNECTIONS} connections")
-        with self._production("--commits-per-append", "1", "--appends-at-once", str(CONNECTIONS)) as engine:
+        with self._stack.production("--commits-per-append", "1", "--appends-at-once", str(CONNECTIONS)) as engine:
             return self._load(engine, SATURATING, self._sizes.single_commit)
 
     @cached_property
@@ -311,13 +303,13 @@ class Measurements:
         self._tell("workload A, embedded")
         with tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
             environment = {"UNWIND_DATA_DIR": folder}
-            with self._engine(environment) as engine:
+            with self._stack.engine(environment) as engine:
                 return self._load(engine, SATURATING, self._sizes.embedded)
 
     @cached_property
     def ceiling(self) -> float:
         self._tell("raw append ceiling")
-        with self._database() as url:
+        with self._stack.database() as url:
             arguments = ["-m", "scripts.bench.ceiling", url, str(self._sizes.ceiling_events)]
             done = subprocess.run(
                 [sys.executable, *arguments], cwd=ROOT, capture_output=True, check=False, timeout=LOAD_SECONDS
@@ -327,11 +319,11 @@ class Measurements:
     @cached_property
     def dbos_threads(self) -> peer.PeerRun:
         self._tell("DBOS, 8 threads on one core")
-        with self._database() as url:
+        with self._stack.database() as url:
             return peer.run(url, "threads", self._sizes.peer_threads)
 
     def _dbos_single(self) -> peer.PeerRun:
-        with self._database() as url:
+        with self._stack.database() as url:
             return peer.run(url, "single", self._sizes.peer_single)
 
     @cached_property
@@ -342,7 +334,7 @@ class Measurements:
 
     # -------------------------------------------------------------------------------------------------- processes
 
-    def _load(self, engine: Engine, in_flight: int, runs: int, trigger: str = TRIGGER) -> Report:
+    def _load(self, engine: Engine, in_flight: int, runs: int, *, trigger: str = TRIGGER, tenants: int = 1) -> Report:
         # One at a time the peer, too, is warmed up by as many runs as are counted, and who watches stays off the
         # engine's core.
         one_by_one = in_flight == 1
@@ -357,119 +349,13 @@ class Measurements:
             runs=runs,
             core=max(os.sched_getaffinity(0)) if one_by_one else None,
             trigger=trigger,
+            tenants=tenants,
         )
         return Report(**ask("scripts.bench.load", load))
 
     def _one_by_one(self) -> AbstractContextManager[Engine]:
         """The engine that owns runs stays on one core, as the peer does: both are at their best there."""
-        return self._production("--core", str(peer.CORE))
-
-    @contextmanager
-    def _production(self, *options: str) -> Iterator[Engine]:
-        assert self._servers is not None
-        with self._database() as url, tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
-            environment = {
-                "UNWIND_DATA_DIR": folder,
-                "UNWIND_DATABASE_URL": url,
-                "UNWIND_BUS_URL": self._servers.rabbitmq_url,
-            }
-            owning, showing = ({**environment, "UNWIND_ROLES": ",".join(roles)} for roles in PROCESSES)
-            # The first one makes the schema and the key file that the second one finds.
-            with self._engine(owning, *options) as engine, self._engine(showing) as beside:
-                yield replace(engine, shown_by=beside.pid)
-
-    @contextmanager
-    def _module(self, engine: Engine) -> Iterator[None]:
-        """Workload B's module with a database of its own."""
-        with self._database() as url:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "scripts.bench.module", engine.bus_url, url], cwd=ROOT, stdout=subprocess.PIPE
-            )
-            try:
-                assert process.stdout is not None
-                if not process.stdout.readline():
-                    raise Unavailable("the measured module did not start")
-                yield
-            finally:
-                end(process)
-
-    @contextmanager
-    def _owners(self) -> Iterator[tuple[str, str, Callable[[str], AbstractContextManager[Engine]]]]:
-        """A database and a way to start processes that own runs in it, under a name of theirs; and one that shows."""
-        assert self._servers is not None
-        with self._database() as url, tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
-            environment = {
-                "UNWIND_DATA_DIR": folder,
-                "UNWIND_DATABASE_URL": url,
-                "UNWIND_BUS_URL": self._servers.rabbitmq_url,
-                "UNWIND_LEASE__DEAD_SECONDS": str(LEASE_SECONDS),
-            }
-
-            def process(name: str) -> AbstractContextManager[Engine]:
-                roles = {"UNWIND_ROLES": ",".join(PROCESSES[0]), "UNWIND_PROCESS_NAME": name}
-                return self._engine({**environment, **roles}, killed=name == KILLED)
-
-            yield url, self._servers.rabbitmq_url, process
-
-    @contextmanager
-    def _engine(self, environment: dict[str, str], *options: str, killed: bool = False) -> Iterator[Engine]:
-        """A process of the measured engine until the block ends; `killed`: the block itself ends it. Its log goes to a
-        file that is shown when it fails.
-        """
-        given = clean(
-            {
-                "UNWIND_HTTP__PORT": "0",
-                "UNWIND_HTTP__PROBE_PORT": "0",
-                "UNWIND_MODULES": "none",
-                "UNWIND_LOG__LEVEL": "warning",
-                **environment,
-            }
-        )
-        with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "scripts.bench.engine", *options],
-                cwd=ROOT,
-                env=given,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-            try:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                if not line:
-                    raise Unavailable("the measured engine did not start")
-                yield Engine(**orjson.loads(line), pid=process.pid)
-                if process.poll() is not None and not killed:
-                    raise Unavailable(f"the measured engine ended with {process.returncode}")
-            except Unavailable as problem:
-                log.seek(0)
-                said = log.read()
-                raise Unavailable(
-                    f"{problem.detail}; the engine's log ends: {tail(said)}" if said else problem.detail
-                ) from None
-            finally:
-                end(process)
-
-    @contextmanager
-    def _database(self) -> Iterator[str]:
-        """A fresh database with function statistics, dropped afterwards."""
-        assert self._servers is not None
-        name = f"unwind_bench_{uuid.uuid4().hex[:12]}"
-        admin = self._servers.postgres_url
-        asyncio.run(_execute(admin, SQL["create_database"].format(name=name), SQL["track_functions"].format(name=name)))
-        try:
-            yield urlunsplit(urlsplit(admin)._replace(path=f"/{name}"))
-        finally:
-            asyncio.run(_execute(admin, SQL["drop_database"].format(name=name)))
-
-
-async def _execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
+        return self._stack.production("--core", str(peer.CORE))
 
 
 def _steps(report: Report) -> float:

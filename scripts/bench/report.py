@@ -15,7 +15,8 @@ from typing import Any, Final
 from contracts.problems import NotFound, Unavailable
 from scripts.answer import Answer, stacked, table
 from scripts.bench.figures import FIGURES, Figure, Measured, Round, named
-from scripts.bench.measure import FULL, QUICK, Measurements, Servers
+from scripts.bench.measure import FULL, QUICK, Measurements
+from scripts.bench.stack import Servers
 
 ROUNDS: Final = 3
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
