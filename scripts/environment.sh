@@ -5,6 +5,8 @@
 ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
 PY=$ROOT/.venv/bin/python
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONSAFEPATH
+# Byte code lies inside .venv like everything else; without it every process would compile all of its libraries anew.
+unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
