@@ -19,6 +19,7 @@ import uuid_utils
 
 from consumers.turns import Turns
 from contracts import envelope as wire
+from contracts.calls import waits
 from contracts.problems import NotFound, Problem, TenantOffboarded, Unavailable
 from contracts.registry import Registry
 from engine import notes, reruns
@@ -392,6 +393,7 @@ def answer_of(
     if spec is None or spec.success == kind:
         return StepDone(at=at, dedup=dedup, settles=settles, step=step, visit=visit, output=payload, undo=undo)
     error = {"code": payload.get("code", "failed"), "message": payload.get("message", ""), "outcome": kind}
+    error |= waits(put_off_seconds=payload.get("put_off_seconds"))
     return StepLost(
         at=at,
         dedup=dedup,

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import traceback
 from collections import defaultdict
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from consumers.asking import Asking
-from contracts.calls import PROGRESS_BYTES, ActionCall, ActionFailed, ActionSpec
+from contracts.calls import PROGRESS_BYTES, ActionCall, ActionFailed, ActionSpec, waits
 from contracts.problems import Unavailable
 from engine.answers import Result
 from engine.attempts import call_for
@@ -238,6 +238,7 @@ class Worker:
                 retryable=error.retryable,
                 ambiguous=error.ambiguous,
                 irrecoverable=error.irrecoverable,
+                more=waits(error.retry_after_seconds, error.put_off_seconds),
             )
             return
         # The type and place only: an exception's text may hold what was being worked on.
@@ -265,8 +266,9 @@ class Worker:
         ambiguous: bool = False,
         irrecoverable: bool = False,
         stack: list[str] | None = None,
+        more: Mapping[str, float] | None = None,
     ) -> None:
-        error: dict[str, Any] = {"code": code, "message": message}
+        error: dict[str, Any] = {"code": code, "message": message, **(more or {})}
         if stack:
             error["stack"] = stack
         given = StepLost(

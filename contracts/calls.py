@@ -18,6 +18,8 @@ from contracts.values import value
 
 PROGRESS_BYTES: Final = 64 * 1024
 """The most that one record of progress may take, as JSON."""
+MOST_WAIT_SECONDS: Final = 3_600.0
+"""The longest that a failure can have its next attempt wait, whatever it asks for."""
 
 
 @value(kw_only=True)
@@ -135,10 +137,22 @@ class ActionSpec:
 class ActionFailed(Exception):
     """How an attempt failed. `retryable` False stops retrying at once; `irrecoverable` also skips parking and unwinds;
     `ambiguous`: it may have happened.
+
+    `retry_after_seconds`: the other side asks not to be called again before. `put_off_seconds`: nothing was tried
+    because it was not its turn; the attempt counts for nothing, and the next one comes after so long. Of either no more
+    than `MOST_WAIT_SECONDS` is waited.
     """
 
     def __init__(
-        self, code: str, message: str, *, retryable: bool = True, ambiguous: bool = False, irrecoverable: bool = False
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = True,
+        ambiguous: bool = False,
+        irrecoverable: bool = False,
+        retry_after_seconds: float | None = None,
+        put_off_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -146,3 +160,16 @@ class ActionFailed(Exception):
         self.retryable = retryable
         self.ambiguous = ambiguous
         self.irrecoverable = irrecoverable
+        self.retry_after_seconds = retry_after_seconds
+        self.put_off_seconds = put_off_seconds
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """As the run records it."""
+        return {"code": self.code, "message": self.message} | waits(self.retry_after_seconds, self.put_off_seconds)
+
+
+def waits(retry_after_seconds: float | None = None, put_off_seconds: float | None = None) -> dict[str, float]:
+    """The part of a recorded error that says how long to wait; empty where nobody said."""
+    said = {"retry_after_seconds": retry_after_seconds, "put_off_seconds": put_off_seconds}
+    return {name: seconds for name, seconds in said.items() if seconds is not None}

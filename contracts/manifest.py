@@ -97,11 +97,13 @@ class EventModel(Message):
 
 class FailureModel(EventModel):
     """An outcome that says a command failed. `code` is stable and for programs, `message` is for people and never
-    carries personal values.
+    carries personal values. `put_off_seconds`: nothing was tried, it was not the order's turn; it is sent again after
+    so long, an hour at most, and that counts for none of its attempts.
     """
 
     code: str
     message: str = ""
+    put_off_seconds: float | None = None
 
 
 class CommandModel(Message):

@@ -235,7 +235,7 @@ class StepFailed(RunEvent):
     visit: int
     attempt: int
     error: Mapping[str, Json]
-    """{code, message, stack?}; never a payload."""
+    """{code, message, stack?, retry_after_seconds?, put_off_seconds?}; never a payload."""
     final: bool
     ambiguous: bool = False
     irrecoverable: bool = False

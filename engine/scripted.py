@@ -48,10 +48,25 @@ class _InTurn:
 
 
 def fails(
-    code: str, message: str = "", *, retryable: bool = False, ambiguous: bool = False, irrecoverable: bool = False
+    code: str,
+    message: str = "",
+    *,
+    retryable: bool = False,
+    ambiguous: bool = False,
+    irrecoverable: bool = False,
+    retry_after_seconds: float | None = None,
+    put_off_seconds: float | None = None,
 ) -> ActionFailed:
     """A scripted failure; unlike a real one it is final unless told otherwise."""
-    return ActionFailed(code, message or code, retryable=retryable, ambiguous=ambiguous, irrecoverable=irrecoverable)
+    return ActionFailed(
+        code,
+        message or code,
+        retryable=retryable,
+        ambiguous=ambiguous,
+        irrecoverable=irrecoverable,
+        retry_after_seconds=retry_after_seconds,
+        put_off_seconds=put_off_seconds,
+    )
 
 
 def later(seconds: float, script: Any = None) -> Any:
@@ -191,8 +206,7 @@ def play(script: Any, call: ActionCall, attempt: Perform | Send, limit_seconds: 
             raise output
         content = orjson.loads(orjson.dumps(_finished(output, call)))
     except ActionFailed as failed:
-        error = {"code": failed.code, "message": failed.message}
-        given = lost(attempt, error, failed.retryable, failed.ambiguous, failed.irrecoverable)
+        given = lost(attempt, failed.error, failed.retryable, failed.ambiguous, failed.irrecoverable)
         return Outcome(seconds, "maybe" if failed.ambiguous else "no", given)
     except (SimulationMistake, AssertionError):
         raise

@@ -5,7 +5,7 @@ from contracts.sdk import Call, Refused, Retryable, Service, Tx, open_database, 
 
 from __future__ import annotations
 
-from contracts.sdk.call import Call, Early, HandlerBroken, Refused, Retryable, Unanswered
+from contracts.sdk.call import Call, Early, HandlerBroken, PutOff, Refused, Retryable, Unanswered
 from contracts.sdk.database import Database, DatabaseUnavailable, Tx, open_database
 from contracts.sdk.module import Service
 from contracts.sdk.postgres import PostgresDatabase
@@ -22,6 +22,7 @@ __all__ = [
     "Early",
     "HandlerBroken",
     "PostgresDatabase",
+    "PutOff",
     "QueryRefused",
     "QueryTimedOut",
     "Question",

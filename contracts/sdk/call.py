@@ -40,6 +40,16 @@ class Early(Retryable):
     """
 
 
+class PutOff(Retryable):
+    """Raise it from a handler: it is not this order's turn, nothing was tried. It is sent again after `seconds`, an
+    hour at most, as often as it takes: that counts for none of its attempts.
+    """
+
+    def __init__(self, code: str, message: str = "", *, seconds: float) -> None:
+        super().__init__(code, message)
+        self.seconds = seconds
+
+
 class Refused(Exception):
     """Raise it from a handler: no attempt will ever succeed. The transaction is rolled back, the command's first
     declared irrecoverable failure (or `outcome`) is answered and remembered.

@@ -35,6 +35,7 @@ from contracts.sdk.call import (
     FactHandler,
     HandlerBroken,
     OutsideHandler,
+    PutOff,
     Refused,
     Retryable,
 )
@@ -354,11 +355,12 @@ def _outcome(entry: CommandEntry, failure: Retryable | Refused) -> FailureModel:
     if not declared:
         kind = "irrecoverable failure" if final else "failure"
         raise HandlerBroken(f"{entry.type} declares no {kind} to answer {failure}") from failure
-    return _failure(declared[0], failure.code, failure.message)
+    seconds = failure.seconds if isinstance(failure, PutOff) else None
+    return _failure(declared[0], failure.code, failure.message, seconds)
 
 
-def _failure(model: type[FailureModel], code: str, message: str) -> FailureModel:
-    return model(code=code, message=message)
+def _failure(model: type[FailureModel], code: str, message: str, put_off_seconds: float | None = None) -> FailureModel:
+    return model(code=code, message=message, put_off_seconds=put_off_seconds)
 
 
 def _digest(envelope: Envelope) -> bytes:

@@ -27,6 +27,7 @@ from contracts.sdk.tracing import Tracing
 from contracts.traceparent import read
 from engine.actions.http_auth import SecretNamed, StepSecrets
 from engine.actions.oauth2 import AccessTokens
+from engine.actions.retry_after import retry_after
 from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressRefused, EgressTimeout, Response, SafeUrl
 from engine.guards.secrets import Secrets
 
@@ -161,7 +162,8 @@ class HttpRequest:
         except EgressRefused as refused:
             raise ActionFailed(refused.code, refused.detail, retryable=False, ambiguous=attempt.acted) from None
         except EgressLimited as limited:
-            raise ActionFailed(limited.code, limited.detail, ambiguous=attempt.acted) from None
+            put_off = None if attempt.acted else limited.seconds
+            raise ActionFailed(limited.code, limited.detail, ambiguous=attempt.acted, put_off_seconds=put_off) from None
         except (EgressTimeout, EgressFailed) as failed:
             ambiguous = attempt.acted or (failed.sent and attempt.changes)
             raise ActionFailed(failed.code, failed.detail, ambiguous=ambiguous) from None
@@ -301,7 +303,8 @@ def _judge(given: HttpInput, attempt: _Attempt, response: Response) -> dict[str,
         return _output(response)
     said = f"{attempt.url.shown} answered {status}"
     if status in _NOT_DONE:
-        raise ActionFailed(f"http_{status}", said, ambiguous=attempt.acted)
+        wait = retry_after(status, response.headers, now=datetime.now(UTC))
+        raise ActionFailed(f"http_{status}", said, ambiguous=attempt.acted, retry_after_seconds=wait)
     if status >= 500:
         raise ActionFailed(f"http_{status}", said, ambiguous=changes)
     if 300 <= status < 400:

@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 from contracts.calls import ActionFailed
 from contracts.problems import Conflict, NotFound
 from contracts.values import value
+from engine.actions.retry_after import retry_after
 from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressRefused, EgressTimeout, Response, SafeUrl
 from engine.guards.secrets import OAuth2, OpenedSecret, Secrets
 
@@ -141,7 +143,9 @@ class AccessTokens:
             )
         except EgressRefused as refused:
             raise ActionFailed(refused.code, refused.detail, retryable=False) from None
-        except (EgressLimited, EgressTimeout, EgressFailed) as failed:
+        except EgressLimited as limited:
+            raise ActionFailed(limited.code, limited.detail, put_off_seconds=limited.seconds) from None
+        except (EgressTimeout, EgressFailed) as failed:
             raise ActionFailed(failed.code, failed.detail) from None
         return _read(url, response)
 
@@ -161,7 +165,11 @@ def _read(url: SafeUrl, response: Response) -> dict[str, Any]:
     if not isinstance(answer, dict):
         answer = {}
     if status == 429 or status >= 500:
-        raise ActionFailed("oauth2_unavailable", f"{url.shown} answered {status} to the request for a token")
+        raise ActionFailed(
+            "oauth2_unavailable",
+            f"{url.shown} answered {status} to the request for a token",
+            retry_after_seconds=retry_after(status, response.headers, now=datetime.now(UTC)),
+        )
     if not 200 <= status < 300:
         code = answer.get("error")
         if not isinstance(code, str) or code not in ERRORS:

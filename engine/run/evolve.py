@@ -194,6 +194,7 @@ def _step_failed(state: RunState, event: ev.StepFailed) -> None:
     step = _change(state, event.step, event.visit)
     step.error, step.deadline, step.doubt = event.error, None, ""
     step.ambiguous = step.ambiguous or event.ambiguous
+    step.put_off += "put_off_seconds" in event.error
     if not event.final:
         step.status = "backoff"
         step.deadline = event.retry_at
@@ -362,6 +363,7 @@ def _undo_succeeded(state: RunState, event: ev.UndoSucceeded) -> None:
 
 def _undo_failed(state: RunState, event: ev.UndoFailed) -> None:
     step = _change(state, event.step, event.visit)
+    step.undo_put_off += "put_off_seconds" in event.error
     step.undo_status, step.undo_error, step.undo_deadline = (
         "parked" if event.final else "backoff",
         event.error,

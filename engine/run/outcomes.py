@@ -89,7 +89,7 @@ def _failed(run: Draft, step: Step, lost: StepLost) -> None:
     retry_at = None
     again = lost.retryable and not lost.irrecoverable
     if run.state.cause is None and again:
-        retry_at = next_attempt_at(run, step)
+        retry_at = next_attempt_at(run, step, lost.error)
     final = retry_at is None
     run.emit(
         ev.StepFailed(

@@ -1,13 +1,18 @@
 """When the next attempt is due: exponential backoff with a ceiling, spread by a jitter that the idempotency key
-decides, so that deciding needs no dice.
+decides, so that deciding needs no dice; and no earlier than the failure itself says.
+
+    retry_after_seconds   the other side was asked, and says when to come again (RFC 9110, section 10.2.3)
+    put_off_seconds       nothing was tried, it was not its turn: the attempt is none of those that the policy grants
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from typing import Any
 
-from contracts.calls import RetryPolicy
+from contracts.calls import MOST_WAIT_SECONDS, RetryPolicy
 from engine.run.draft import Draft
 from engine.run.state import Step
 
@@ -23,19 +28,33 @@ def policy_of(run: Draft, step: Step) -> RetryPolicy:
     return spec.retry if spec is not None else RetryPolicy()
 
 
-def next_attempt_at(run: Draft, step: Step) -> datetime | None:
-    """When attempt `step.attempt + 1` is due; None when attempts are used up."""
-    policy = policy_of(run, step)
-    if step.attempt >= policy.attempts:
-        return None
-    return run.at + backoff(policy, step.attempt, step.key)
+def next_attempt_at(run: Draft, step: Step, error: Mapping[str, Any]) -> datetime | None:
+    """When attempt `step.attempt + 1` is due after this error; None when attempts are used up."""
+    return _due(run.at, policy_of(run, step), step.attempt, step.put_off, step.key, error)
 
 
-def next_undo_at(run: Draft, step: Step) -> datetime | None:
-    """When the next attempt to undo `step` is due; None when those are used up."""
-    if step.undo_attempt >= UNDO_RETRY.attempts:
+def next_undo_at(run: Draft, step: Step, error: Mapping[str, Any]) -> datetime | None:
+    """When the next attempt to undo `step` is due after this error; None when those are used up."""
+    return _due(run.at, UNDO_RETRY, step.undo_attempt, step.undo_put_off, step.key + "/undo", error)
+
+
+def _due(
+    at: datetime, policy: RetryPolicy, attempt: int, put_off: int, key: str, error: Mapping[str, Any]
+) -> datetime | None:
+    """`put_off` of the attempts before were none."""
+    if not was_put_off(error) and attempt - put_off >= policy.attempts:
         return None
-    return run.at + backoff(UNDO_RETRY, step.undo_attempt, step.key + "/undo")
+    return at + max(backoff(policy, attempt, key), _asked_for(error))
+
+
+def was_put_off(error: Mapping[str, Any]) -> bool:
+    """Whether the attempt that ended with this error tried nothing."""
+    return "put_off_seconds" in error
+
+
+def _asked_for(error: Mapping[str, Any]) -> timedelta:
+    seconds = max(error.get(name) or 0.0 for name in ("retry_after_seconds", "put_off_seconds"))
+    return timedelta(seconds=min(max(0.0, seconds), MOST_WAIT_SECONDS))
 
 
 def backoff(policy: RetryPolicy, attempt: int, key: str) -> timedelta:

@@ -59,6 +59,9 @@ class Step:
     """Set while somebody is asked whether the current attempt happened: may another one follow if it did not?"""
     progress: Any = None
     """How far its attempts have come, as the action itself has recorded it; None once it has succeeded."""
+    put_off: int = 0
+    """How many of its attempts were put off: nothing was tried."""
+    undo_put_off: int = 0
 
     @property
     def is_child(self) -> bool:

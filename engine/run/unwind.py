@@ -144,7 +144,7 @@ def undo_lost(run: Draft, given: StepLost) -> str | None:
 
 
 def _undo_attempt_failed(run: Draft, step: Step, lost: StepLost) -> None:
-    retry_at = None if lost.irrecoverable or not lost.retryable else next_undo_at(run, step)
+    retry_at = None if lost.irrecoverable or not lost.retryable else next_undo_at(run, step, lost.error)
     run.emit(
         ev.UndoFailed(
             at=run.at,

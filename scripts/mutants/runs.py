@@ -23,6 +23,22 @@ _STORM: Final = "tests/conformance/coordinator/test_storm.py"
 
 RUNS: Final = (
     Mutant(
+        name="retry-too-early",
+        law="Whoever asks to be left alone is",
+        path="engine/run/retry.py",
+        old="at + max(backoff(policy, attempt, key), _asked_for(error))",
+        new="at + backoff(policy, attempt, key)",
+        test="tests/pure/run/test_going_forward.py::test_the_next_attempt_comes_no_earlier_than_the_failure_asks_and_no_later_than_an_hour",
+    ),
+    Mutant(
+        name="put-off-takes-attempts",
+        law="An attempt that was put off counts for nothing",
+        path="engine/run/retry.py",
+        old="attempt - put_off >= policy.attempts",
+        new="attempt >= policy.attempts",
+        test="tests/pure/run/test_going_forward.py::test_an_attempt_that_was_put_off_counts_for_nothing",
+    ),
+    Mutant(
         name="rerun-takes-an-old-key",
         law="A step that was undone is done again under a key that nobody has used",
         path="engine/run/rerun.py",
@@ -92,8 +108,8 @@ RUNS: Final = (
         name="undo-retried-for-ever",
         law="An undo that used up its attempts parks",
         path="engine/run/retry.py",
-        old="    if step.undo_attempt >= UNDO_RETRY.attempts:\n        return None\n",
-        new="",
+        old="UNDO_RETRY, step.undo_attempt, step.undo_put_off",
+        new="UNDO_RETRY, 0, step.undo_put_off",
         test=f"{_BACK}::test_an_undo_that_used_up_its_attempts_parks_and_later_undos_wait",
     ),
     Mutant(

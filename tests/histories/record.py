@@ -253,6 +253,15 @@ def queued_and_held() -> Story:
     return story.holding(False).when(admitted(), done("try", {"id": 1}))
 
 
+def asked_to_come_later() -> Story:
+    """Put off more often than it may fail, asked to wait, and then gone back by an undo that waits as well."""
+    story = Story(sagas.three).when(begun(), done("one", "first"))
+    for number in range(1, 6):
+        story.when(lost("two", waits={"put_off_seconds": 60.0}), due(f"retry/two/1/{number}"))
+    story.when(lost("two", waits={"retry_after_seconds": 60.0}, retryable=False))
+    return story.when(undo_lost("one", waits={"retry_after_seconds": 90.0}), due("undo-retry/one/1/1"), undone("one"))
+
+
 def gone_on_from_its_progress() -> Story:
     story = Story(sagas.stubborn).when(begun(), moved("try", {"piece": 1}), moved("try", {"piece": 2}), lost("try"))
     return story.when(due("retry/try/1/1"), moved("try", {"piece": 3}, attempt=2), done("try", {"id": 1}))
@@ -320,6 +329,7 @@ SHAPES_OF_RUNS: Mapping[str, Callable[[], Simulation | Story]] = {
         closure_given_back,
         generated_for_a_product,
         queued_and_held,
+        asked_to_come_later,
         gone_on_from_its_progress,
         saga_changed,
         run_once_more,

@@ -34,6 +34,8 @@ class Keeper(OutsideService):
         self.access: set[str] = set()
         self.handed = 0
         self.expires_in: int | None = 3600
+        self.busy_seconds: int | None = None
+        """While it is set, no token is handed out, and whoever asks is told to come again after so long."""
         self.seen: list[dict[str, Any]] = []
         """Method, path, query, headers, body of every request, `/token` apart."""
         self.granted: list[dict[str, str]] = []
@@ -85,6 +87,8 @@ class Keeper(OutsideService):
     async def _token(self, request: web.Request) -> web.Response:
         form = {name: str(value) for name, value in (await request.post()).items()}
         self.granted.append(form)
+        if self.busy_seconds is not None:
+            return web.json_response({}, status=503, headers={"Retry-After": str(self.busy_seconds)})
         pair = base64.b64decode(request.headers.get("Authorization", "").removeprefix("Basic ")).decode()
         client, _, secret = pair.partition(":")
         if (unquote_plus(client), unquote_plus(secret)) != (CLIENT, self.client_secret):

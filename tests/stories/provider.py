@@ -11,7 +11,7 @@ from tests.stories.outside import OutsideService
 
 class Provider(OutsideService):
     """`/ok` acts; `/busy/N` answers 503 N times per key, then acts; `/refuse` never acts; `/closed` answers
-    503 until `release`; `/hold` acts and keeps its
+    503 until `release`; `/later/S` answers 429 once per key and asks for S seconds of rest; `/hold` acts and keeps its
     answer back until `release`; `/hold-first` keeps back before it acts."""
 
     def __init__(self) -> None:
@@ -34,6 +34,8 @@ class Provider(OutsideService):
             return web.json_response({"error": "later"}, status=503)
         if place == "busy" and self.calls[key] <= int(times):
             return web.json_response({"error": "later"}, status=503)
+        if place == "later" and self.calls[key] == 1:
+            return web.json_response({"error": "later"}, status=429, headers={"Retry-After": times})
         if place == "hold-first":
             await self._released.wait()
         self.effects[key] = 1

@@ -9,7 +9,7 @@ from statistics import quantiles
 
 import pytest
 
-from tests.stories.house import House, Record, Stack, until, until_now
+from tests.stories.house import House, MovableClock, Record, Stack, until, until_now
 from tests.stories.provider import Provider
 from tests.stories.workshop import direct_command, errand, forgiving, workbench
 
@@ -88,6 +88,32 @@ async def test_retries_come_at_their_times_and_an_answer_that_cannot_be_retried_
         assert attempt["retry_at"] is None
         keys = {run: f"{run}/call/1" for run in (patient, exhausted, hopeless)}
         assert dict(provider.calls) == {keys[patient]: 4, keys[exhausted]: 2, keys[hopeless]: 1}
+
+
+@pytest.mark.acceptance("G10")
+async def test_whoever_asks_to_be_left_alone_is_and_no_longer_than_an_hour(stack: Stack) -> None:
+    clock = MovableClock()
+    async with Provider() as provider, House(stack, clock=clock, sagas=SAGAS, **_sandboxed(provider)) as house:
+        asked = {"1200": timedelta(seconds=1200), "86400": timedelta(hours=1)}
+        runs = {
+            seconds: await house.start("errand", "acme", {"id": seconds, "url": provider.url(f"/later/{seconds}")})
+            for seconds in asked
+        }
+        for seconds, run in runs.items():
+            step = await house.until_step(run, "call", lambda found: found["status"] == "backoff")
+            [attempt] = step["attempts"]
+            assert _at(attempt["retry_at"]) - _at(attempt["ended_at"]) == asked[seconds]
+            assert attempt["error"]["retry_after_seconds"] == float(seconds)
+        clock.forward(seconds=1100)
+        explained = await house.api.get(f"/v1/runs/{runs['1200']}/explain")
+        assert "retry/call/1/1" in str(explained)
+        assert set(provider.calls.values()) == {1}
+        for seconds, ahead in (("1200", 100), ("86400", 2400)):
+            clock.forward(seconds=ahead)
+            await house.until_status(runs[seconds], "succeeded")
+        assert dict(provider.calls) == {f"{run}/call/1": 2 for run in runs.values()}
+        for run in runs.values():
+            assert (await house.api.get(f"/v1/runs/{run}/replay"))["same"]
 
 
 @pytest.mark.acceptance("G11")

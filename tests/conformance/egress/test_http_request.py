@@ -69,6 +69,37 @@ async def test_a_status_says_whether_to_try_again_and_whether_it_happened(
     assert "s3cret" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {"Retry-After": "120"}, 120.0),
+        (503, {"Retry-After": " 0 "}, 0.0),
+        (503, {"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT", "Date": "Sun, 06 Nov 1994 08:48:37 GMT"}, 60.0),
+        (503, {"Retry-After": "Sunday, 06-Nov-94 08:49:37 GMT", "Date": "Sun Nov  6 08:49:07 1994"}, 30.0),
+        (503, {"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.0),
+        (503, {"Retry-After": "Sun, 06 Nov 99999999999 08:49:37 GMT"}, None),
+        (503, {"Retry-After": "-5"}, None),
+        (503, {"Retry-After": "soon"}, None),
+        (503, {"Retry-After": "1e9"}, None),
+        (503, {}, None),
+        (408, {"Retry-After": "120"}, None),
+        (500, {"Retry-After": "120"}, None),
+    ],
+)
+async def test_a_step_learns_when_it_may_come_again(
+    serve: Serve, status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status, headers=headers)
+
+    port = await serve(answer)
+    with pytest.raises(ActionFailed) as failed:
+        await attempt(http_request(opened(port)), url=f"http://127.0.0.1:{port}/")
+    assert failed.value.retry_after_seconds == seconds
+    assert failed.value.error.get("retry_after_seconds") == seconds
+    assert "put_off_seconds" not in failed.value.error
+
+
 async def test_an_expected_status_is_a_success(serve: Serve) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=404, text="gone")

@@ -205,6 +205,13 @@ async def test_a_refresh_token_that_the_server_replaces_becomes_the_next_version
     assert [form["refresh_token"] for form in keeper.granted] == [f"refresh-{keeper.canary}-{n}" for n in range(3)]
 
 
+async def test_a_server_of_tokens_is_left_alone_as_long_as_it_asks(box: Secrets, keeper: Keeper) -> None:
+    await put(box, "bearer", oauth2(keeper))
+    keeper.busy_seconds = 90
+    failed = await failure(action(box, keeper), url=keeper.url("/bearer"), auth={"secret": "bearer"})
+    assert (failed.code, failed.retryable, failed.retry_after_seconds) == ("oauth2_unavailable", True, 90.0)
+
+
 async def test_another_process_that_was_faster_with_a_refresh_token_is_followed(box: Secrets, keeper: Keeper) -> None:
     await put(box, "bearer", oauth2(keeper, refresh_token=keeper.refresh))
     one, two = action(box, keeper), action(box, keeper)

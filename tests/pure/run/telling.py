@@ -54,8 +54,11 @@ def undone(step: str, *, visit: int = 1, **more: Any) -> Heard:
     return lambda at: given_.StepDone(at=at, step=step, visit=visit, undo=True, **more)
 
 
-def lost(step: str, code: str = "broken", *, visit: int = 1, **more: Any) -> Heard:
-    error = {"code": code, "message": f"{step} failed"}
+def lost(
+    step: str, code: str = "broken", *, visit: int = 1, waits: Mapping[str, float] | None = None, **more: Any
+) -> Heard:
+    """`waits`: how long to wait, as the failure says."""
+    error = {"code": code, "message": f"{step} failed", **(waits or {})}
     return lambda at: given_.StepLost(at=at, step=step, visit=visit, error=error, **more)
 
 

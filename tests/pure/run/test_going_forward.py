@@ -27,6 +27,7 @@ from tests.pure.run.telling import (
     lost,
     matched,
     saw,
+    undo_lost,
 )
 
 
@@ -52,6 +53,43 @@ def test_backoff_doubles_between_attempts() -> None:
     story.then(saw(ev.StepFailed, final=False, retry_at=story.now + timedelta(seconds=1))).is_("waiting")
     story.when(due("retry/try/1/1"), lost("try"))
     story.then(saw(ev.StepFailed, attempt=2, retry_at=story.now + timedelta(seconds=2)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [(120.0, 120.0), (0.0, 1.0), (0.5, 1.0), (-5.0, 1.0), (3_600.0, 3_600.0), (86_400.0, 3_600.0)],
+)
+def test_the_next_attempt_comes_no_earlier_than_the_failure_asks_and_no_later_than_an_hour(
+    asked: float, waited: float
+) -> None:
+    story = given(sagas.stubborn).when(lost("try", waits={"retry_after_seconds": asked}))
+    story.then(saw(ev.StepFailed, final=False, retry_at=story.now + timedelta(seconds=waited)))
+
+
+def test_whoever_asks_to_be_left_alone_takes_up_an_attempt_all_the_same() -> None:
+    later = lost("try", waits={"retry_after_seconds": 60.0})
+    story = given(sagas.stubborn).when(later, due("retry/try/1/1"), later, due("retry/try/1/2"), later)
+    assert story.of(ev.StepFailed)[-1].final
+
+
+def test_an_attempt_that_was_put_off_counts_for_nothing() -> None:
+    story = given(sagas.stubborn)
+    for number in range(1, 10):
+        story.when(lost("try", waits={"put_off_seconds": 600.0}))
+        story.then(saw(ev.StepFailed, attempt=number, final=False, retry_at=story.now + timedelta(seconds=600)))
+        story.when(due(f"retry/try/1/{number}"))
+    for number in (10, 11, 12):
+        story.when(lost("try"), due(f"retry/try/1/{number}"))
+    assert [event.final for event in story.of(ev.StepFailed)] == [*[False] * 11, True]
+
+
+def test_an_undo_waits_as_it_is_asked_to_and_is_put_off_as_often_as_it_takes() -> None:
+    story = given(sagas.three, done("one"), lost("two", retryable=False))
+    story.when(undo_lost("one", waits={"retry_after_seconds": 90.0}))
+    story.then(saw(ev.UndoFailed, final=False, retry_at=story.now + timedelta(seconds=90)))
+    for number in range(1, 9):
+        story.when(due(f"undo-retry/one/1/{number}"), undo_lost("one", waits={"put_off_seconds": 400.0}))
+        story.then(saw(ev.UndoFailed, final=False, retry_at=story.now + timedelta(seconds=400)))
 
 
 def test_backoff_has_a_ceiling_and_a_jitter_that_the_key_decides() -> None:
