@@ -45,8 +45,9 @@ from engine.bus.topology import engine_topology, queues
 from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
+from engine.guards.breaches import Breaches
 from engine.guards.outbound import Outbound, Rate
-from engine.guards.quotas import Breaches, KnownQuotas
+from engine.guards.quotas import KnownQuotas
 from engine.guards.secrets import Secrets
 from engine.logs import logger
 from engine.loop import calm_collector
@@ -106,6 +107,7 @@ class Assembly:
             patience_seconds=settings.timeouts.database_seconds,
             pool_size=settings.limits.pool_size,
         )
+        self._outbound = Outbound(self.store, self.clock, Rate(settings.egress.requests_per_minute, 60.0))
         actions = _actions(
             self.registry,
             settings,
@@ -113,7 +115,7 @@ class Assembly:
             local_actions,
             self.tracing,
             lambda: self.door.secrets,
-            Outbound(self.store, self.clock, Rate(settings.egress.requests_per_minute, 60.0)),
+            self._outbound,
         )
         written = sagas if sagas is not None else load_sagas(settings.sagas)
         self.plans = Plans(with_blueprints(written, settings.blueprints, self.registry, actions), actions)
@@ -176,6 +178,9 @@ class Assembly:
         self._failing.append(self.heartbeat.failed)
         await self.heartbeat.start()
         self._parts.append(self.heartbeat)
+        breaches = Breaches(self.tenants, self.clock, self.metrics)
+        self.coordinator.breached = self.door.breached = self._outbound.breached = breaches.breached
+        self._parts.append(breaches)
         self.pauses.on_gone = self.vault.bar
         self.door.leaves = self.pauses.leaves
         self.door.payload_bytes = self.quotas.payload_bytes
@@ -254,9 +259,6 @@ class Assembly:
         coordinator.freed_slot = janitor.slot_freed
         coordinator.run_queued = janitor.run_queued
         coordinator.suspect = self.heartbeat.suspected
-        breaches = Breaches(self.tenants, self.clock, self.metrics)
-        coordinator.breached = breaches.breached
-        self._parts.append(breaches)
         self.door.on_input = inputs.wake
         coordinator.wrote_inputs = inputs.wake
         self.inputs, self.worker, self.janitor, self.timers = inputs, worker, janitor, timers
@@ -282,6 +284,7 @@ class Assembly:
                     tracing=self.run_tracing,
                     leaves=self.pauses.leaves,
                     payload_bytes=self.quotas.payload_bytes,
+                    breached=coordinator.breached,
                 )
                 for queue, may_wait in queues.taken
             ]

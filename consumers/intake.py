@@ -35,11 +35,13 @@ from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.answers import Refused, Result
 from engine.clock import Clock
 from engine.coordinator import Coordinator
+from engine.guards.breaches import payload_breach
 from engine.guards.quotas import check_payload
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.notes import event_start_key
 from engine.run.inputs import Begin
+from engine.run.limits import Breach
 from engine.store import Appended, Arrival, Await, Commit, Duplicate, Fenced, NewInput, Start, Store
 from engine.store.keys import SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import arrival_ident, seal_blob
@@ -88,9 +90,11 @@ class Intake:
         tracing: RunTracing | None = None,
         leaves: Callable[[str], bool] = lambda tenant: False,
         payload_bytes: Callable[[str], int | None] = lambda tenant: None,
+        breached: Callable[[str, Breach], None] = lambda tenant, breach: None,
     ) -> None:
+        """`breached` hears of what is larger than the `payload_bytes` of its tenant."""
         self._tracing = tracing
-        self._payload_bytes = payload_bytes
+        self._payload_bytes, self._breached = payload_bytes, breached
         self._leaves = leaves
         self._transport, self._queue, self._store, self._vault = transport, queue, store, vault
         self._registry, self._plans, self._door, self._clock, self._metrics = (
@@ -242,6 +246,7 @@ class Intake:
             try:
                 check_payload(self._payload_bytes(envelope.tenantid), len(delivery.body), envelope.data, field="data")
             except PayloadOverQuota as over:
+                self._breached(envelope.tenantid, payload_breach(over))
                 self._spawn(self._bury(delivery, over))
                 return
         now = self._clock.now()

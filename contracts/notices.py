@@ -94,13 +94,16 @@ class SignatureRefusedV1(EventModel):
 
 
 class WorkflowQuotaBreachedV1(EventModel):
-    """A start met a full quota of its tenant and was refused, or queued for a slot; said once per quota and window, the
-    hour or, of `daily_runs`, the day (UTC). `value` is what the start would have made of it, at least. `workflow` is
-    null when the quota is the whole tenant's.
+    """A full quota of the tenant was met: by a start, which was refused or queued, by a run that asked for more than it
+    may, or by an outbound request. Said once per quota and window, the hour or, of a daily quota, the day (UTC).
+    `value` is what would have become of it, at least. `workflow` is null when the quota is the whole tenant's.
     """
 
     tenant: str
-    cap: Literal["concurrent_runs", "open_runs", "daily_runs"]
+    cap: Literal[
+        "concurrent_runs", "open_runs", "daily_runs",
+        "steps", "depth", "run_seconds", "payload_bytes", "outbound_requests",
+    ]  # fmt: skip
     value: int
     limit: int
     workflow: str | None = None

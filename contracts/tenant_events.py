@@ -378,7 +378,7 @@ class QuotasChanged(RunEvent):
 
 @value(kw_only=True)
 class QuotaBreached(RunEvent):
-    """The first start in this window that met a full quota (`contracts.notices.WorkflowQuotaBreachedV1`)."""
+    """A quota was full, for the first time in this window (`contracts.notices.WorkflowQuotaBreachedV1`)."""
 
     TOPIC: ClassVar[str] = "quota.breached"
 

@@ -24,6 +24,7 @@ from engine.counting import Tally
 from engine.hot_runs import Hot
 from engine.metrics import Metrics
 from engine.run.inputs import Input
+from engine.run.limits import Breach
 from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.store import Appended, Commit, Duplicate, Stale, Store
@@ -47,6 +48,7 @@ class Prepared:
     perform: list[Perform]
     answered: list[tuple[Input, Done | None]]
     events: tuple[RunEvent, ...] = ()
+    breaches: tuple[Breach, ...] = ()
     done: Done | None = None
 
 

@@ -29,7 +29,7 @@ from engine.clock import Clock
 from engine.committer import Committer, Prepared
 from engine.counting import Tally
 from engine.endless import Endless
-from engine.guards.quotas import BREACHED
+from engine.guards.breaches import BREACHED, breach_of
 from engine.hot_runs import HOT_RUNS, WAITING_RUNS, Hot, HotRuns
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.loading import Loader
@@ -37,6 +37,7 @@ from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
 from engine.run.inputs import Admitted, Begin, Input
+from engine.run.limits import Breach
 from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.setbacks import Setbacks
@@ -98,7 +99,7 @@ class Coordinator:
         self.freed_slot: Callable[[], None] = lambda: None
         self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
-        self.breached: Callable[[str, str, Limited], None] = lambda tenant, workflow, limited: None
+        self.breached: Callable[[str, Breach], None] = lambda tenant, breach: None
         self._caps = caps
         self._limits = limits
         self._platforms = plans.platforms
@@ -247,7 +248,7 @@ class Coordinator:
 
     def record(self, commit: Commit, done: Done | None = None) -> None:
         """Puts a commit without a run (an arrival, settled inputs) into the next batch."""
-        self._committer.put(Prepared(commit, None, None, [], [], (), done))
+        self._committer.put(Prepared(commit, None, None, [], [], done=done))
 
     def performed(self, run_id: UUID) -> None:
         """A local attempt of the run is over; its result has been submitted."""
@@ -311,6 +312,7 @@ class Coordinator:
         assert hot.keys is not None
         state = before
         events: list[RunEvent] = []
+        breaches: tuple[Breach, ...] = ()
         answered: list[tuple[Input, Done | None]] = []
         paused = self._paused(hot.tenant, plan.name)
         arrival = hot.arrival
@@ -331,6 +333,7 @@ class Coordinator:
             if decision.events:
                 state = decision.state
                 events.extend(decision.events)
+                breaches += decision.breaches
                 answered.append((given, done))
                 arrival = brought or arrival
             else:
@@ -367,7 +370,7 @@ class Coordinator:
         if commit.timers or commit.subscriptions or commit.awaits or commit.input_keys or commit.snapshot:
             hot.bare = False
         hot.busy = True
-        self._committer.put(Prepared(commit, hot, state, perform, answered, tuple(events)))
+        self._committer.put(Prepared(commit, hot, state, perform, answered, tuple(events), breaches))
 
     def _ignore(self, hot: Hot, given: Input, done: Done | None, reason: str) -> None:
         """A late or void input is settled with its reason; it never stays pending."""
@@ -404,7 +407,7 @@ class Coordinator:
             case Limited():
                 start = prepared.commit.start
                 if start is not None:
-                    self.breached(hot.tenant, start.workflow, outcome)
+                    self.breached(hot.tenant, breach_of(outcome, start.workflow))
                 refuse = start is not None and start.counted and self._caps(hot.tenant, start.workflow).refuse
                 self._setbacks.limited(hot, prepared, outcome, refuse=refuse)
             case Duplicate():
@@ -432,6 +435,8 @@ class Coordinator:
         if self._tracing is not None:
             inputs = [given for given, _ in prepared.answered]
             self._tracing.committed(before, prepared.events, hot.state, inputs)
+        for breach in prepared.breaches:
+            self.breached(hot.tenant, breach)
         self._accounts.appended(hot.tenant, len(prepared.events), len(commit.outbox), len(prepared.perform))
         if commit.outbox:
             self.wrote_outbox()

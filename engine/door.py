@@ -17,7 +17,16 @@ import orjson
 import uuid_utils
 
 from contracts.envelope import MAX_ENVELOPE_BYTES, Envelope, from_document
-from contracts.problems import Conflict, NotFound, PayloadInvalid, Problem, TenantOffboarded, TooLarge, Unavailable
+from contracts.problems import (
+    Conflict,
+    NotFound,
+    PayloadInvalid,
+    PayloadOverQuota,
+    Problem,
+    TenantOffboarded,
+    TooLarge,
+    Unavailable,
+)
 from contracts.registry import Registry
 from contracts.run_events import RunEvent
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
@@ -25,6 +34,7 @@ from contracts.tenant_events import LetterDiscarded, LetterRedriven
 from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
+from engine.guards.breaches import payload_breach
 from engine.guards.outbound import OutboundRules
 from engine.guards.permission_sets import PermissionSets
 from engine.guards.quotas import QuotaBook, check_payload
@@ -36,6 +46,7 @@ from engine.plan import Plan
 from engine.run.decide import Decision
 from engine.run.evolve import fold
 from engine.run.inputs import AbandonAsked, CancelAsked, Decided, Input, RetryAsked, SkipAsked, TerminateAsked
+from engine.run.limits import Breach
 from engine.run.replay import Replayed, replay
 from engine.run.state import RunState
 from engine.store import Appended, Arrival, Commit, DeadLetter, Duplicate, NewInput, OutboxMessage, Store
@@ -87,6 +98,7 @@ class Door:
         self.on_outbox: Callable[[], None] = lambda: None
         self.leaves: Callable[[str], bool] = lambda tenant: False
         self.payload_bytes: Callable[[str], int | None] = lambda tenant: None
+        self.breached: Callable[[str, Breach], None] = lambda tenant, breach: None
 
     # ---------------------------------------------------------------------------------------------------------- bus
 
@@ -153,7 +165,11 @@ class Door:
                 f"the input makes a message of {len(body)} bytes; send at most {MAX_ENVELOPE_BYTES}", field="input"
             )
         if workflow not in self.plans.platforms:
-            check_payload(self.payload_bytes(tenant), len(body), data, field="input")
+            try:
+                check_payload(self.payload_bytes(tenant), len(body), data, field="input")
+            except PayloadOverQuota as over:
+                self.breached(tenant, payload_breach(over))
+                raise
         keys = await self.vault.keys_for(tenant)
         started = notes.start_of(envelope, saga)
         assert started is not None

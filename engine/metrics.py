@@ -91,7 +91,11 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("incidents", "Incidents opened", "reason"),
     _gauge("dead_letters_kept", "", "Dead letters that wait for an operator"),
     _counter("dead_letters", "Messages buried", "reason"),
-    _counter("quota_breaches", "Starts that met a full quota, and were refused or queued", "quota"),
+    _counter(
+        "quota_breaches",
+        "How often a full quota was met, by whatever it bounds",
+        "quota",
+    ),
     _counter("takeovers", "Runs taken over from a process declared dead"),
     _gauge("processes", "", "Processes that are alive"),
     Metric(

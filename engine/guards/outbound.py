@@ -25,11 +25,14 @@ from contracts.problems import PayloadInvalid, RateLimited, Unavailable
 from contracts.tenant_events import PLATFORM, EgressChanged
 from engine.clock import Clock
 from engine.guards.addresses import Address, EgressRefused, HostRule, Target, openable, openable_network, parse_target
+from engine.run.limits import Breach
 from engine.tenant_log import TenantLog
 
 EVERYONE: Final = "*"
 SETTING: Final = "egress"
 """Value: {"allow": [...], "rate": {"requests": n, "seconds": s} | null}."""
+QUOTA: Final = "outbound_requests"
+"""What the rate is called where a full quota is said."""
 FRESH_SECONDS: Final = 2.0
 SLOTS: Final = 10
 MOST_RULES: Final = 100
@@ -196,6 +199,8 @@ class Outbound:
         """`usual` is the rate of a tenant that has none of its own."""
         self._catalog, self._clock, self._usual = catalog, clock, usual
         self._monotonic, self._sleep = monotonic, sleep
+        self.breached: Callable[[str, Breach], None] = lambda tenant, breach: None
+        """Hears of a tenant whose rate is used up, whether its request waits or is refused."""
         self._known: dict[str, tuple[float, Rules]] = {}
         self._leases: dict[str, _Lease] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -248,6 +253,8 @@ class Outbound:
                 tenant, slot=slot, width_ms=width_ms, slots=SLOTS + 1, most=rate.requests, wanted=rate.lease
             )
             lease = self._leases[tenant] = _Lease(slot, width_ms, granted)
+            if not granted:
+                self.breached(tenant, Breach(QUOTA, rate.requests + 1, rate.requests))
             since = self._clock.now() - _EPOCH
         if lease.left and since // width == slot:
             lease.left -= 1

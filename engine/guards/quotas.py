@@ -13,13 +13,11 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.notices import UNWIND, WorkflowQuotaBreachedV1
-from contracts.problems import PayloadOverQuota, QuotaExceeded, TenantOffboarded, Unavailable
+from contracts.problems import PayloadOverQuota, QuotaExceeded, Unavailable
 from contracts.quotas import ALL_WORKFLOWS, FRESH, MOST_DEPTH, MOST_STEPS, Quotas, WorkflowQuotas
-from contracts.tenant_events import PLATFORM, QuotaBreached, QuotasChanged
+from contracts.tenant_events import PLATFORM, QuotasChanged
 from engine.clock import Clock
 from engine.endless import Endless
-from engine.metrics import Metrics
 from engine.recording import Caps
 from engine.store import Catalog, Limited
 from engine.tenant_log import TenantLog
@@ -29,11 +27,6 @@ SETTING: Final = "quotas"
 OLD_SETTING: Final = "caps"
 """Slots alone, as they were set before quotas: {"tenant": n | null, "workflow": n | null, "workflows": {name: n}}. What
 it says still bounds, beside the quotas.
-"""
-
-BREACHED: Final = UNWIND.type_of(WorkflowQuotaBreachedV1)
-"""A run started by this fact was never refused a quota itself: there is one such fact per window, so nothing goes round
-in a circle.
 """
 
 READ_EVERY_SECONDS: Final = 1.0
@@ -93,55 +86,6 @@ def _of_workflow(workflow: str, *documents: Mapping[str, WorkflowQuotas]) -> Wor
     return WorkflowQuotas(**said)
 
 
-class Breaches:
-    """Says that a quota is full, once per tenant, quota and window (`WorkflowQuotaBreachedV1`): in the tenant's stream,
-    under a key, so that neither another process nor a restart says it again. The hot path only looks into a set.
-    """
-
-    def __init__(self, log: TenantLog, clock: Clock, metrics: Metrics) -> None:
-        self._log, self._clock, self._metrics = log, clock, metrics
-        self._said: set[tuple[str, str]] = set()
-        self._hour = ""
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        """Nothing runs until a quota is met."""
-
-    async def stop(self) -> None:
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def breached(self, tenant: str, workflow: str, limited: Limited) -> None:
-        """A start met the quota."""
-        self._metrics.quota_breaches.of(limited.quota).inc()
-        now = self._clock.now()
-        day, hour = f"{now:%Y-%m-%d}", f"{now:%Y-%m-%dT%H}"
-        if hour != self._hour:
-            self._hour = hour
-            self._said.clear()
-        whose = workflow if limited.scope == "workflow" else None
-        window = day if limited.quota == "daily_runs" else hour
-        key = f"quota/{limited.quota}/{window}/{whose or ''}"
-        if (tenant, key) in self._said:
-            return
-        self._said.add((tenant, key))
-        event = QuotaBreached(
-            at=now, cap=limited.quota, value=limited.cap + 1, limit=limited.cap, workflow=whose, window=window
-        )
-        task = asyncio.create_task(self._say(tenant, key, event), name="quota-breached")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _say(self, tenant: str, key: str, event: QuotaBreached) -> None:
-        notice = WorkflowQuotaBreachedV1.model_validate(
-            {"tenant": tenant, "cap": event.cap, "value": event.value, "limit": event.limit}
-            | {"workflow": event.workflow, "window": event.window}
-        )
-        try:
-            await self._log.record(tenant, event, notice, once=key)
-        except (Unavailable, TenantOffboarded):
-            self._said.discard((tenant, key))  # the next start that meets it says it
-
-
 def _read(document: Any) -> Quotas:
     return Quotas() if document is None else Quotas.model_validate(document)
 
@@ -173,6 +117,7 @@ def check_payload(most: int | None, message_bytes: int, data: Any, *, field: str
             f"the quota payload_bytes of the tenant is {most}, and {field} has {size} bytes; send less, or have the "
             "quota raised",
             cap="payload_bytes",
+            value=size,
             limit=most,
             field=field,
         )

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from contracts.calls import ActionSpec, RetryPolicy
 from contracts.values import value
+from engine.run.limits import Breach
 from engine.run.state import RunState
 
 OnFailure = Literal["compensate", "continue", "park"]
@@ -103,14 +104,18 @@ def recorded_form(operation: Operation) -> tuple[str, str, str]:
 
 @value()
 class Ask:
-    """Operations not recorded yet, in the order asked. Empty: the plan waits for what is recorded and open."""
+    """Operations not recorded yet, in the order asked. Empty: the plan waits for what is recorded and open. `breaches`,
+    here and below: the quotas that the plan has met on the way to this answer.
+    """
 
     operations: tuple[Operation, ...]
+    breaches: tuple[Breach, ...] = ()
 
 
 @value()
 class Finished:
     output: Any
+    breaches: tuple[Breach, ...] = ()
 
 
 @value()
@@ -118,6 +123,7 @@ class Continued:
     """The plan goes on in another run, which starts with `data`."""
 
     data: Any
+    breaches: tuple[Breach, ...] = ()
 
 
 @value()
@@ -126,6 +132,7 @@ class GaveUp:
 
     code: str
     message: str
+    breaches: tuple[Breach, ...] = ()
 
 
 @value()

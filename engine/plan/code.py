@@ -24,7 +24,7 @@ import orjson
 from contracts.calls import ActionSpec, Perform, RetryPolicy
 from engine.plan import ApprovalAsked, OnFailure, Operation, SleepAsked, StateAsked, StepAsked, ValueAsked, WaitAsked
 from engine.run.children import MAX_DEPTH, STARTS, child_spec
-from engine.run.limits import QUOTA_EXCEEDED, limits_of
+from engine.run.limits import QUOTA_EXCEEDED, Breach, limits_of
 from engine.run.state import RunState
 
 MAX_PASSED_BYTES: Final = 64 * 1024
@@ -111,6 +111,8 @@ class Run:
         self.initiator = state.initiator
         self._depth = int((state.trigger or {}).get("depth") or 0)
         self._most_depth = limits_of(state.trigger).get("depth")
+        self.breaches: list[Breach] = []
+        """The quotas that the saga has met; `engine.plan.replay` takes those that are news."""
         self._actions = actions
         self._on_failure = on_failure
 
@@ -160,6 +162,7 @@ class Run:
         """
         if self._most_depth is not None and self._depth >= self._most_depth:
             why = f"the quota depth of the tenant is {self._most_depth}; this run is as deep as that"
+            self.breaches.append(Breach("depth", self._depth + 1, self._most_depth))
             raise StepFailed(name, {"code": QUOTA_EXCEEDED, "message": why})
         if self._depth >= MAX_DEPTH:
             raise SagaMistake(f"child {name!r}: runs may be nested {MAX_DEPTH} deep; this one is as deep as that")

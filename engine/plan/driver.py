@@ -13,15 +13,19 @@ from typing import Any
 
 from engine.plan import Operation
 from engine.plan.code import Asked, Gathered, SagaMistake, StepFailed
+from engine.run.limits import Breach
 from engine.run.state import Completion, Key
 
 
 class Driver:
-    """One live coroutine and how far it has been fed."""
+    """One live coroutine and how far it has been fed. `breaches` are the quotas that it has met since it was fed last,
+    or since it began.
+    """
 
-    __slots__ = ("asked", "error", "fed", "finished", "fresh", "output", "pending", "visits")
+    __slots__ = ("asked", "breaches", "error", "fed", "finished", "fresh", "output", "pending", "visits")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], breaches: list[Breach]) -> None:
+        self.breaches = breaches
         self.pending: dict[Key, _Branch] = {}
         self.asked: dict[Key, Operation] = {}
         self.visits: dict[str, int] = {}
@@ -38,6 +42,7 @@ class Driver:
         if branch is None:
             return False
         self.fed += 1
+        self.breaches.clear()
         if completion.ok:
             self._resume(branch, completion.value, None)
         else:

@@ -45,7 +45,7 @@ from engine.plan.code import (
 )
 from engine.plan.driver import Driver
 from engine.run.children import child_spec
-from engine.run.limits import QUOTA_EXCEEDED, limits_of
+from engine.run.limits import QUOTA_EXCEEDED, Breach, limits_of
 from engine.run.state import Key, RunState
 
 MAX_OPERATIONS: Final = MOST_STEPS
@@ -89,7 +89,8 @@ class CodePlan:
         completions = state.completions or []
         replaying = driver is None or driver.fed > len(completions)
         if replaying:
-            driver = Driver(self.definition.function(Run(state, self._actions, self.on_failure), state.data))
+            run = Run(state, self._actions, self.on_failure)
+            driver = Driver(self.definition.function(run, state.data), run.breaches)
             self._live[state.run_id] = driver
             if len(self._live) > LIVE_COROUTINES:
                 self._live.popitem(last=False)
@@ -116,15 +117,23 @@ class CodePlan:
         most = limits_of(state.trigger).get("steps")
         if fresh and most is not None and len(driver.asked) > most:
             self.forget(state)
-            return GaveUp(QUOTA_EXCEEDED, f"the quota steps of the tenant is {most}, and the saga asked for more")
+            why = f"the quota steps of the tenant is {most}, and the saga asked for more"
+            return GaveUp(QUOTA_EXCEEDED, why, (*driver.breaches, Breach("steps", len(driver.asked), most)))
         misfit = _misfit(fresh)
         if misfit is not None:
             self.forget(state)
             return Raised(misfit)
         if not driver.finished:
-            return Ask(fresh)
+            return Ask(fresh, _news(driver)) if fresh else Ask(fresh)
         self.forget(state)
         return _ending(driver)
+
+
+def _news(driver: Driver) -> tuple[Breach, ...]:
+    """The quotas met on the way to what is answered now; said once."""
+    found = tuple(driver.breaches)
+    driver.breaches.clear()
+    return found
 
 
 def _misfit(fresh: tuple[Operation, ...]) -> str | None:
@@ -141,14 +150,14 @@ def _misfit(fresh: tuple[Operation, ...]) -> str | None:
     return None
 
 
-def _continued(data: Any) -> Next:
+def _continued(data: Any, breaches: tuple[Breach, ...]) -> Next:
     try:
         canonical = orjson.dumps(data, option=CANONICAL)
     except orjson.JSONEncodeError as unfit:
         return Raised(f"what the saga continues with must be JSON ({unfit})")
     if not isinstance(data, dict) or len(canonical) > MAX_PASSED_BYTES:
         return Raised(f"a saga continues with a JSON object of at most {MAX_PASSED_BYTES} bytes, not {len(canonical)}")
-    return Continued(orjson.loads(canonical))
+    return Continued(orjson.loads(canonical), breaches)
 
 
 def _ending(driver: Driver) -> Next:
@@ -160,13 +169,13 @@ def _ending(driver: Driver) -> Next:
             return Raised(f"the saga's result must be JSON ({unfit})")
         if len(canonical) > MAX_PASSED_BYTES:
             return Raised(f"the saga's result is {len(canonical)} bytes; return at most {MAX_PASSED_BYTES}")
-        return Finished(orjson.loads(canonical))
+        return Finished(orjson.loads(canonical), _news(driver))
     if isinstance(error, SagaContinues):
-        return _continued(error.data)
+        return _continued(error.data, _news(driver))
     if isinstance(error, SagaFailed):
-        return GaveUp(error.code, str(error))
+        return GaveUp(error.code, str(error), _news(driver))
     if isinstance(error, StepFailed):
-        return GaveUp(str(error.error.get("code", "step_failed")), str(error))
+        return GaveUp(str(error.error.get("code", "step_failed")), str(error), _news(driver))
     if isinstance(error, SagaMistake):
         return Raised(str(error))
     where = error.__traceback__

@@ -10,6 +10,7 @@ takes nothing: whatever comes late is ignored, with a reason.
 from __future__ import annotations
 
 import re
+from math import ceil, inf
 
 from contracts import run_events as ev
 from contracts.run_events import IncidentReason, RunEvent
@@ -19,6 +20,7 @@ from engine.run import inputs as given_
 from engine.run.draft import Draft
 from engine.run.forward import advance, attempt_held, park, resume_parked, start, try_again
 from engine.run.inputs import Input
+from engine.run.limits import Breach, limits_of
 from engine.run.outcomes import attempt_timer, fate_learned, step_done, step_lost, step_moved
 from engine.run.state import RunState
 from engine.run.unwind import end, undo_again, undo_done, undo_lost, undo_retry, undo_skipped, unwind
@@ -26,11 +28,14 @@ from engine.run.unwind import end, undo_again, undo_done, undo_lost, undo_retry,
 
 @value()
 class Decision:
-    """What must be appended, and the state once it is. `ignored` says why an input changed nothing."""
+    """What must be appended, and the state once it is. `ignored` says why an input changed nothing; `breaches` are the
+    quotas that the run has met with it.
+    """
 
     events: tuple[RunEvent, ...]
     state: RunState
     ignored: str | None = None
+    breaches: tuple[Breach, ...] = ()
 
 
 def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False, stuck: str | None = None) -> Decision:
@@ -43,7 +48,9 @@ def decide(state: RunState, given: Input, plan: Plan, *, hold: bool = False, stu
         return Decision((), state, "the run has not begun")
     run = Draft(state, plan, given, hold, stuck)
     ignored = _hear(run, given)
-    return Decision(tuple(run.events), run.state, None if run.events else ignored or "it changes nothing")
+    if not run.events:
+        return Decision((), run.state, ignored or "it changes nothing")
+    return Decision(tuple(run.events), run.state, None, run.breaches)
 
 
 def _hear(run: Draft, given: Input) -> str | None:
@@ -186,6 +193,10 @@ def _run_timed_out(run: Draft) -> str | None:
     if run.state.deadline is None or run.at < run.state.deadline:
         return "the run's deadline has moved"
     error = {"code": "run_timed_out", "message": "the run did not end before its deadline"}
+    most = limits_of(run.state.trigger).get("run_seconds")
+    if most is not None and most < (run.plan.timeout_seconds or inf):
+        late = (run.at - run.state.deadline).total_seconds()
+        run.breaches += (Breach("run_seconds", most + max(1, ceil(late)), most),)
     if run.plan.on_failure == "park":
         park(run, "run_timed_out", error["message"])
     else:

@@ -12,15 +12,16 @@ from contracts.run_events import RunEvent
 from engine.plan import Plan
 from engine.run.evolve import apply, texts
 from engine.run.inputs import Input
+from engine.run.limits import Breach
 from engine.run.state import Incident, RunState, Step
 
 
 class Draft:
     """Collects events on a state of its own. `hold`: no slot is free, so no new step may begin. `stuck`: why the plan
-    must not be asked.
+    must not be asked. `breaches` are the quotas met on the way.
     """
 
-    __slots__ = ("at", "events", "hold", "plan", "state", "stuck")
+    __slots__ = ("at", "breaches", "events", "hold", "plan", "state", "stuck")
 
     def __init__(self, state: RunState, plan: Plan, given: Input, hold: bool, stuck: str | None) -> None:
         self.state = state.copy()
@@ -29,6 +30,7 @@ class Draft:
         self.hold = hold
         self.stuck = stuck
         self.events: list[RunEvent] = []
+        self.breaches: tuple[Breach, ...] = ()
 
     def emit(self, event: RunEvent) -> None:
         self.events.append(event)

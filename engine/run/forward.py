@@ -106,11 +106,12 @@ def advance(run: Draft) -> None:
             return
         answer = run.plan.next(run.state)
         match answer:
-            case Ask(operations):
+            case Ask(operations, breaches):
                 if run.hold and any(isinstance(op, StepAsked) for op in operations):
                     run.plan.forget(run.state)
                     run.emit(ev.RunHeld(at=run.at))
                     return
+                run.breaches += breaches
                 unlike = unlike_before(run.state, operations)
                 if unlike is not None:
                     park(run, "saga_changed", unlike)
@@ -120,7 +121,8 @@ def advance(run: Draft) -> None:
                     at_once = reuse(run, operation) or _begin(run, operation) or at_once
                 if not at_once:
                     return
-            case Finished(output):
+            case Finished(output, breaches):
+                run.breaches += breaches
                 run.emit(
                     ev.RunEnded(
                         at=run.at,
@@ -131,14 +133,16 @@ def advance(run: Draft) -> None:
                     )
                 )
                 return
-            case Continued(data):
+            case Continued(data, breaches):
+                run.breaches += breaches
                 following = child_id(run.state.run_id, "continue", 1, 1, run.at)
                 run.emit(
                     ev.RunContinued(at=run.at, run_id=str(following), data=data, marks=run.taint(data, (), "/data"))
                 )
                 run.emit(ev.RunEnded(at=run.at, status="succeeded", by="engine"))
                 return
-            case GaveUp(code, message):
+            case GaveUp(code, message, breaches):
+                run.breaches += breaches
                 unwind(run, "failed", by="saga", error={"code": code, "message": message})
                 return
             case Raised(detail):

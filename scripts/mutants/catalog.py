@@ -235,6 +235,15 @@ STORE: Final = (
         select="test_a_full_quota_is_said_once and embedded",
     ),
     Mutant(
+        name="breach-said-when-loaded",
+        law="A quota that a saga has got round is said when it is met, and not again when the run is loaded",
+        path="engine/plan/driver.py",
+        old="        self.breaches.clear()\n",
+        new="",
+        test="tests/pure/run/test_limits.py",
+        select="test_a_quota_that_a_saga_has_got_round",
+    ),
+    Mutant(
         name="steps-not-bounded",
         law="A run asks for no more operations than its quota says",
         path="engine/plan/replay.py",

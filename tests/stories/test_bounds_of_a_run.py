@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 
+from engine.guards.breaches import BREACHED
 from engine.plan.code import Run, saga
 from scripts.bench.workload import HELD, MODULE, hold_order
 from tests.stories.house import House, MovableClock, Record, Stack, until
 from tests.stories.test_crowds import listed, send
+from tests.stories.test_pauses import audited
 
 
 @saga("asking", version=1)
@@ -40,6 +43,13 @@ async def why(house: House, run: str) -> Record:
     return dict(error)
 
 
+async def said(house: House, many: int) -> list[tuple[str, int]]:
+    """The full quotas that the audit tells of, with what they were; as soon as there are so many."""
+    await audited(house, "acme", *["quota.breached"] * many)
+    found = (await house.api.get("/v1/audit", tenant="acme", limit=100))["items"]
+    return [(one["details"]["cap"], one["details"]["limit"]) for one in found if one["topic"] == "quota.breached"]
+
+
 async def agrees(house: House, run: str) -> None:
     """Today's code decides the run as it was decided."""
     assert (await house.cli("replay", run))["same"]
@@ -61,6 +71,7 @@ async def test_a_run_asks_for_as_many_operations_as_the_quota_says(stack: Stack)
         await house.until_status(await house.start("asking", "acme", {"times": 4}), "succeeded")
         for run in (fits, more):
             await agrees(house, run)
+        assert await said(house, 1) == [("steps", 3)]
         other = await house.start("asking", "globex", {"times": 40})
         await house.until_status(other, "succeeded")
 
@@ -79,6 +90,7 @@ async def test_children_nest_as_deep_as_the_quota_says(stack: Stack) -> None:
         errors = [await why(house, run["run_id"]) for run in runs if run["status"] == "failed"]
         assert len(errors) == 3
         assert "quota depth of the tenant is 2" in str(errors)
+        assert await said(house, 1) == [("depth", 2)]
         for run in runs:
             await agrees(house, run["run_id"])
 
@@ -98,12 +110,13 @@ async def test_a_run_takes_as_long_as_the_quota_says(stack: Stack) -> None:
         clock.forward(seconds=600)
         await house.until_status(more, "timed_out")
         assert (await why(house, more))["code"] == "run_timed_out"
+        assert await said(house, 1) == [("run_seconds", 3600)]
         await agrees(house, more)
 
 
-@pytest.mark.acceptance("I3")
+@pytest.mark.acceptance("I3", "I5")
 async def test_a_run_is_started_with_as_much_as_the_quota_says(stack: Stack) -> None:
-    async with House(stack, sagas=SAGAS, contracts=(MODULE,), hears=()) as house:
+    async with House(stack, sagas=SAGAS, contracts=(MODULE,), hears=("events",)) as house:
 
         def padded(size: int) -> Record:
             fixed = len(orjson.dumps({"times": 1, "text": ""}))
@@ -130,6 +143,14 @@ async def test_a_run_is_started_with_as_much_as_the_quota_says(stack: Stack) -> 
             lambda: listed(house, "acme"),
             lambda runs: [run["status"] for run in runs if run["workflow"] == hold_order.name] == ["waiting"],
         )
+
+        # Met three times, by two doors, it is said once.
+        [notice] = await house.until_heard(BREACHED)
+        data = dict(notice.data)
+        hour = data.pop("window")
+        assert data == {"tenant": "acme", "cap": "payload_bytes", "value": 101, "limit": 100, "workflow": None}
+        assert hour in {f"{at:%Y-%m-%dT%H}" for at in (notice.time, datetime.now(UTC))}
+        assert await said(house, 1) == [("payload_bytes", 100)]
 
         # It is kept whole, and begins once there is room.
         await house.cli("quotas", "set", "acme", "payload_bytes=101")

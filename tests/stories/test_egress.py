@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from tests.stories.house import House, Record, Stack, until
 from tests.stories.keeper import Keeper
+from tests.stories.test_bounds_of_a_run import said
 from tests.stories.test_secrets import proven
 from tests.stories.wire import CutWire
 
@@ -152,6 +153,8 @@ async def test_a_tenants_calls_keep_to_its_rate_over_all_processes_and_hold_nobo
             )
             for run in ids:
                 await house.until_status(run, "succeeded")
+            # Requests that had to wait for the rate say so once, though there are two processes.
+            assert await said(house, 1) == [("outbound_requests", rate)]
     times = sorted(heard["acme"])
     assert len(times) == len(heard["globex"]) == runs
     assert max(sum(since <= at < since + seconds for at in times) for since in times) <= rate

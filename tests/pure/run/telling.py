@@ -18,6 +18,7 @@ from engine.run import inputs as given_
 from engine.run.decide import decide
 from engine.run.evolve import fold
 from engine.run.inputs import Input
+from engine.run.limits import Breach
 from engine.run.react import Effect, react
 from engine.run.state import RunState
 
@@ -134,6 +135,7 @@ class Story:
         self.state = RunState(RUN, "acme")
         self.log: list[RunEvent] = []
         self.new: list[RunEvent] = []
+        self.breaches: list[Breach] = []
         self.effects: list[Effect] = []
         self.ignored: str | None = None
         self.now = START
@@ -145,6 +147,7 @@ class Story:
         self.new, self.ignored, self.state = list(decision.events), decision.ignored, decision.state
         self.effects = [effect for event in self.new for effect in react(event, self.state)]
         self.log.extend(decision.events)
+        self.breaches.extend(decision.breaches)
         return self
 
     def when(self, *heard: Heard) -> Story:
