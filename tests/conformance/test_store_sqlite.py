@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -190,6 +191,23 @@ class TestFile:
 
         await asyncio.gather(write(store, epoch), write(other, theirs))
         assert [n.position for n in await store.read(0, after=0, limit=100)] == list(range(1, 61))
+
+    async def test_a_second_opening_in_this_process_keeps_the_log_of_the_first_from_whoever_leaves(
+        self, store: Store, epoch: int, opening: Opening, location: tuple[str, Path]
+    ) -> None:
+        """A process that is the last to close the file empties its write-ahead log and takes it away."""
+        await open_a_run(store, epoch)
+        await opening()
+        path = Path(location[0].removeprefix("sqlite://"))
+        leaving = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM log'); c.close()"
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", leaving, str(path))
+        assert await process.wait() == 0
+        assert path.with_name(path.name + "-wal").stat().st_size > 0
+        await open_a_run(store, epoch)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM log").fetchone() == (2,)
 
     async def test_a_busy_file_is_unavailable_and_answers_again_when_free(
         self, location: tuple[str, Path], empty: tuple[str, Path]
