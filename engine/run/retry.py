@@ -19,6 +19,11 @@ from engine.run.state import Step
 UNDO_RETRY = RetryPolicy(attempts=5, delay_seconds=1.0, factor=3.0, max_delay_seconds=300.0)
 """Undos are tried more patiently than steps: what is left undone needs a person."""
 
+PUT_OFF = RetryPolicy(delay_seconds=0.5, factor=1.5, max_delay_seconds=300.0, jitter=0.3)
+"""Who is put off again and again asks less and less often, so that a thousand who wait for one turn do not fill the
+log; by that nobody waits more than half as long again.
+"""
+
 
 def policy_of(run: Draft, step: Step) -> RetryPolicy:
     """The step's own policy, else its action's, else the default."""
@@ -42,14 +47,11 @@ def _due(
     at: datetime, policy: RetryPolicy, attempt: int, put_off: int, key: str, error: Mapping[str, Any]
 ) -> datetime | None:
     """`put_off` of the attempts before were none."""
-    if not was_put_off(error) and attempt - put_off >= policy.attempts:
+    if "put_off_seconds" in error:
+        return at + max(backoff(PUT_OFF, put_off + 1, key), _asked_for(error))
+    if attempt - put_off >= policy.attempts:
         return None
     return at + max(backoff(policy, attempt, key), _asked_for(error))
-
-
-def was_put_off(error: Mapping[str, Any]) -> bool:
-    """Whether the attempt that ended with this error tried nothing."""
-    return "put_off_seconds" in error
 
 
 def _asked_for(error: Mapping[str, Any]) -> timedelta:

@@ -61,7 +61,11 @@ async def test_an_irrecoverable_failure_is_remembered_and_leaves_no_effect(depot
     assert {(reply.type, reply.id) for reply in witness.replies(command)} == {
         ("depot.OutOfStockV1", witness.replies(command)[0].id)
     }
-    assert witness.replies(command)[0].data == {"code": "out_of_stock", "message": "there are none"}
+    assert witness.replies(command)[0].data == {
+        "code": "out_of_stock",
+        "message": "there are none",
+        "put_off_seconds": None,
+    }
 
 
 async def test_a_retryable_failure_is_rolled_back_and_not_remembered(depot: Depot, witness: Witness) -> None:
