@@ -32,6 +32,7 @@ from engine.settings import bus_url as configured_bus_url
 from engine.tracing import open_tracing
 
 if TYPE_CHECKING:
+    from consumers.mailing import MailRules
     from consumers.web import Server
 
 log = logger("modules")
@@ -64,6 +65,7 @@ class ModuleHost:
         self._transport: Transport | None = None
         self._tracings: list[Tracing] = []
         self._processes: list[_Process] = []
+        self._mail_rules: MailRules | None = None
 
     @property
     def ready(self) -> bool:
@@ -83,9 +85,11 @@ class ModuleHost:
             seconds = self._settings.timeouts.start_seconds
             await asyncio.gather(*(process.start(seconds) for process in self._processes))
             return
+        if "notifications" in self._names:
+            self._mail_rules = await _start_mail_rules(self._settings)
         self._transport = open_transport(self._bus_url, name="modules")
         await self._start_transport(self._transport)
-        settings = module_settings(self._settings, mail_port=mail_port)
+        settings = module_settings(self._settings, mail_port=mail_port, rules=self._mail_rules)
         self.services = [make_module(name, self._transport, settings) for name in self._names]
         for service in self.services:
             tracing = _trace(service, self._settings)
@@ -115,12 +119,27 @@ class ModuleHost:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.stop()
+        rules, self._mail_rules = self._mail_rules, None
+        if rules is not None:
+            await rules.stop()
         sink, self.sink = self.sink, None
         if sink is not None:
             await sink.stop()
 
 
-def module_settings(settings: Settings, *, mail_port: int) -> ModuleSettings:
+async def _start_mail_rules(settings: Settings) -> MailRules:
+    from consumers.mailing import MailRules  # loads the store, which a process of another module can do without
+
+    rules = MailRules(settings)
+    try:
+        await rules.start()
+    except BaseException:
+        await rules.stop()
+        raise
+    return rules
+
+
+def module_settings(settings: Settings, *, mail_port: int, rules: MailRules | None = None) -> ModuleSettings:
     """What the modules are told of the product's settings."""
     smtp = settings.smtp
     url = settings.modules_database_url
@@ -134,6 +153,7 @@ def module_settings(settings: Settings, *, mail_port: int) -> ModuleSettings:
             tls=smtp.tls,
             sender=smtp.sender,
         ),
+        outbound=None if rules is None else rules.outbound,
         database_url=None if url is None else url.get_secret_value(),
         rehearsals=settings.rehearsals,
         link_base=link_base(settings),
@@ -149,16 +169,17 @@ def link_base(settings: Settings) -> str:
 
 
 async def run_module(name: str, settings: Settings, *, bus_url: str | None = None) -> None:
-    """One module as this process, until SIGTERM. A mail server must be configured for notifications."""
+    """One module as this process, until SIGTERM. Notifications needs a mail server, and the engine's database."""
     if bus_url is None:
         bus_url = configured_bus_url(settings)
+    rules = await _start_mail_rules(settings) if name == "notifications" else None
     if name == "notifications" and settings.smtp.port == 0:
         sink = MailSink(folder=settings.data_dir / "mail")
         mail_port = await sink.start()
     else:
         sink, mail_port = None, settings.smtp.port
     transport = open_transport(bus_url, name=f"module-{name}")
-    service = make_module(name, transport, module_settings(settings, mail_port=mail_port))
+    service = make_module(name, transport, module_settings(settings, mail_port=mail_port, rules=rules))
     metrics = Metrics()
     _count(service, metrics)
     tracing = _trace(service, settings)
@@ -177,6 +198,8 @@ async def run_module(name: str, settings: Settings, *, bus_url: str | None = Non
             await tracing.stop()
         if probes is not None:
             await probes.stop()
+        if rules is not None:
+            await rules.stop()
         if sink is not None:
             await sink.stop()
 
@@ -303,7 +326,7 @@ def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, 
     """The parent's environment with what its command line changed, and with the floors importable."""
     root = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
-    url = settings.modules_database_url
+    url, engine_url = settings.modules_database_url, settings.database_url
     return {
         **os.environ,
         "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}",
@@ -311,6 +334,7 @@ def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, 
         "UNWIND_DATA_DIR": str(settings.data_dir.absolute()),
         "UNWIND_REHEARSALS": "1" if settings.rehearsals else "0",
         "UNWIND_SMTP__PORT": str(mail_port),
+        "UNWIND_EGRESS__REQUESTS_PER_MINUTE": str(settings.egress.requests_per_minute),
         "UNWIND_LOG__FORMAT": settings.log.format,
         "UNWIND_LOG__LEVEL": settings.log.level,
         "UNWIND_HTTP__PORT": str(settings.http.port),
@@ -318,6 +342,7 @@ def _environment(settings: Settings, bus_url: str, mail_port: int) -> dict[str, 
         **({} if settings.http.public_url is None else {"UNWIND_HTTP__PUBLIC_URL": settings.http.public_url}),
         "UNWIND_HTTP__PROBE_PORT": "0",
         **({} if url is None else {"UNWIND_MODULES_DATABASE_URL": url.get_secret_value()}),
+        **({} if engine_url is None else {"UNWIND_DATABASE_URL": engine_url.get_secret_value()}),
     }
 
 

@@ -159,7 +159,7 @@ class EgressSettings(_Group):
         6_000,
         ge=1,
         le=10_000_000,
-        description="Outbound HTTP requests that a tenant may begin in any minute, unless it has a rate of its own",
+        description="Outbound requests and mails that a tenant may begin a minute, unless it has a rate of its own",
     )
     max_response_bytes: int = Field(1_048_576, ge=1_024, le=67_108_864, description="Largest unpacked response body")
 

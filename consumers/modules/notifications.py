@@ -1,7 +1,9 @@
 """The notifications module: mail over SMTP, through the egress guard, with a Message-ID that never changes.
 
-A mail is outside every transaction: it is sent at least once. A second sending of the same command carries the same
-Message-ID and the same bytes, so that the receiving server or the reader's program shows one mail.
+It goes by the outbound rules of the tenant it is sent for and counts as one of its requests: over the tenant's rate it
+is put off, and comes again as often as it takes. A mail is outside every transaction: it is sent at least once. A
+second sending of the same command carries the same Message-ID and the same bytes, so that the receiving server or the
+reader's program shows one mail.
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ from consumers.modules.standing import Standing
 from consumers.modules.templates import MAILS, ValueMissing
 from contracts.modules import notifications as contract
 from contracts.problems import Problem, Unavailable
-from contracts.sdk import Call, Question, Refused, Retryable, Service, Transport, Tx
+from contracts.sdk import Call, PutOff, Question, Refused, Retryable, Service, Transport, Tx
 from contracts.sdk.statements import statements
-from engine.guards.egress import Egress
+from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressTimeout
 
 log = logging.getLogger("unwind.module")
 
 SQL = statements("notifications.sql", "consumers.modules")
 
 SMTP_SECONDS = 10.0
+TURN_SECONDS = 0.3
+"""How long a mail waits in hand for its tenant's turn: others wait behind it."""
+AGAIN_SECONDS = 5.0
+"""When a mail is sent again whose tenant's rules could not be read."""
 
 
 def make(transport: Transport, settings: ModuleSettings) -> Service:
@@ -58,7 +64,7 @@ class _Notifications:
         self._mail: MailServer = settings.mail
         self._link_base = settings.link_base.rstrip("/")
         # The operator configured this one server, so it may be local; no tenant can point it elsewhere.
-        self._egress = Egress(sandbox=(f"{self._mail.host}:{self._mail.port}",))
+        self._egress = Egress(sandbox=(f"{self._mail.host}:{self._mail.port}",), outbound=settings.outbound)
         self._standing = Standing(service)
         service.performs(contract.SendNotificationV1)(self.send)
         service.handles(contract.PauseSendingV1)(self.pause)
@@ -71,7 +77,7 @@ class _Notifications:
             if await tx.row(SQL["paused"], call.tenant) is not None:
                 raise Retryable("sending_paused", "the tenant's sending is paused; it is tried again")
         identity = message_id(call.tenant, call.key, self._mail.sender)
-        await self._deliver(self._compose(command, call, identity))
+        await self._deliver(self._compose(command, call, identity), call.tenant)
         async with self._database.transaction() as tx:
             await tx.run(SQL["note"], call.tenant, identity, command.template, command.recipient_id, call.at)
         return contract.NotificationSentV1(
@@ -118,12 +124,18 @@ class _Notifications:
         mail.set_content(filled.body)
         return mail
 
-    async def _deliver(self, mail: EmailMessage) -> None:
+    async def _deliver(self, mail: EmailMessage, tenant: str) -> None:
         server = self._mail
         try:
-            sock = await self._egress.dial(server.host, server.port, seconds=SMTP_SECONDS)
-        except Unavailable as error:
+            sock = await self._egress.dial(
+                server.host, server.port, seconds=SMTP_SECONDS, tenant=tenant, turn_seconds=TURN_SECONDS
+            )
+        except EgressLimited as error:
+            raise PutOff(error.code, error.detail, seconds=error.seconds) from error
+        except (EgressTimeout, EgressFailed) as error:
             raise Retryable(error.code, error.detail) from error
+        except Unavailable as error:
+            raise PutOff(error.code, "the tenant's outbound rules could not be read", seconds=AGAIN_SECONDS) from error
         except Problem as error:
             raise Refused(error.code, error.detail) from error
         client = aiosmtplib.SMTP(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from contracts.sdk.database import Database, open_database
 
@@ -21,14 +21,24 @@ class MailServer:
     sender: str = "unwind@localhost"
 
 
+class Outbound(Protocol):
+    """Where a tenant's mails may go and how many it may send (`engine.guards.outbound`)."""
+
+    async def rules(self, tenant: str) -> Any: ...
+
+    async def permit(self, tenant: str, rules: Any, seconds: float) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleSettings:
     """`database_url` None: one SQLite file per module in `data_dir`; a postgresql:// URL: one schema per module.
     `rehearsals` lets failures be scripted over the bus: demos and tests only. `link_base` heads the links in mails.
+    `outbound` None: no tenant has rules for its mails.
     """
 
     data_dir: Path
     mail: MailServer
+    outbound: Outbound | None = field(default=None, repr=False)
     database_url: str | None = field(default=None, repr=False)
     rehearsals: bool = False
     link_base: str = "http://127.0.0.1:8080"

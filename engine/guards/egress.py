@@ -6,9 +6,9 @@
 The name in the URL is used for TLS and the Host header only; the connection goes to the address that was judged, so a
 name that resolves differently the next time gains nothing. No redirects, no proxies from the environment, no cookies,
 one connection per request. An operator may open a sandbox of exact host:port targets, and private targets for one
-tenant (`engine.guards.outbound`, which also bounds how many requests a tenant makes); a tenant never can. It knows
-no actions and no retries: it says what happened (`EgressRefused`, `EgressTimeout`, `EgressFailed`) and whether the
-request may have left. Called by `engine.actions.http` and the notifications module.
+tenant (`engine.guards.outbound`, which also bounds how many requests and mails a tenant sends); a tenant never can. It
+knows no actions and no retries: it says what happened (`EgressRefused`, `EgressTimeout`, `EgressFailed`) and whether
+the request may have left. Called by `engine.actions.http` and the notifications module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from yarl import URL
 
 from contracts.problems import Unavailable
 from engine.guards.addresses import Address, EgressRefused, SafeUrl, Target, parse_target, refusal, sandboxed, unmapped
-from engine.guards.outbound import EgressLimited, Outbound, Rules
+from engine.guards.outbound import EgressLimited, Rules
 from engine.metrics import Metrics
 from engine.settings import EgressSettings
 
@@ -82,6 +82,14 @@ class Resolver(Protocol):
     async def resolve(self, host: str, port: int) -> list[str]: ...
 
 
+class TenantRules(Protocol):
+    """What one tenant's calls may do, and whose turn it is (`engine.guards.outbound.Outbound`)."""
+
+    async def rules(self, tenant: str) -> Rules: ...
+
+    async def permit(self, tenant: str, rules: Rules, seconds: float) -> None: ...
+
+
 class SystemResolver:
     """The machine's own resolver."""
 
@@ -122,7 +130,7 @@ class Egress:
         resolver: Resolver | None = None,
         metrics: Metrics | None = None,
         tls: ssl.SSLContext | None = None,
-        outbound: Outbound | None = None,
+        outbound: TenantRules | None = None,
     ) -> None:
         """`outbound` brings the rules of tenants; without it no tenant has any."""
         self._limits = limits or Limits()
@@ -139,7 +147,7 @@ class Egress:
         *,
         metrics: Metrics | None = None,
         sandbox: Iterable[str] = (),
-        outbound: Outbound | None = None,
+        outbound: TenantRules | None = None,
     ) -> Egress:
         """With the operator's caps; `sandbox` adds targets that the operator configured elsewhere, such as a mail
         relay.
@@ -171,7 +179,7 @@ class Egress:
                 f"body is larger than {self._limits.request_bytes} bytes; send a reference", field="body"
             )
         allowed = min(seconds or self._limits.seconds, self._limits.seconds)
-        rules, waited = await self._permitted(tenant, allowed)
+        rules, waited = await self._permitted("http", tenant, allowed)
         progress = _Progress()
         try:
             async with asyncio.timeout(max(0.0, allowed - waited)):
@@ -195,7 +203,7 @@ class Egress:
         self._count("http", "ok")
         return response
 
-    async def _permitted(self, tenant: str | None, allowed: float) -> tuple[Rules, float]:
+    async def _permitted(self, kind: str, tenant: str | None, allowed: float) -> tuple[Rules, float]:
         """The tenant's rules, once it may make a request, and the seconds that it waited for that."""
         if tenant is None or self._outbound is None:
             return Rules(), 0.0
@@ -204,7 +212,7 @@ class Egress:
             rules = await self._outbound.rules(tenant)
             await self._outbound.permit(tenant, rules, allowed)
         except EgressLimited:
-            self._count("http", "limited")
+            self._count(kind, "limited")
             raise
         return rules, time.monotonic() - began
 
@@ -212,15 +220,26 @@ class Egress:
         """Whether an operator opened this very target."""
         return target.text in self._sandbox
 
-    async def dial(self, host: str, port: int, *, seconds: float | None = None) -> socket.socket:
+    async def dial(
+        self,
+        host: str,
+        port: int,
+        *,
+        seconds: float | None = None,
+        tenant: str | None = None,
+        turn_seconds: float | None = None,
+    ) -> socket.socket:
         """A connected, checked, non-blocking TCP socket for another protocol (SMTP: give it to aiosmtplib as `sock`
-        with `hostname=host`). The caller closes it.
+        with `hostname=host`). The caller closes it. One that is meant for a `tenant` goes by its rules and counts as
+        one of its requests; for its turn it waits no longer than `turn_seconds`, else `EgressLimited`.
         """
         target = parse_target(host.strip("[]"), port)
         allowed = min(seconds or self._limits.seconds, self._limits.seconds)
+        patience = allowed if turn_seconds is None else min(turn_seconds, allowed)
+        rules, waited = await self._permitted("smtp", tenant, patience)
         try:
-            async with asyncio.timeout(allowed):
-                connected = await _connect_any(await self._judge(target, Rules()), target.port)
+            async with asyncio.timeout(max(0.0, allowed - waited)):
+                connected = await _connect_any(await self._judge(target, rules), target.port)
         except EgressRefused:
             self._count("smtp", "refused")
             raise

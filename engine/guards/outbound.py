@@ -1,6 +1,6 @@
-"""What a tenant's outbound calls may do beyond the rules for everybody: private targets that the platform opened for
-this tenant alone, and how many requests it may make in a stretch of time. Settings of the catalog, read every few
-seconds, so that a change needs no restart.
+"""What a tenant's outbound calls and mails may do beyond the rules for everybody: private targets that the platform
+opened for this tenant alone, and how many of both it may begin in a stretch of time. Settings of the catalog, read
+every few seconds, so that a change needs no restart.
 
     window   |----|----|----|----|----|----|----|----|----|----|----|     ten slots and the one under way
                                                      a process leases a few requests of the slot, in one round trip

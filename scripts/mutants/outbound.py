@@ -106,6 +106,15 @@ OUTBOUND: Final = (
         select="in_its_slot_only and sqlite",
     ),
     Mutant(
+        name="mail-outside-the-rules",
+        law="Mail of a tenant keeps to its rules and its rate",
+        path="consumers/modules/notifications.py",
+        old="tenant=tenant, turn_seconds=TURN_SECONDS",
+        new="tenant=None, turn_seconds=TURN_SECONDS",
+        test="tests/stories/test_mail.py",
+        select="none_is_lost and embedded",
+    ),
+    Mutant(
         name="secret-in-clear",
         law="A secret goes over https only",
         path="engine/actions/http_auth.py",

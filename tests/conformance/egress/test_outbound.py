@@ -237,3 +237,25 @@ async def test_what_is_opened_is_open_to_its_tenant_alone(store: Store, monkeypa
     with pytest.raises(EgressFailed):
         await egress.request("GET", opened, tenant="acme")
     assert wire.tried == ["10.1.2.3:8443"]
+
+
+async def test_mail_of_a_tenant_goes_by_its_rules_and_counts_as_its_request(
+    serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned, wire, port = Turned(), CutWire(monkeypatch), await serve(echo)
+    await store.put_setting("acme", SETTING, Rules(allow=("10.1.2.3:25",), rate=Rate(2, 100.0)).to_setting())
+    egress = Egress(sandbox=[f"127.0.0.1:{port}"], outbound=turned.outbound(store, Rate(9, 100.0)))
+    for tenant in ("globex", None):
+        with pytest.raises(EgressRefused):
+            await egress.dial("10.1.2.3", 25, tenant=tenant)
+    assert wire.tried == []
+    with pytest.raises(EgressFailed):
+        await egress.dial("10.1.2.3", 25, tenant="acme")
+    assert wire.tried == ["10.1.2.3:25"]
+    url = SafeUrl.parse(f"http://127.0.0.1:{port}/")
+    assert (await egress.request("GET", url, tenant="acme")).status == 200
+    with pytest.raises(EgressLimited) as limited:
+        await egress.dial("127.0.0.1", port, tenant="acme", turn_seconds=0.3)
+    assert 0.3 < limited.value.seconds <= 10.0
+    for tenant in ("globex", None):
+        (await egress.dial("127.0.0.1", port, tenant=tenant)).close()
