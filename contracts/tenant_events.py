@@ -389,6 +389,136 @@ class QuotaBreached(RunEvent):
     window: str
 
 
+@value(kw_only=True)
+class UserInvited(RunEvent):
+    """Somebody is invited into the tenant with these roles; in the platform's stream: into the platform. Whose address
+    it was stands in the invitation alone.
+    """
+
+    TOPIC: ClassVar[str] = "user.invited"
+
+    invitation: str
+    roles: tuple[str, ...]
+    expires_at: datetime
+    by: str
+
+
+@value(kw_only=True)
+class InvitationAccepted(RunEvent):
+    """The user has these roles from now on, beside those that he had here."""
+
+    TOPIC: ClassVar[str] = "invitation.accepted"
+
+    invitation: str
+    user: str
+    roles: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class InvitationRevoked(RunEvent):
+    TOPIC: ClassVar[str] = "invitation.revoked"
+
+    invitation: str
+    by: str
+
+
+@value(kw_only=True)
+class UserCreated(RunEvent):
+    """A user was made without an invitation, by whoever works on the installation itself."""
+
+    TOPIC: ClassVar[str] = "user.created"
+
+    user: str
+    roles: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class UserRolesChanged(RunEvent):
+    """What a user may do here from now on; `after` is empty when he is a member no more, and then his sessions that
+    acted here have ended.
+    """
+
+    TOPIC: ClassVar[str] = "user.roles_changed"
+
+    user: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class UserDisabled(RunEvent):
+    """The user may not act in the tenant from now on; in the platform's stream: nowhere. His sessions have ended."""
+
+    TOPIC: ClassVar[str] = "user.disabled"
+
+    user: str
+    by: str
+
+
+@value(kw_only=True)
+class UserEnabled(RunEvent):
+    TOPIC: ClassVar[str] = "user.enabled"
+
+    user: str
+    by: str
+
+
+@value(kw_only=True)
+class UserErased(RunEvent):
+    """All that was kept of the user was deleted: his number names nobody any more. In the platform's stream only."""
+
+    TOPIC: ClassVar[str] = "user.erased"
+
+    user: str
+    by: str
+
+
+@value(kw_only=True)
+class PasswordChanged(RunEvent):
+    """The user's other sessions have ended with it."""
+
+    TOPIC: ClassVar[str] = "user.password_changed"
+
+    user: str
+    by: str
+
+
+@value(kw_only=True)
+class SignedIn(RunEvent):
+    """A user signed in and acts here; `how` is `password` or `oidc`."""
+
+    TOPIC: ClassVar[str] = "user.signed_in"
+
+    user: str
+    how: str
+    by: str
+
+
+@value(kw_only=True)
+class SessionsEnded(RunEvent):
+    """`count` sessions of the user were ended before their time."""
+
+    TOPIC: ClassVar[str] = "sessions.ended"
+
+    user: str
+    count: int
+    by: str
+
+
+@value(kw_only=True)
+class SignInsRefused(RunEvent):
+    """Somebody tried to sign in and was refused, `count` times since the last such event, at most a minute before. In
+    the platform's stream only; nothing else is recorded of the requests.
+    """
+
+    TOPIC: ClassVar[str] = "sign_ins.refused"
+
+    count: int
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -419,6 +549,18 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     EgressChanged,
     QuotasChanged,
     QuotaBreached,
+    UserInvited,
+    InvitationAccepted,
+    InvitationRevoked,
+    UserCreated,
+    UserRolesChanged,
+    UserDisabled,
+    UserEnabled,
+    UserErased,
+    PasswordChanged,
+    SignedIn,
+    SessionsEnded,
+    SignInsRefused,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

@@ -42,6 +42,7 @@ from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.pauses import EVERYONE, Brakes
+from engine.people import People
 from engine.plan import Plan
 from engine.run.decide import Decision
 from engine.run.evolve import fold
@@ -92,6 +93,7 @@ class Door:
         self.secrets = Secrets(store, vault, self.tenants, clock)
         self.hooks = Hooks(store, vault, self.tenants, clock)
         self.quotas = QuotaBook(store, self.tenants, clock)
+        self.people = People(store, self.tenants, clock)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.permission_sets = PermissionSets(store)
         self.on_input: Callable[[], None] = lambda: None

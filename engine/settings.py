@@ -110,6 +110,13 @@ class HttpSettings(_Group):
     max_body_bytes: int = Field(262_144, ge=1_024, le=16_777_216, description="Largest request body, unpacked")
 
 
+class SessionSettings(_Group):
+    idle_seconds: Seconds = Field(3_600.0, description="Without use for so long, whoever signed in must do so again")
+    longest_seconds: Annotated[float, Field(gt=0, le=31 * 86_400)] = Field(
+        43_200.0, description="After so long whoever signed in must do so again, used or not"
+    )
+
+
 class LeaseSettings(_Group):
     heartbeat_seconds: Seconds = Field(1.0, description="How often a process says that it lives")
     dead_seconds: Seconds = Field(4.0, description="Silence after which others take over its runs")
@@ -283,6 +290,7 @@ class Settings(BaseSettings):
     )
     rehearsals: bool = Field(False, description="Lets the shipped modules' failures be scripted; demos and tests only")
     http: HttpSettings = HttpSettings()
+    session: SessionSettings = SessionSettings()
     lease: LeaseSettings = LeaseSettings()
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()

@@ -48,7 +48,7 @@ _SHOWN: Final = frozenset({
     "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
     "prefix", "roles", "expires_at", "letter", "approvals_own",
-    "allow", "requests", "seconds", "before", "after", "cap", "limit", "window",
+    "allow", "requests", "seconds", "before", "after", "cap", "limit", "window", "user", "invitation",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 

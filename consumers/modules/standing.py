@@ -16,12 +16,6 @@ SQL = statements("standing.sql", "consumers.modules")
 
 FACTS: Final = (tenancy.TenantSuspendedV1, tenancy.TenantReinstatedV1, tenancy.TenantDecommissionedV1)
 
-CODES: Final = {"Suspended": "tenant_suspended", "Decommissioned": "tenant_closed"}
-_WORDS: Final = {
-    "tenant_suspended": "the tenant is suspended; this works again when it is reinstated",
-    "tenant_closed": "the tenant is closed",
-}
-
 
 class Standing:
     """Listens for `service`; its schema is `SQL["schema"]`."""
@@ -36,10 +30,10 @@ class Standing:
     async def barred(self, tenant: str, tx: Tx) -> str | None:
         """`tenant_suspended` or `tenant_closed`; None: the tenant may be served."""
         row = await tx.row(SQL["standing"], tenant)
-        return None if row is None else CODES.get(row["state"])
+        return None if row is None else tenancy.BARS.get(row["state"])
 
     async def require(self, tenant: str, tx: Tx) -> None:
         """Raises `Refused` under the code of the bar."""
         code = await self.barred(tenant, tx)
         if code is not None:
-            raise Refused(code, _WORDS[code])
+            raise Refused(code, tenancy.BAR_WORDS[code])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from consumers.web.probes import probe_app
 from consumers.web.routes import Deps, Process
 from contracts.problems import Problem
 from contracts.sdk.queries import Asker
+from engine.guards.sessions import Terms
 from projections.reader import Reader
 
 SHUTDOWN_SECONDS: Final = 5.0
@@ -74,6 +76,11 @@ def deps_of(process: Process) -> Deps:
         pauses=process.pauses,
         quotas=process.quotas,
         tracing=process.run_tracing,
+        public_url=process.settings.http.public_url,
+        terms=Terms(
+            timedelta(seconds=process.settings.session.idle_seconds),
+            timedelta(seconds=process.settings.session.longest_seconds),
+        ),
     )
 
 

@@ -1,5 +1,5 @@
 """The aiohttp application of the web role: the route table, the probes and the two generated documents, behind one
-middleware. It holds no state of its own but the count of refused webhooks.
+middleware. It holds no state of its own but the counts of refused webhooks and sign-ins.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from aiohttp import web
 
 from consumers.web.dispatch import answer, middleware
 from consumers.web.hooks import REFUSALS, Refusals
+from consumers.web.minutely import EveryMinute
 from consumers.web.openapi import render
 from consumers.web.probes import add_probes
 from consumers.web.routes import Deps, Route
+from consumers.web.sign_in import SIGN_IN_REFUSALS, SignInRefusals
 from consumers.web.table import ALIASES, ROUTES
 from contracts.schema import asyncapi
 from contracts.schema import render as render_document
@@ -30,7 +32,7 @@ def create_app(deps: Deps) -> web.Application:
     add_probes(app, deps.metrics, deps.checks)
     app.router.add_get("/openapi.json", _document(render(ROUTES)))
     app.router.add_get("/asyncapi.json", _document(render_document(asyncapi(deps.registry))))
-    app[REFUSALS] = Refusals(deps)
+    app[REFUSALS], app[SIGN_IN_REFUSALS] = Refusals(deps), SignInRefusals(deps)
     app.cleanup_ctx.append(_counting)
     app.on_cleanup.append(_no_more_questions(deps))
     return app
@@ -58,7 +60,9 @@ def _no_more_questions(deps: Deps) -> Callable[[web.Application], Awaitable[None
 
 
 async def _counting(app: web.Application) -> AsyncIterator[None]:
-    refusals = app[REFUSALS]
-    await refusals.start()
+    counts: tuple[EveryMinute, ...] = (app[REFUSALS], app[SIGN_IN_REFUSALS])
+    for each in counts:
+        await each.start()
     yield
-    await refusals.stop()
+    for each in counts:
+        await each.stop()

@@ -17,6 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from consumers.web import spans
+from consumers.web.callers import identify
 from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answer, Call, Deps, Route
 from contracts.envelope import load_json
 from contracts.problems import NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
@@ -34,7 +35,6 @@ VIEW_SECONDS: Final = 5.0
 MAX_LINE: Final = 4_000
 UNREAD: Final = web.RequestKey("unread", bool)
 """Set for a request whose body could not be read to its end."""
-NOBODY: Final = Principal("", None, (), frozenset())
 
 _log = logger("web")
 
@@ -71,9 +71,8 @@ class Internal(Problem):
 async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response:
     """One call of one route."""
     _check_line(request)
-    principal = NOBODY
-    if route.permission is not None:
-        principal = await deps.gate.admit(request.headers.get("Authorization"), request.remote or "")
+    caller = await identify(route, deps, request)
+    principal = caller.principal
     tenant = _tenant(route, request, principal)
     if route.permission is not None:
         principal.require(route.permission)
@@ -91,7 +90,16 @@ async def answer(route: Route, deps: Deps, request: web.Request) -> web.Response
         if not route.signed:
             body = _body(route, raw)
     await _wait(route, deps, request, query)
-    call = Call(deps=deps, request=request, principal=principal, tenant=tenant, body=body, query=query, raw=raw)
+    call = Call(
+        deps=deps,
+        request=request,
+        principal=principal,
+        tenant=tenant,
+        body=body,
+        query=query,
+        raw=raw,
+        visit=caller.visit,
+    )
     return render(route, await route.handler(call))
 
 
@@ -118,7 +126,18 @@ def render(route: Route, given: Answer) -> web.Response:
     as_of = getattr(content, "as_of", None)
     if as_of:
         headers[AS_OF_HEADER] = as_of
-    return web.Response(body=text, status=given.status, content_type="application/json", headers=headers)
+    response = web.Response(body=text, status=given.status, content_type="application/json", headers=headers)
+    for cookie in given.cookies:
+        response.set_cookie(
+            cookie.name,
+            cookie.value,
+            max_age=cookie.seconds if cookie.value else 0,
+            path="/",
+            secure=cookie.secure,
+            httponly=True,
+            samesite="Lax",
+        )
+    return response
 
 
 def problem_response(problem: Problem) -> web.Response:
@@ -127,7 +146,7 @@ def problem_response(problem: Problem) -> web.Response:
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if problem.retryable:
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(problem.context.get("retry_after_seconds", 1))
     document = orjson.dumps(problem.to_document(), default=str)
     return web.Response(body=document, status=problem.status, content_type=PROBLEM_TYPE, headers=headers)
 

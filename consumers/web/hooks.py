@@ -9,9 +9,7 @@ its audit, and one `SignatureRefusedV1` per endpoint and minute. The body is par
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +17,7 @@ from aiohttp import web
 
 from consumers.web.acting import IDEMPOTENCY_KEY, begin
 from consumers.web.dispatch import parse_json
+from consumers.web.minutely import EveryMinute
 from consumers.web.routes import TENANT_HEADER, Answer, Call, Deps
 from contracts.envelope import is_tenant
 from contracts.notices import SignatureRefusedV1
@@ -29,7 +28,6 @@ from engine.guards.signatures import plainly_encoded, verify_scheme, verify_webh
 from engine.hooks import identity_of, input_of, known_as
 from engine.store import Hook
 
-FLUSH_SECONDS: Final = 60.0
 NOBODYS: Final = secrets.token_hex(32)
 """Signs nothing: stands in where no secret is set."""
 MOST_ENDPOINTS: Final = 1_000
@@ -131,32 +129,20 @@ def _printable(text: str | None) -> str | None:
     return text
 
 
-class Refusals:
+class Refusals(EveryMinute):
     """Counts refused requests by tenant and endpoint, and records and tells them once a minute. Tenants that do not
     exist are not counted: an unknown name in an address must leave nothing behind.
     """
 
     def __init__(self, deps: Deps) -> None:
+        super().__init__("refusals")
         self._deps = deps
         self._counts: dict[tuple[str, str], int] = {}
-        self._task: asyncio.Task[None] | None = None
 
     def count(self, tenant: str | None, path: str) -> None:
         key = (tenant or "", path[:100])
         if key in self._counts or len(self._counts) < MOST_ENDPOINTS:
             self._counts[key] = self._counts.get(key, 0) + 1
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="refusals")
-
-    async def stop(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        with suppress(Unavailable):
-            await self.flush()
 
     async def flush(self) -> None:
         """Records what was counted since the last time. What cannot be recorded now is counted on."""
@@ -173,12 +159,6 @@ class Refusals:
 
     async def _exists(self, tenant: str) -> bool:
         return bool(await self._deps.store.tokens(tenant) or await self._deps.store.hooks(tenant))
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            with suppress(Unavailable):
-                await self.flush()
 
     async def _record(self, tenant: str, path: str, count: int) -> None:
         """One event and one notice."""

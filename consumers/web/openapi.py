@@ -20,8 +20,8 @@ from contracts.version import __version__
 REF: Final = "#/components/schemas/{model}"
 PROBLEMS: Final = {
     400: "The request cannot be understood",
-    401: "No valid token or signature",
-    403: "The token lacks the permission",
+    401: "No valid token, session or signature",
+    403: "The permission is missing, or the request of a session is not to be believed",
     404: "There is no such thing, or it is another tenant's",
     409: "The present state does not allow it",
     413: "The body is too large",
@@ -56,6 +56,13 @@ def document(routes: Sequence[Route]) -> Document:
             "responses": {str(status): _problem(text) for status, text in PROBLEMS.items()},
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "An API token, `unw_...`"},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "__Host-unwind",
+                    "description": "A session of POST /v1/session; `unwind` over http. Everything but GET and HEAD "
+                    "needs the header X-CSRF-Token, and Origin or Sec-Fetch-Site",
+                },
                 "signature": {
                     "type": "apiKey",
                     "in": "header",
@@ -64,7 +71,7 @@ def document(routes: Sequence[Route]) -> Document:
                 },
             },
         },
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"session": []}],
     }
 
 
@@ -145,8 +152,10 @@ def _operation(route: Route, schemas: Document) -> Document:
     }
     if route.handler.__doc__:
         found["description"] = " ".join(route.handler.__doc__.split())
-    if route.permission is None:
-        found["security"] = [{"token": []}, {"signature": []}]
+    if route.session:
+        found["security"] = [{"session": []}]
+    elif route.permission is None:
+        found["security"] = [{"token": []}, {"signature": []}] if route.signed else []
     else:
         found["x-unwind-permission"] = route.permission
     if route.body is not None or route.signed:

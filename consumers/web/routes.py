@@ -23,9 +23,11 @@ from engine.door import Door
 from engine.guards.gate import Gate
 from engine.guards.permissions import Principal
 from engine.guards.quotas import KnownQuotas
+from engine.guards.sessions import Sessions, Terms, Visit
 from engine.metrics import Metrics
 from engine.pauses import Pauses
 from engine.settings import Settings
+from engine.sign_in import SignIns
 from engine.store import Store
 from engine.store.keys import Vault
 from engine.tracing import RunTracing
@@ -82,11 +84,20 @@ class Deps:
     pauses: Pauses | None = None
     quotas: KnownQuotas | None = None
     tracing: RunTracing | None = None
+    public_url: str | None = None
+    """Where people reach the API; None: at its own address."""
+    terms: Terms = field(default_factory=Terms)
     gate: Gate = field(init=False)
+    sessions: Sessions = field(init=False)
+    sign_ins: SignIns = field(init=False)
 
     def __post_init__(self) -> None:
-        # Frozen for handlers; made here, so that whoever wires the API cannot leave it out.
+        # Frozen for handlers; made here, so that whoever wires the API cannot leave them out.
+        sessions = Sessions(self.store, self.clock, self.terms)
+        sign_ins = SignIns(self.door.people, sessions, self.vault, self.door.tenants, self.clock)
         object.__setattr__(self, "gate", Gate(self.store, self.clock))
+        object.__setattr__(self, "sessions", sessions)
+        object.__setattr__(self, "sign_ins", sign_ins)
 
 
 class Empty(BaseModel):
@@ -98,7 +109,8 @@ class Empty(BaseModel):
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One checked request. `tenant` None: the platform asks over all tenants. `body` and `query` are of the route's
-    models; `raw` is the body as received, for routes that verify it.
+    models; `raw` is the body as received, for routes that verify it. `visit` is the session that the call came with,
+    None: it came with a token, or with nothing.
     """
 
     deps: Deps
@@ -108,6 +120,13 @@ class Call:
     body: Any
     query: Any
     raw: bytes = b""
+    visit: Visit | None = None
+
+    @property
+    def signed_in(self) -> Visit:
+        """The session, for a route that asks for one."""
+        assert self.visit is not None
+        return self.visit
 
     @property
     def named_tenant(self) -> str:
@@ -132,12 +151,25 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cookie:
+    """For this host and every path, unseen by scripts, sent along from elsewhere only when a link is followed. An empty
+    `value` deletes it. `seconds` None: until the browser is closed.
+    """
+
+    name: str
+    value: str
+    secure: bool
+    seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """`content` is JSON-native or a pydantic model."""
 
     content: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: Sequence[Cookie] = ()
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -145,13 +177,13 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table. `permission` None: the handler itself proves who is calling (webhooks). `key`: it takes
-    an Idempotency-Key header. `view`: the read model it answers from, which a caller may wait for with
-    `wait_for_position`.
+    """One row of the table. `permission` None: the handler itself proves who is calling (webhooks, sign-in), or with
+    `session` whoever is signed in may call. `key`: it takes an Idempotency-Key header. `view`: the read model it
+    answers from, which a caller may wait for with `wait_for_position`.
     `signed`: the handler gets the body as received. `always`: an order that is taken under maintenance, too.
     """
 
-    method: Literal["GET", "POST", "PUT", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Handler
     summary: str
@@ -165,6 +197,7 @@ class Route:
     view: str | None = None
     signed: bool = False
     always: bool = False
+    session: bool = False
 
     @property
     def name(self) -> str:

@@ -53,6 +53,13 @@ TRANSITIONS: Final[Mapping[tuple[TenantState, Trigger], TenantState]] = {
 }
 """All there is. A registered tenant comes from nowhere, a decommissioned one goes nowhere."""
 
+BARS: Final[Mapping[str, str]] = {"Suspended": "tenant_suspended", "Decommissioned": "tenant_closed"}
+"""States in which nobody signs in and nothing is sent, and the code under which that is refused."""
+BAR_WORDS: Final[Mapping[str, str]] = {
+    "tenant_suspended": "the tenant is suspended; this works again when it is reinstated",
+    "tenant_closed": "the tenant is closed",
+}
+
 PROVISIONING_STEPS: Final = ("subscription", "entitlements", "owner", "activation_mail")
 """What must have succeeded before a tenant may become Active."""
 

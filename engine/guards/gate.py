@@ -39,6 +39,17 @@ class Throttle:
         began, count = self._counts.get(key, (now, 0))
         return count >= self._most and now - began < self._window
 
+    def left(self, key: str, now: datetime) -> float:
+        """Seconds until the key's window is over."""
+        began, _ = self._counts.get(key, (now, 0))
+        return max(0.0, (began + self._window - now).total_seconds())
+
+    def uncount(self, key: str) -> None:
+        """Takes one back that turned out to be good."""
+        if key in self._counts:
+            began, count = self._counts[key]
+            self._counts[key] = (began, max(0, count - 1))
+
     def count(self, key: str, now: datetime) -> None:
         began, count = self._counts.get(key, (now, 0))
         if now - began >= self._window:

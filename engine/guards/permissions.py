@@ -50,7 +50,7 @@ _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
 PLATFORM: Final = frozenset(
     {
         "tenants.create", "tenants.manage", "projections.rebuild", "keys.rotate", "processes.read", "settings.write",
-        "archive.manage", "tenants.offboard", "egress.write",
+        "archive.manage", "tenants.offboard", "egress.write", "users.erase",
     }
 )  # fmt: skip
 """What only a token without a tenant can do, whatever its role."""
@@ -64,13 +64,14 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     "publisher": _VIEW | _AUTHOR | {"workflows.publish"},
     "approver": _VIEW | {"approvals.decide"},
     "operator": _VIEW | _OPERATE | {"projections.rebuild", "processes.read", "tenants.manage"},
-    "auditor": _VIEW | {"audit.read", "deadletters.read"},
+    "auditor": _VIEW | {"audit.read", "deadletters.read", "users.read"},
     "admin": _VIEW
     | _OPERATE
     | _AUTHOR
     | PLATFORM
     | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "hooks.manage", "policies.write"}
-    | {"secrets.read", "secrets.write", "egress.read", "subjects.erase", "subjects.export"},
+    | {"secrets.read", "secrets.write", "egress.read", "subjects.erase", "subjects.export"}
+    | {"users.read", "users.manage"},
 }
 
 ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote
 from uuid import UUID
 
+from engine.store.people import PeopleRows
 from engine.store.shadows import Comparison, Difference, Shadow
 from engine.store.shapes import (
     READ_BYTES,
@@ -109,6 +110,7 @@ __all__ = [
     "Outcome",
     "PastArrival",
     "Pending",
+    "PeopleRows",
     "Position",
     "Process",
     "ReadModels",
@@ -356,8 +358,8 @@ class Catalog(Protocol):
 
     async def forget_tenant(self, tenant: str) -> dict[str, int]:
         """Deletes the tenant's keys, journal, dead letters, tokens, hooks, settings (but for its mark as offboarded),
-        snapshots and what was still to be sent; answers `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start
-        keys stay. Raises `Conflict` while a run of it is open."""
+        snapshots, memberships with the users who had no other, and what was still to be sent; answers `arrivals`,
+        `letters`, `tokens`, `keys`. Log, archive and start keys stay. Raises `Conflict` while a run of it is open."""
 
     async def settings_named(self, name: str) -> dict[str, Any]:
         """This setting of every tenant that has one of its own, `*` among them."""
@@ -437,7 +439,7 @@ class ReadModels(Protocol):
         """Rows of each table of the view; from the server's statistics where it has many."""
 
 
-class Store(Log, Work, Journal, Catalog, SecretRows, Archive, ReadModels, Protocol):
+class Store(Log, Work, Journal, Catalog, SecretRows, PeopleRows, Archive, ReadModels, Protocol):
     """All of it, with one life: `start` connects and checks the schema, `stop` twice is fine."""
 
     async def start(self) -> None: ...

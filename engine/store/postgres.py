@@ -22,6 +22,7 @@ from engine.store.catalog import CatalogVerbs
 from engine.store.journal import JournalVerbs
 from engine.store.listening import Listening
 from engine.store.migrate import FOLDER, Missing, check, missing
+from engine.store.people_verbs import PeopleVerbs
 from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
@@ -35,7 +36,7 @@ _MATCHED = tuple(
 )
 
 
-class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, ArchiveVerbs, PostgresViews):
+class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, PeopleVerbs, ArchiveVerbs, PostgresViews):
     """`engine.store.Store` on PostgreSQL 13 or newer."""
 
     def __init__(self, url: str, *, views: Path, patience_seconds: float = 5.0, pool_size: int = 4) -> None:

@@ -24,6 +24,7 @@ from engine.store.errors import Unavailable
 from engine.store.es import open_recorder
 from engine.store.journal import JournalVerbs
 from engine.store.migrate import FOLDER, Missing, check, missing
+from engine.store.people_verbs import PeopleVerbs
 from engine.store.secrets import SecretVerbs
 from engine.store.shadows import views_of
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.25
 
 
-class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, ArchiveVerbs):
+class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, PeopleVerbs, ArchiveVerbs):
     """`engine.store.Store` on one SQLite file (3.35 or newer)."""
 
     def __init__(self, path: Path, *, views: Path, patience_seconds: float = 5.0) -> None:

@@ -15,6 +15,7 @@ from tests.conformance.store_catalog import CatalogConformance, DeadLetterConfor
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
+from tests.conformance.store_people import PeopleConformance
 from tests.conformance.store_postgres_database import SharedDatabase
 from tests.conformance.store_quotas import QuotasConformance
 from tests.conformance.store_work import (
@@ -126,6 +127,10 @@ class TestArchive(ArchiveConformance):
 
 
 class TestCatalog(CatalogConformance):
+    pass
+
+
+class TestPeople(PeopleConformance):
     pass
 
 

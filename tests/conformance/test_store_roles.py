@@ -23,7 +23,7 @@ Denied = asyncpg.InsufficientPrivilegeError
 TABLES = (
     *("log", "starts", "inbox", "arrivals", "arrival_keys", "arrival_outcomes", "input_keys", "inputs", "outbox"),
     *("timers", "subscriptions", "awaits", "open_runs", "snapshots", "processes", "keys", "tokens", "settings"),
-    *("tenants", "dead_letters", "hooks"),
+    *("tenants", "dead_letters", "hooks", "users", "memberships", "identities", "invitations", "sessions", "standings"),
 )
 
 

@@ -293,6 +293,9 @@ class TestSqlitePlans:
             "recount_accounts",
             "count_past_arrivals",
             "forget_tenant",
+            "people",
+            "invitations",
+            "forget_past_people",
         }
         connection = sqlite3.connect(path)
         scanned: set[tuple[str, str]] = set()

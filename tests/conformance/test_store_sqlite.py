@@ -24,6 +24,7 @@ from tests.conformance.store_catalog import CatalogConformance, DeadLetterConfor
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
 from tests.conformance.store_matching import MatchingConformance
+from tests.conformance.store_people import PeopleConformance
 from tests.conformance.store_quotas import QuotasConformance
 from tests.conformance.store_work import (
     CensusConformance,
@@ -121,6 +122,10 @@ class TestArchive(ArchiveConformance):
 
 
 class TestCatalog(CatalogConformance):
+    pass
+
+
+class TestPeople(PeopleConformance):
     pass
 
 

@@ -23,13 +23,14 @@ from contracts.sdk.transport import Transport, open_transport
 from engine.bus.topology import engine_topology
 from engine.clock import SystemClock
 from engine.door import Door
-from engine.guards.permissions import ROLES, make_token
+from engine.guards.permissions import ROLES, Principal, make_token, permissions_of
 from engine.metrics import Metrics
 from engine.sagas import SHIPPED as SAGAS
 from engine.store import DeadLetter, Store, open_store
 from engine.store.key_ring import create_key_ring
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper, seal_blob
+from engine.store.people import Membership
 from engine.triggers import Plans
 from projections.reader import Reader
 from tests.projections.histories import SHAPES, record
@@ -40,7 +41,7 @@ TENANTS = ("acme", "globex")
 
 @dataclass
 class Site:
-    """`tokens` by (tenant, role); tenant None is the platform's. `runs` and `letters` by tenant."""
+    """`tokens` by (tenant, role); tenant None is the platform's. The others by tenant."""
 
     client: TestClient[Any, Any]
     store: Store
@@ -54,6 +55,8 @@ class Site:
     tokens: dict[tuple[str | None, str], str] = field(default_factory=dict)
     runs: dict[str, list[UUID]] = field(default_factory=dict)
     letters: dict[str, UUID] = field(default_factory=dict)
+    users: dict[str, UUID] = field(default_factory=dict)
+    invitations: dict[str, UUID] = field(default_factory=dict)
 
     def headers(self, tenant: str | None = "acme", role: str = "admin", **more: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens[tenant, role]}", **more}
@@ -156,5 +159,20 @@ async def town(site: Site) -> Site:
                 created_at=now,
             )
         )
+        await _people(site, tenant)
     await site.projector.catch_up()
     return site
+
+
+async def _people(site: Site, tenant: str) -> None:
+    """A member without a password, and an open invitation."""
+    people = site.deps.door.people
+    user = await people.newcomer(f"member@{tenant}.example", "A member", None)
+    await site.store.add_user(user)
+    await site.store.put_membership(
+        Membership(user_id=user.id, tenant=tenant, roles=("viewer",), created_at=user.created_at)
+    )
+    site.users[tenant] = user.id
+    admin = Principal("admin", tenant, ("admin",), permissions_of(("admin",), tenant))
+    invited = await people.invite(f"new@{tenant}.example", tenant, ["viewer"], by=admin)
+    site.invitations[tenant] = invited.invitation.id

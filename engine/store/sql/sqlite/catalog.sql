@@ -75,6 +75,14 @@ DELETE FROM settings WHERE tenant = :tenant AND name <> 'offboarding';
 DELETE FROM secrets WHERE tenant = :tenant;
 DELETE FROM egress_slots WHERE tenant = :tenant;
 DELETE FROM run_counters WHERE tenant = :tenant;
+DELETE FROM invitations WHERE tenant = :tenant;
+DELETE FROM sessions WHERE tenant = :tenant;
+DELETE FROM standings WHERE tenant = :tenant;
+DELETE FROM identities WHERE user_id IN (SELECT user_id FROM memberships WHERE tenant = :tenant)
+    AND user_id NOT IN (SELECT user_id FROM memberships WHERE tenant IS NOT :tenant);
+DELETE FROM users WHERE id IN (SELECT user_id FROM memberships WHERE tenant = :tenant)
+    AND id NOT IN (SELECT user_id FROM memberships WHERE tenant IS NOT :tenant);
+DELETE FROM memberships WHERE tenant = :tenant;
 DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;

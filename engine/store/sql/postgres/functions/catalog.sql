@@ -102,6 +102,15 @@ BEGIN
     DELETE FROM hooks x WHERE x.tenant = p_tenant;
     DELETE FROM egress_slots x WHERE x.tenant = p_tenant;
     DELETE FROM run_counters x WHERE x.tenant = p_tenant;
+    DELETE FROM invitations x WHERE x.tenant = p_tenant;
+    DELETE FROM sessions x WHERE x.tenant = p_tenant;
+    DELETE FROM standings x WHERE x.tenant = p_tenant;
+    WITH gone AS (
+        DELETE FROM users u WHERE EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id AND m.tenant = p_tenant)
+            AND NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = u.id AND m.tenant IS DISTINCT FROM p_tenant) RETURNING u.id
+    )
+    DELETE FROM identities i USING gone WHERE i.user_id = gone.id;
+    DELETE FROM memberships x WHERE x.tenant = p_tenant;
     WITH gone AS (DELETE FROM arrivals x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO arrivals FROM gone;
     WITH gone AS (DELETE FROM dead_letters x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO letters FROM gone;
     WITH gone AS (DELETE FROM unwind.tokens x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO tokens FROM gone;
