@@ -108,8 +108,8 @@ async def test_refused_webhooks_are_in_the_audit_of_their_tenant_and_in_its_chai
     async with await town.get("/v1/audit", topic="signature.refused") as response:
         entries = (await response.json())["items"]
     assert [(one["kind"], one["version"], one["actor"], one["details"]) for one in entries] == [
-        ("tenant", 2, "engine", {"endpoint": "/signup", "count": 2}),
-        ("tenant", 1, "engine", {"endpoint": "/signup", "count": 1}),
+        ("tenant", 3, "engine", {"endpoint": "/signup", "count": 2}),
+        ("tenant", 2, "engine", {"endpoint": "/signup", "count": 1}),
     ]
     async with await town.get("/v1/audit", tenant="globex", topic="signature.refused") as response:
         assert (await response.json())["items"] == []
