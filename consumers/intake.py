@@ -22,6 +22,7 @@ from consumers.inputs import RUNS_IN_DECISION, answer_of, new_run_id
 from consumers.turns import Turns
 from contracts import envelope as wire
 from contracts.envelope import Envelope
+from contracts.modules.tenancy import STANDINGS
 from contracts.problems import (
     DuplicateMismatch,
     EnvelopeInvalid,
@@ -55,6 +56,7 @@ ACK_SECONDS: Final = 0.05
 appends to. Who dies meanwhile is given again what the inbox knows already."""
 ACKS_AT_ONCE: Final = 100
 """So many wait for no others."""
+MOST_REVISIONS: Final = 2**62
 OTHERS_SECONDS: Final = 60.0
 """So long after deliveries of several tenants it is taken that others' are behind those of one."""
 
@@ -206,6 +208,23 @@ class Intake:
         return envelope, checked
 
     def _provide(self, delivery: Delivery, envelope: Envelope, checked: Checked, *, aside: bool = False) -> None:
+        """What says how a tenant stands is noted before it is taken."""
+        if envelope.type in STANDINGS:
+            self._spawn(self._note_standing(delivery, envelope, checked, aside=aside))
+        else:
+            self._with_keys(delivery, envelope, checked, aside=aside)
+
+    async def _note_standing(self, delivery: Delivery, envelope: Envelope, checked: Checked, *, aside: bool) -> None:
+        """Sign-in asks it (`engine.guards.sessions`). The revision says which of two is later."""
+        revision = min(max(0, int(envelope.data.get("revision", 0))), MOST_REVISIONS)
+        try:
+            await self._store.note_standing(envelope.tenantid, str(envelope.data["state"]), revision)
+        except Unavailable:
+            self._take_later(delivery)
+            return
+        self._with_keys(delivery, envelope, checked, aside=aside)
+
+    def _with_keys(self, delivery: Delivery, envelope: Envelope, checked: Checked, *, aside: bool) -> None:
         """With the keys of its tenant and subject."""
         keys = self._vault.cached(envelope.tenantid)
         subject = keys.subject(checked.subject) if keys is not None and checked.subject is not None else None

@@ -32,6 +32,8 @@ OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
 """A process in one of these roles owns runs, and has a janitor."""
 SLICE: Final = 500
 STUCK_SECONDS: Final = 30.0
+PAST_PEOPLE: Final = timedelta(days=7)
+"""So long after it was over a session, or an invitation, is forgotten."""
 FORGETS_EVERY_SECONDS: Final = 600.0
 AGAIN_SECONDS: Final = 60.0
 """What could not be repaired, such as a run whose log cannot be read, is tried again so often."""
@@ -82,6 +84,7 @@ class Janitor:
         self._work.begin("admission", self._admit_forever())
         self._work.begin("repair", self._every(5.0, self.repair))
         self._work.begin("forgetting", self._every(FORGETS_EVERY_SECONDS, self.forget_arrivals))
+        self._work.begin("past people", self._every(FORGETS_EVERY_SECONDS, self.forget_past_people))
         if self._archiver is not None:
             self._work.begin("archiving", self._every(FORGETS_EVERY_SECONDS, self.archive))
 
@@ -220,6 +223,10 @@ class Janitor:
         before = self._clock.now() - self._journal
         while await self._store.prune_journal(before=before, limit=SLICE) == SLICE:
             pass
+
+    async def forget_past_people(self) -> None:
+        """Forgets sessions and invitations that have been over for a while."""
+        await self._store.forget_past_people(before=self._clock.now() - PAST_PEOPLE)
 
     async def archive(self) -> None:
         """Archives the runs whose retention is over, in one process of those that live: the oldest."""

@@ -290,14 +290,16 @@ class People:
 
     # ------------------------------------------------------------------------------------------------------- being one
 
-    async def change_password(self, person: Person, tenant: str | None, new: str, *, but: bytes | None) -> int:
-        """Ends his sessions but that of the digest `but`; answers how many. That it is he is proven before. Raises
+    async def change_password(
+        self, person: Person, tenant: str | None, new: str, *, but: bytes | None = None, by: str
+    ) -> int:
+        """Ends his sessions but that of the digest `but`; answers how many. Who may do it is proven before. Raises
         `PayloadInvalid` for a password that nobody should choose.
         """
         check_new(new, email=person.user.email)
         kept = await self.passwords.hashed(new)
         now, user = self._clock.now(), person.user
-        await self._record(tenant, PasswordChanged(at=now, user=str(user.id), by=user.actor))
+        await self._record(tenant, PasswordChanged(at=now, user=str(user.id), by=by))
         if not await self.rows.set_password(user.id, kept, was=user.password):
             raise Conflict("the password was changed at the same time; sign in with the newer one")
         return await self.rows.end_sessions(user.id, but=but, now=now)

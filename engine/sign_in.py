@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hmac
 import math
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ EMAIL_WINDOW: Final = timedelta(minutes=15)
 
 _BROWSER: Final = "browser"
 _NONCE_BYTES: Final = 16
+_KNOWN: Final = re.compile(r"[A-Za-z0-9_-]{22}\.[0-9a-f]{64}")
 
 
 class SignInRefused(Unauthenticated):
@@ -142,10 +144,12 @@ class SignIns:
         return f"{nonce}.{keys.index_hash(_BROWSER, f'{nonce} {person.user.email}').hex()}"
 
     async def _is_known(self, browser: str, mail: str) -> bool:
+        if not _KNOWN.fullmatch(browser):
+            return False
         nonce, _, mac = browser.partition(".")
         keys = await self._vault.keys_for(PLATFORM)
         expected = [one.hex() for one in keys.index_hashes(_BROWSER, f"{nonce} {mail}")]
-        return any(hmac.compare_digest(one.encode(), mac.encode("utf-8", "surrogateescape")) for one in expected)
+        return any(hmac.compare_digest(one.encode(), mac.encode()) for one in expected)
 
 
 def refused() -> SignInRefused:
@@ -159,7 +163,7 @@ def _read(email: str) -> str:
     try:
         return address_of(email)
     except PayloadInvalid:
-        return email.strip().lower()[:254]
+        return email.strip().lower().encode("ascii", "replace").decode()[:254]
 
 
 def _may_act(person: Person, tenant: str | None) -> bool:

@@ -37,6 +37,7 @@ from scripts.verbs import (
     subjects,
     tenants,
     tokens,
+    users,
 )
 
 app = typer.Typer(
@@ -68,6 +69,8 @@ app.add_typer(egress.app, name="egress")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policies.app, name="policies")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(users.app, name="users")
+app.add_typer(users.invitations, name="invitations")
 app.add_typer(hooks.app, name="hooks")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")

@@ -84,6 +84,9 @@ class Api:
     async def put(self, path: str, body: object, *, act_for: str | None = None) -> Any:
         return await self._ask("PUT", path, body=body, headers={"X-Tenant": act_for})
 
+    async def patch(self, path: str, body: object, *, act_for: str | None = None) -> Any:
+        return await self._ask("PATCH", path, body=body, headers={"X-Tenant": act_for})
+
     async def delete(self, path: str, **query: object) -> Any:
         return await self._ask("DELETE", path, query=query)
 

@@ -34,7 +34,7 @@ def create_app(deps: Deps) -> web.Application:
     app.router.add_get("/asyncapi.json", _document(render_document(asyncapi(deps.registry))))
     app[REFUSALS], app[SIGN_IN_REFUSALS] = Refusals(deps), SignInRefusals(deps)
     app.cleanup_ctx.append(_counting)
-    app.on_cleanup.append(_no_more_questions(deps))
+    app.on_cleanup.append(_no_more_work(deps))
     return app
 
 
@@ -52,8 +52,9 @@ def _document(content: bytes) -> Any:
     return show
 
 
-def _no_more_questions(deps: Deps) -> Callable[[web.Application], Awaitable[None]]:
+def _no_more_work(deps: Deps) -> Callable[[web.Application], Awaitable[None]]:
     async def stop(app: web.Application) -> None:
+        deps.door.people.passwords.stop()
         await deps.asker.stop()
 
     return stop

@@ -57,3 +57,4 @@ class ChangeUser(Asked):
 class UsersQuery(Query):
     limit: int = Field(100, ge=1, le=1_000)
     cursor: str | None = Field(None, max_length=64, description="`next` of the page before")
+    email: str | None = Field(None, max_length=254, description="Only the user of this address")

@@ -11,6 +11,7 @@ from consumers.web import asked_people as asked
 from consumers.web.dispatch import uuid_text
 from consumers.web.routes import Answer, Call
 from contracts.envelope import format_time
+from engine.people import address_of
 from engine.store.people import Invitation, Person
 
 
@@ -35,6 +36,12 @@ async def revoke_invitation(call: Call) -> Answer:
 
 async def list_users(call: Call) -> Answer:
     query: asked.UsersQuery = call.query
+    people = call.deps.door.people
+    if query.email is not None:
+        known = await people.rows.person_by_email(address_of(query.email))
+        found = [] if known is None else [await people.person(known.user.id, call.tenant)]
+        members = [one for one in found if one.memberships or call.tenant is None]
+        return Answer(content={"items": [_user(call, one) for one in members], "next": None})
     after = uuid_text(query.cursor, "cursor")
     found = await call.deps.store.people(call.tenant, limit=query.limit + 1, after=after)
     items = [_user(call, one) for one in found[: query.limit]]
@@ -51,7 +58,11 @@ async def change_user(call: Call) -> Answer:
     """
     given: asked.ChangeUser = call.body
     people, tenant = call.deps.door.people, call.tenant
-    person = await _member(call)
+    if call.principal.tenant is None:
+        # The platform may make a member of whom it knows.
+        person = await people.person(call.identifier("user_id", "user"), tenant)
+    else:
+        person = await _member(call)
     if given.roles is not None:
         await people.set_roles(person, tenant, given.roles, by=call.principal)
         person = await people.person(person.user.id, tenant)

@@ -159,7 +159,9 @@ async def change_password(call: Call) -> Answer:
         )
     except Unauthenticated:
         raise PayloadInvalid("the old password is wrong", field="old_password") from None
-    ended = await deps.door.people.change_password(proven, session.tenant, given.password, but=session.digest)
+    ended = await deps.door.people.change_password(
+        proven, session.tenant, given.password, but=session.digest, by=proven.user.actor
+    )
     return Answer(content={"ended": ended})
 
 

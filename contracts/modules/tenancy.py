@@ -367,6 +367,11 @@ def _command(model: type[CommandModel], success: type[EventModel], undo: str | N
     )
 
 
+STANDINGS: Final = frozenset(
+    f"tenancy.{model.__name__}" for model in (TenantSuspendedV1, TenantReinstatedV1, TenantDecommissionedV1)
+)
+"""Types of the facts that say whether a tenant may be served."""
+
 MODULE: Final = Module(
     name="tenancy",
     version="1.0.0",

@@ -95,8 +95,8 @@ class Passwords:
     """One per process: hashes and proves, few at once."""
 
     def __init__(self, *, at_once: int = AT_ONCE, most_waiting: int = MOST_WAITING) -> None:
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="password")
-        self._most = at_once + most_waiting
+        self._at_once, self._most = at_once, at_once + most_waiting
+        self._threads: ThreadPoolExecutor | None = None
         self._asked = 0
         self._nobodys: str | None = None
 
@@ -111,8 +111,10 @@ class Passwords:
         return await self._on_thread(lambda: self._check(password, kept))
 
     def stop(self) -> None:
-        """Twice is fine."""
-        self._threads.shutdown(wait=False)
+        """Lets its threads go; who asks again has new ones. Twice is fine."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False)
 
     def _check(self, password: str, kept: str | None) -> bool:
         if self._nobodys is None:
@@ -123,6 +125,8 @@ class Passwords:
     async def _on_thread(self, work: Callable[[], T]) -> T:
         if self._asked >= self._most:
             raise Unavailable("too many people prove their passwords at this moment; try again")
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="password")
         self._asked += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -7,18 +7,13 @@ that moment a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from contracts.run_events import RunEvent
 from contracts.tenant_events import PLATFORM, TokenCreated, TokenRevoked
+from engine.brief_log import brief_log
 from engine.clock import Clock
 from engine.store import Store, Token
-from engine.store.key_ring import KeyRing
-from engine.store.keys import Vault
-from engine.store.mapper import Mapper
-from engine.tenant_log import TenantLog
 
 PROCESS = "token-changes"
 
@@ -63,15 +58,5 @@ class TokenChanges:
         return await self._store.revoke_token(prefix)
 
     async def _record(self, token: Token, event: RunEvent) -> None:
-        async with self._log() as log:
+        async with brief_log(self._store, self._key_path, self._clock, PROCESS) as log:
             await log.record(token.tenant or PLATFORM, event)
-
-    @asynccontextmanager
-    async def _log(self) -> AsyncIterator[TenantLog]:
-        vault = Vault(self._store, KeyRing.load(self._key_path))
-        await vault.start()
-        epoch = await self._store.register(PROCESS, (PROCESS,), now=self._clock.database_now())
-        try:
-            yield TenantLog(self._store, vault, Mapper(), self._clock, epoch=lambda: epoch)
-        finally:
-            await self._store.retire(epoch)

@@ -211,9 +211,9 @@ class House:
     def api(self) -> Api:
         return Api(self.session, self.url, self.token)
 
-    async def cli(self, *words: str) -> Any:
+    async def cli(self, *words: str, typed: str | None = None) -> Any:
         """What `unwind <words> --json` answers; raises when it does not end with exit code 0."""
-        code, said, complaint = await self.cli_raw(*words)
+        code, said, complaint = await self.cli_raw(*words, typed=typed)
         assert code == 0, complaint
         return orjson.loads(said)
 
@@ -241,7 +241,10 @@ class House:
         except aiohttp.ClientConnectionError:
             return b""
 
-    async def cli_raw(self, *words: str, release: Path = ROOT, **changed: str) -> tuple[int, str, str]:
+    async def cli_raw(
+        self, *words: str, release: Path = ROOT, typed: str | None = None, **changed: str
+    ) -> tuple[int, str, str]:
+        """`typed` is what its standard input holds."""
         reached = {"UNWIND_API_URL": self.url, "UNWIND_TOKEN": self.token}
         environment = {**_environment(self.settings), **reached, **changed}
         process = await asyncio.create_subprocess_exec(
@@ -252,10 +255,11 @@ class House:
             "--json",
             cwd=release,
             env=environment,
+            stdin=None if typed is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        said, complaint = await process.communicate()
+        said, complaint = await process.communicate(None if typed is None else typed.encode())
         assert process.returncode is not None
         return process.returncode, said.decode(), complaint.decode()
 
