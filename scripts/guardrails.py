@@ -30,7 +30,8 @@ async def guardrails() -> list[Finding]:
         settings = load()
     except Problem as problem:
         return [Finding("settings", "wrong", problem.detail)]
-    found = [_sealing(settings), _redaction(), _egress(settings), _api(settings), *_wires(settings)]
+    found = [_sealing(settings), _redaction(), _egress(settings), _api(settings), _sign_in(settings)]
+    found.extend(_wires(settings))
     found.extend([finding async for finding in _database(settings)])
     return found
 
@@ -81,6 +82,16 @@ def _api(settings: Settings) -> Finding:
     return Finding(
         "API", "wrong", f"listens on {host} without TLS: tokens travel in clear; see UNWIND_HTTP__PUBLIC_URL"
     )
+
+
+def _sign_in(settings: Settings) -> Finding:
+    public, terms = settings.http.public_url, settings.session
+    lasts = f"a session lasts {terms.longest_seconds / 3600:g} h, {terms.idle_seconds / 3600:g} h without use"
+    if public is None:
+        return Finding("sign-in", "ok", f"people sign in over https, or on this machine; {lasts}")
+    if public.startswith("https://") or _is_near(urlsplit(public).hostname or ""):
+        return Finding("sign-in", "ok", f"people sign in at {public}; {lasts}")
+    return Finding("sign-in", "wrong", f"passwords travel in clear to {public}; see UNWIND_HTTP__PUBLIC_URL")
 
 
 def _wires(settings: Settings) -> Iterator[Finding]:

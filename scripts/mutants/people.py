@@ -1,4 +1,6 @@
-"""Mutants of the audit and of permissions: who did what stands, whole, where nobody can change it unseen."""
+"""Mutants of the audit, of permissions and of sign-in: who did what stands, whole, where nobody can change it unseen,
+and who he was is proven.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from scripts.mutants.run import Mutant
 _CHAIN: Final = "tests/projections/test_audit_chain.py"
 _HELD: Final = "tests/stories/test_permissions.py"
 _AUDIT: Final = "tests/stories/test_audit.py"
+_SIGN_IN: Final = "tests/web/test_sign_in.py"
 
 PEOPLE: Final = (
     Mutant(
@@ -132,5 +135,58 @@ PEOPLE: Final = (
         new="        return True\n",
         test="tests/stories/test_isolation.py",
         select="speaks and embedded",
+    ),
+    Mutant(
+        name="csrf-not-asked",
+        law="Nothing is changed without the session's token",
+        path="consumers/web/callers.py",
+        old="        if not is_token(request.headers.get(TOKEN_HEADER), visit):\n",
+        new="        if False:\n",
+        test=f"{_SIGN_IN}::test_nothing_is_changed_without_the_session_s_token",
+    ),
+    Mutant(
+        name="origin-not-asked",
+        law="Nothing is changed by a page of another origin",
+        path="consumers/web/callers.py",
+        old="        check_origin(deps, request)\n",
+        new="",
+        test=f"{_SIGN_IN}::test_nothing_is_changed_by_a_page_of_another_origin",
+    ),
+    Mutant(
+        name="refusals-told-apart",
+        law="Every refused sign-in is the same",
+        path="engine/sign_in.py",
+        old="        if not await self._people.passwords.proves(password, kept) or person is None or kept is None:\n"
+        "            self.on_refused()\n            raise refused()\n",
+        new="        if person is None:\n            raise SignInRefused('nobody has this address')\n"
+        "        if not await self._people.passwords.proves(password, kept) or kept is None:\n"
+        "            self.on_refused()\n            raise refused()\n",
+        test=f"{_SIGN_IN}::test_every_refused_sign_in_is_one_identical_401_and_leaves_nothing_but_a_count",
+    ),
+    Mutant(
+        name="idle-session-lives",
+        law="A session ends when it is not used",
+        path="engine/guards/sessions.py",
+        old="            and now - session.last_seen_at < self._terms.idle\n",
+        new="",
+        test="tests/conformance/test_people_in_store.py",
+        select="Sqlite and not_used",
+    ),
+    Mutant(
+        name="standing-not-asked",
+        law="Nobody of a suspended tenant acts",
+        path="consumers/web/callers.py",
+        old="        require_served(visit)\n",
+        new="        pass\n",
+        test=f"{_SIGN_IN}::test_a_member_of_a_suspended_tenant_is_refused_by_name_and_may_sign_out",
+    ),
+    Mutant(
+        name="granted-beyond-oneself",
+        law="Nobody grants what he does not hold",
+        path="engine/people.py",
+        old="    if beyond:\n",
+        new="    if False:\n",
+        test="tests/conformance/test_people_in_store.py",
+        select="Sqlite and grants",
     ),
 )
