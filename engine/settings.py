@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -173,16 +174,72 @@ class EgressSettings(_Group):
     @field_validator("sandbox", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value)
 
     @field_validator("sandbox")
     @classmethod
     def _has_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for target in value:
-            host, _, port = target.rpartition(":")
-            if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-                raise ValueError(f"{target!r} must be host:port, such as 127.0.0.1:2525")
+        return _targets(value)
+
+
+class OidcSettings(_Group):
+    issuer: str | None = Field(
+        None,
+        description="OpenID Connect provider that people sign in by, exactly as it calls itself, such as "
+        "https://id.example.org/realms/main; unset: local accounts alone",
+    )
+    client_id: str | None = Field(
+        None,
+        pattern=r"^[\x20-\x7e]{1,500}$",
+        description="What the provider knows this installation as; its redirect address there is "
+        "`<public URL>/v1/session/oidc/callback`",
+    )
+    client_secret: SecretStr | None = Field(
+        None, description="Secret of this client; unset: a public client, proven by PKCE alone"
+    )
+    scopes: str = Field(
+        "openid email profile",
+        pattern=r"^openid( [\x21\x23-\x5b\x5d-\x7e]+)*$",
+        description="What the provider is asked to tell, separated by spaces, openid first",
+    )
+    name: str = Field(
+        "Single sign-on",
+        min_length=1,
+        max_length=100,
+        description="What people call the provider, for the sign-in page",
+    )
+    private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Operator's exception: loopback or private host:port targets of the provider, exactly these, "
+        "comma-separated; open to sign-in alone, and with http:// too",
+    )
+
+    @field_validator("issuer", "client_id", mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("client_secret")
+    @classmethod
+    def _some_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value() else None
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_issuer(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            raise ValueError("must be a URL without query, such as https://id.example.org/realms/main")
         return value
+
+    @field_validator("private_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return _parts(value)
+
+    @field_validator("private_hosts")
+    @classmethod
+    def _has_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _targets(value)
 
 
 class SmtpSettings(_Group):
@@ -317,7 +374,7 @@ class Settings(BaseSettings):
     @field_validator("sagas", "blueprints", "roles", mode="before")
     @classmethod
     def _split_roles(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value)
 
     @field_validator("roles")
     @classmethod
@@ -448,6 +505,18 @@ def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
             near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.88)
             if near:
                 yield f"{name}: is not a setting; did you mean {near[0]}?"
+
+
+def _parts(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _targets(value: tuple[str, ...]) -> tuple[str, ...]:
+    for target in value:
+        host, _, port = target.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+            raise ValueError(f"{target!r} must be host:port, such as 127.0.0.1:2525")
+    return value
 
 
 def _check_scheme(value: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:

@@ -11,6 +11,7 @@ from scripts.mutants.outbound import OUTBOUND
 from scripts.mutants.people import PEOPLE
 from scripts.mutants.run import Mutant
 from scripts.mutants.runs import DOOR, RUNS
+from scripts.mutants.sign_in import SIGN_IN
 from scripts.mutants.tenants import TENANTS
 
 _LAWS: Final = "tests/pure/test_run_laws.py"
@@ -494,4 +495,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *OUTBOUND,
     *INBOUND,
     *PEOPLE,
+    *SIGN_IN,
 )
