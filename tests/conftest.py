@@ -5,6 +5,8 @@ Servers themselves are brought up by scripts/test (or by hand: python -m scripts
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from scripts.provision import NoServers, PostgresServer, RabbitmqServer, sources
 from scripts.provision.given import GivenRabbitmq
 from scripts.provision.places import Instance
 from scripts.provision.rabbitmq import management_request
+from tests import node
 
 pytest_plugins = ["tests.acceptance_plugin", "unwind_saga.pytest_plugin", "pytester"]
 
@@ -53,7 +56,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if left_out:
         files = sorted({r.nodeid.split("::")[0] for r in left_out})
         terminalreporter.section("SUITES NOT RUN", red=True, bold=True)
-        terminalreporter.write_line(f"{len(left_out)} tests had no PostgreSQL, RabbitMQ, promtool: {', '.join(files)}")
+        terminalreporter.write_line(
+            f"{len(left_out)} tests had no PostgreSQL, RabbitMQ, promtool, npm: {', '.join(files)}"
+        )
 
 
 def _without(server: str, remedy: str) -> NoReturn:
@@ -151,6 +156,26 @@ def _remove_virtual_host(broker: GivenRabbitmq, name: str) -> None:
 def promtool() -> Path:
     """Prometheus' own checker of rules and pages."""
     return _own("promtool", sources.promtool)
+
+
+@pytest.fixture(scope="session")
+def node_folder(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
+    """Gives the folder of a Node program, with its locked packages installed."""
+    cache = request.config.cache
+    assert cache is not None
+
+    def prepared(here: Path) -> Path:
+        folder = cache.mkdir(node.folder_name(here))
+        try:
+            node.install(here, folder)
+        except (OSError, subprocess.SubprocessError) as why:
+            told = getattr(why, "stderr", None) or str(why)
+            _without(f"npm, for {here.name}", f"Its packages could not be installed: {told.strip()[-300:]}")
+        for program in (*here.glob("*.js"), *here.glob("*.mjs")):
+            shutil.copy(program, folder / program.name)
+        return folder
+
+    return prepared
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -19,6 +15,7 @@ import pytest
 from contracts.sdk import open_transport
 from engine.plan.code import Run, saga
 from tests.conformance.sdk.witness import DEADLINE_SECONDS, Witness, order
+from tests.node import tool
 from tests.stories.house import House, Stack
 from tests.stories.node_module.contract import LABELS
 
@@ -28,24 +25,9 @@ Started = Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]
 
 
 @pytest.fixture(scope="session")
-def installed(request: pytest.FixtureRequest) -> Path:
-    """The module's folder with its locked dependencies, installed once per lock file."""
-    lock = HERE / "package-lock.json"
-    cache = request.config.cache
-    assert cache is not None
-    folder = cache.mkdir(f"node-module-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}")
-    if not (folder / "node_modules" / ".package-lock.json").exists():
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder / name)
-        subprocess.run(
-            [*_tool("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-            cwd=folder,
-            env={**os.environ, "npm_config_cache": str(folder / "npm-cache"), "npm_config_update_notifier": "false"},
-            check=True,
-            timeout=100,
-        )
-    shutil.copy(HERE / "module.js", folder / "module.js")
-    return folder
+def installed(node_folder: Callable[[Path], Path]) -> Path:
+    """The module's folder with its locked dependencies."""
+    return node_folder(HERE)
 
 
 @pytest.fixture
@@ -53,7 +35,7 @@ async def start(installed: Path, rabbitmq_url: str, tmp_path: Path) -> Started:
     @asynccontextmanager
     async def started() -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
-            *_tool("node"),
+            tool("node"),
             "module.js",
             cwd=installed,
             env={**os.environ, "AMQP_URL": rabbitmq_url, "JOURNAL": str(tmp_path / "journal.jsonl")},
@@ -189,8 +171,3 @@ async def test_it_takes_part_in_runs(
         assert (step["status"], step["undo"]["status"], len(step["attempts"])) == label
         voided = house.ear.events("labels.LabelVoidedV1", tenant="acme")
         assert len(voided) == (1 if label[1] == "done" else 0)
-
-
-def _tool(name: str) -> list[str]:
-    """Node and npm from the PATH, else those of the test extra's wheel."""
-    return [shutil.which(name) or str(Path(sys.executable).with_name(name))]
