@@ -498,6 +498,30 @@ class SignedIn(RunEvent):
 
 
 @value(kw_only=True)
+class IdentityLinked(RunEvent):
+    """An identity of this issuer is the user from now on; a password that he had is gone, and his sessions have ended.
+    In the platform's stream only; which identity it is stands in the users' tables.
+    """
+
+    TOPIC: ClassVar[str] = "identity.linked"
+
+    user: str
+    issuer: str
+    by: str
+
+
+@value(kw_only=True)
+class IdentitiesUnlinked(RunEvent):
+    """`count` identities are the user no more. In the platform's stream only."""
+
+    TOPIC: ClassVar[str] = "identities.unlinked"
+
+    user: str
+    count: int
+    by: str
+
+
+@value(kw_only=True)
 class SessionsEnded(RunEvent):
     """`count` sessions of the user were ended before their time."""
 
@@ -559,6 +583,8 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     UserErased,
     PasswordChanged,
     SignedIn,
+    IdentityLinked,
+    IdentitiesUnlinked,
     SessionsEnded,
     SignInsRefused,
 )

@@ -26,6 +26,7 @@ from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.run_events import RunEvent
 from contracts.tenant_events import (
     PLATFORM,
+    IdentitiesUnlinked,
     InvitationAccepted,
     InvitationRevoked,
     PasswordChanged,
@@ -279,6 +280,16 @@ class People:
             require_grant(held.roles, tenant, by)
             await self._record(tenant, event)
             await self.rows.put_membership(replace(held, disabled_at=None))
+
+    async def unlink(self, person: Person, *, by: Principal) -> int:
+        """Forgets who he is to identity providers; answers how many there were."""
+        found = await self.rows.identities(person.user.id)
+        if found:
+            user = str(person.user.id)
+            await self._record(None, IdentitiesUnlinked(at=self._clock.now(), user=user, count=len(found), by=by.name))
+        for one in found:
+            await self.rows.remove_identity(one.issuer, one.subject)
+        return len(found)
 
     async def erase(self, person: Person, *, by: Principal) -> None:
         """All that is kept of him, for good; what he did stays in the audit under a number. Raises `Conflict` for

@@ -191,8 +191,8 @@ class OidcSettings(_Group):
     client_id: str | None = Field(
         None,
         pattern=r"^[\x20-\x7e]{1,500}$",
-        description="What the provider knows this installation as; its redirect address there is "
-        "`<public URL>/v1/session/oidc/callback`",
+        description="What the provider knows this installation as; the redirect address to register there is the "
+        "public URL with /v1/session/oidc/callback",
     )
     client_secret: SecretStr | None = Field(
         None, description="Secret of this client; unset: a public client, proven by PKCE alone"
@@ -352,6 +352,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     egress: EgressSettings = EgressSettings()
+    oidc: OidcSettings = OidcSettings()
     smtp: SmtpSettings = SmtpSettings()
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
@@ -424,9 +425,22 @@ def load(**overrides: Any) -> Settings:
         mistakes.append(
             f"{PREFIX}LEASE__DEAD_SECONDS: must be at least three heartbeats ({3 * lease.heartbeat_seconds:g})"
         )
+    mistakes.extend(_half_a_provider(settings))
     if mistakes:
         raise SettingsInvalid(tuple(mistakes))
     return settings
+
+
+def _half_a_provider(settings: Settings) -> Iterator[str]:
+    oidc = settings.oidc
+    if oidc.issuer is None:
+        if oidc.client_id is not None or oidc.client_secret is not None:
+            yield f"{PREFIX}OIDC__ISSUER: must be set where a client of it is"
+        return
+    if oidc.client_id is None:
+        yield f"{PREFIX}OIDC__CLIENT_ID: must be set where an issuer is"
+    if settings.http.public_url is None:
+        yield f"{PREFIX}HTTP__PUBLIC_URL: must be set where people sign in by a provider, which sends them back there"
 
 
 def database_url(settings: Settings) -> str:

@@ -49,6 +49,7 @@ _SHOWN: Final = frozenset({
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
     "prefix", "roles", "expires_at", "letter", "approvals_own",
     "allow", "requests", "seconds", "before", "after", "cap", "limit", "window", "user", "invitation",
+    "issuer",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 

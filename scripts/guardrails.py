@@ -31,7 +31,7 @@ async def guardrails() -> list[Finding]:
     except Problem as problem:
         return [Finding("settings", "wrong", problem.detail)]
     found = [_sealing(settings), _redaction(), _egress(settings), _api(settings), _sign_in(settings)]
-    found.extend(_wires(settings))
+    found += [_provider(settings), *_wires(settings)]
     found.extend([finding async for finding in _database(settings)])
     return found
 
@@ -92,6 +92,20 @@ def _sign_in(settings: Settings) -> Finding:
     if public.startswith("https://") or _is_near(urlsplit(public).hostname or ""):
         return Finding("sign-in", "ok", f"people sign in at {public}; {lasts}")
     return Finding("sign-in", "wrong", f"passwords travel in clear to {public}; see UNWIND_HTTP__PUBLIC_URL")
+
+
+def _provider(settings: Settings) -> Finding:
+    oidc = settings.oidc
+    if oidc.issuer is None:
+        return Finding("identity provider", "ok", "none; people sign in by accounts of this installation alone")
+    parts = urlsplit(oidc.issuer)
+    if parts.scheme != "https" and not _is_near(parts.hostname or ""):
+        found = f"{oidc.issuer} is asked without TLS: whoever stands in between signs in as anybody"
+        return Finding("identity provider", "wrong", found)
+    if oidc.private_hosts:
+        opened = ", ".join(oidc.private_hosts)
+        return Finding("identity provider", "note", f"{oidc.issuer}, for which the operator opened {opened}")
+    return Finding("identity provider", "ok", f"{oidc.issuer}; an address that it has not verified is nobody's")
 
 
 def _wires(settings: Settings) -> Iterator[Finding]:

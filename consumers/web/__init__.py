@@ -13,6 +13,7 @@ from consumers.web.probes import probe_app
 from consumers.web.routes import Deps, Process
 from contracts.problems import Problem
 from contracts.sdk.queries import Asker
+from engine.guards.oidc import Provider
 from engine.guards.sessions import Terms
 from projections.reader import Reader
 
@@ -77,6 +78,7 @@ def deps_of(process: Process) -> Deps:
         quotas=process.quotas,
         tracing=process.run_tracing,
         public_url=process.settings.http.public_url,
+        oidc=Provider.from_settings(process.settings.oidc, process.settings.egress, process.clock, process.metrics),
         terms=Terms(
             timedelta(seconds=process.settings.session.idle_seconds),
             timedelta(seconds=process.settings.session.longest_seconds),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from consumers.web.asked import Asked, Query, TenantName
 
@@ -19,6 +19,26 @@ class SignIn(Asked):
     tenant: TenantName | None = Field(
         None, description="Where to act; unless named, in the platform for its members, else in the first tenant"
     )
+
+
+class BeginOidc(Query):
+    return_to: str | None = Field(
+        None, max_length=1_000, description="Where to go on to when signed in: a path; unless given, the front page"
+    )
+    tenant: TenantName | None = Field(
+        None, description="Where to act; an open invitation to the verified address is accepted there"
+    )
+
+
+class FinishOidc(BaseModel):
+    """What the provider adds to the address (RFC 6749, RFC 9207); anything else is passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    state: str | None = Field(None, max_length=200)
+    code: str | None = Field(None, max_length=4_000)
+    iss: str | None = Field(None, max_length=2_000)
+    error: str | None = Field(None, max_length=200)
 
 
 class MoveSession(Asked):

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from consumers.web.routes import TENANT_HEADER, Cookie, Deps, Route
 from contracts.problems import Forbidden
+from engine.guards.oidc.attempts import LIFE_SECONDS
 from engine.guards.permissions import Principal, unauthenticated
 from engine.guards.sessions import Visit, is_token, require_served
 
@@ -23,6 +24,7 @@ TOKEN_HEADER: Final = "X-CSRF-Token"
 COOKIE: Final = "unwind"
 BROWSER_COOKIE: Final = "unwind-browser"
 BROWSER_SECONDS: Final = 180 * 86_400
+OIDC_COOKIE: Final = "unwind-oidc"
 _HOST_ONLY: Final = "__Host-"
 """A browser takes a cookie of such a name over https alone, for one host and all of its paths."""
 _HARMLESS: Final = ("GET", "HEAD")
@@ -148,6 +150,17 @@ def session_cookie(deps: Deps, request: web.Request, text: str) -> Cookie:
 def browser_cookie(deps: Deps, request: web.Request, text: str) -> Cookie:
     secure = is_secure(deps, request)
     return Cookie(name=_name(BROWSER_COOKIE, secure), value=text, secure=secure, seconds=BROWSER_SECONDS)
+
+
+def oidc_of(deps: Deps, request: web.Request) -> str | None:
+    """The sign-in under way at an identity provider, sealed."""
+    return request.cookies.get(_name(OIDC_COOKIE, is_secure(deps, request)))
+
+
+def oidc_cookie(deps: Deps, request: web.Request, text: str) -> Cookie:
+    """Empty: deletes it."""
+    secure = is_secure(deps, request)
+    return Cookie(name=_name(OIDC_COOKIE, secure), value=text, secure=secure, seconds=LIFE_SECONDS)
 
 
 def _name(name: str, secure: bool) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from consumers.web import spans
 from consumers.web.callers import identify
-from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answer, Call, Deps, Route
+from consumers.web.routes import AS_OF_HEADER, TENANT_HEADER, WAIT_HEADER, Answer, Call, Deps, Empty, Route
 from contracts.envelope import load_json
 from contracts.problems import NotFound, PayloadInvalid, Problem, TooLarge, Unavailable
 from engine.guards.permissions import Principal
@@ -222,7 +222,7 @@ def _query(route: Route, request: web.Request) -> BaseModel:
         given[name] = value
     if "tenant" not in route.query.model_fields:
         given.pop("tenant", None)
-    if route.permission is None:
+    if route.permission is None and route.query is Empty:
         return route.query()
     try:
         return route.query.model_validate({name: value for name, value in given.items() if value != ""})

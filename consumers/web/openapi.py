@@ -176,6 +176,9 @@ def _responses(route: Route) -> Document:
                 "schema": {"type": "string"},
             }
         }
+    if route.status == 302:
+        good["description"] = "Onward"
+        good["headers"] = {"Location": {"description": "Where to go on to", "schema": {"type": "string"}}}
     answers: Document = {str(route.status): good}
     if route.key and route.status != 200:
         answers["200"] = {**good, "description": "The key was known: the original"}

@@ -21,10 +21,12 @@ from contracts.sdk.transport import Transport
 from engine.clock import Clock
 from engine.door import Door
 from engine.guards.gate import Gate
+from engine.guards.oidc import Provider
 from engine.guards.permissions import Principal
 from engine.guards.quotas import KnownQuotas
 from engine.guards.sessions import Sessions, Terms, Visit
 from engine.metrics import Metrics
+from engine.oidc_sign_in import OidcSignIns
 from engine.pauses import Pauses
 from engine.settings import Settings
 from engine.sign_in import SignIns
@@ -87,9 +89,12 @@ class Deps:
     public_url: str | None = None
     """Where people reach the API; None: at its own address."""
     terms: Terms = field(default_factory=Terms)
+    oidc: Provider | None = None
+    """The identity provider; None: there is none."""
     gate: Gate = field(init=False)
     sessions: Sessions = field(init=False)
     sign_ins: SignIns = field(init=False)
+    oidc_sign_ins: OidcSignIns | None = field(init=False)
 
     def __post_init__(self) -> None:
         # Frozen for handlers; made here, so that whoever wires the API cannot leave them out.
@@ -98,6 +103,10 @@ class Deps:
         object.__setattr__(self, "gate", Gate(self.store, self.clock))
         object.__setattr__(self, "sessions", sessions)
         object.__setattr__(self, "sign_ins", sign_ins)
+        by_oidc = None
+        if self.oidc is not None:
+            by_oidc = OidcSignIns(self.oidc, self.door.people, sign_ins, self.vault, self.door.tenants, self.clock)
+        object.__setattr__(self, "oidc_sign_ins", by_oidc)
 
 
 class Empty(BaseModel):

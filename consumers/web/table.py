@@ -17,6 +17,7 @@ from consumers.web import (
     endpoints,
     hooks,
     offboarding,
+    oidc,
     pausing,
     people,
     policies,
@@ -385,6 +386,20 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Who is signed in, where he may act, and the token that his page sends", answer=told_people.SessionTold,
     ),
     Route(
+        method="GET", path="/v1/session/providers", handler=oidc.list_providers, tag="session", permission=None,
+        summary="The identity provider that people may sign in by, if there is one", answer=told_people.Providers,
+    ),
+    Route(
+        method="GET", path=oidc.BEGIN, handler=oidc.begin_oidc, tag="session", permission=None,
+        summary="Go to the identity provider to sign in there",
+        query=asked_people.BeginOidc, answer=told_people.Onward, status=302,
+    ),
+    Route(
+        method="GET", path=oidc.BACK, handler=oidc.finish_oidc, tag="session", permission=None,
+        summary="Come back from the identity provider; the session is in the cookie of the answer",
+        query=asked_people.FinishOidc, answer=told_people.Onward, status=302,
+    ),
+    Route(
         method="DELETE", path="/v1/session", handler=sign_in.sign_out, tag="session", permission=None, session=True,
         summary="Sign out", answer=told_people.SignedOut, always=True,
     ),
@@ -441,6 +456,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="DELETE", path="/v1/users/{user_id}/sessions", handler=people.sign_user_out, tag="users",
         permission="users.manage", summary="End a user's sessions", query=asked.Query, answer=told_people.SignedOut,
         always=True,
+    ),
+    Route(
+        method="DELETE", path="/v1/users/{user_id}/identities", handler=oidc.unlink_identities, tag="users",
+        permission="users.erase", summary="Forget who a user is to the identity provider; a sign-in may link anew",
+        answer=told_people.IdentitiesUnlinked, always=True,
     ),
     Route(
         method="DELETE", path="/v1/users/{user_id}", handler=people.erase_user, tag="users", permission="users.erase",

@@ -37,6 +37,19 @@ class SessionTold(Told):
     idle_seconds: float = Field(description="Without use for so long, the session ends before that")
 
 
+class Provider(Told):
+    name: str = Field(description="What people call it")
+    start: str = Field(description="Where to send the browser: GET, with return_to")
+
+
+class Providers(Told):
+    items: list[Provider]
+
+
+class Onward(Told):
+    location: str = Field(description="The same as the header Location")
+
+
 class SignedOut(Told):
     ended: int = Field(description="Sessions that ended")
 
@@ -102,6 +115,10 @@ class User(Told):
 class Users(Told):
     items: list[User]
     next: str | None
+
+
+class IdentitiesUnlinked(Told):
+    unlinked: int
 
 
 class UserErased(Told):

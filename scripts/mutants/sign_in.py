@@ -7,6 +7,7 @@ from typing import Final
 from scripts.mutants.run import Mutant
 
 _TEST: Final = "tests/conformance/egress/test_sign_in.py"
+_WEB: Final = "tests/web/test_oidc.py"
 _TOKENS: Final = "engine/guards/oidc/id_tokens.py"
 _CLIENT: Final = "engine/guards/oidc/__init__.py"
 
@@ -46,6 +47,48 @@ SIGN_IN: Final = (
         new='bool(claims.get("email_verified"))',
         test=_TEST,
         select="says_true",
+    ),
+    Mutant(
+        name="any-address-links",
+        law="An address that is not verified links and accepts nothing",
+        path="engine/guards/oidc/vouched.py",
+        old="        return self.email if self.email_verified else None\n",
+        new="        return self.email\n",
+        test=_WEB,
+        select="not_verified and sqlite",
+    ),
+    Mutant(
+        name="second-identity-links",
+        law="A user is linked by a verified address once",
+        path="engine/oidc_sign_in.py",
+        old="if one.issuer == vouched.issuer",
+        new="if one.subject == vouched.subject",
+        test=_WEB,
+        select="verified_address_once and sqlite",
+    ),
+    *(
+        Mutant(
+            name=f"squatter-keeps-his-{what}",
+            law="Whoever had a user of that address before is out",
+            path="engine/oidc_sign_in.py",
+            old=old,
+            new=new,
+            test=_WEB,
+            select="before_is_out and sqlite",
+        )
+        for what, old, new in (
+            ("password", "        if user.password is not None and not await", "        if False and not await"),
+            ("session", "        await rows.end_sessions(user.id, but=None, now=self._clock.now())\n", ""),
+        )
+    ),
+    Mutant(
+        name="return-to-anywhere",
+        law="A sign-in leads back to a path of this installation",
+        path="consumers/web/oidc.py",
+        old="    if not is_path(return_to):\n",
+        new="    if False:\n",
+        test=_WEB,
+        select="redirect_and_cookie and sqlite",
     ),
     Mutant(
         name="answer-of-another-browser",

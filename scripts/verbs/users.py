@@ -155,6 +155,17 @@ async def sign_out(who: Who, tenant: Tenant = None) -> Answer:
     return Answer(ended, f"{ended['ended']} sessions of {found['email']} ended")
 
 
+@verb(app, "unlink")
+async def unlink(who: Who) -> Answer:
+    """Forget who a user is to the identity provider; his next sign-in there may link another identity."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        found = await _found(api, who, None)
+        gone = await api.delete(f"/v1/users/{segment(found['id'])}/identities")
+    return Answer(gone, f"{gone['unlinked']} identities of {found['email']} are forgotten")
+
+
 @verb(app, "erase")
 async def erase(who: Who) -> Answer:
     """Delete all that is kept of a user, for good. What he did stays in the audit, under a number."""

@@ -9,7 +9,7 @@ import pytest
 
 from consumers.module_host import link_base
 from engine import settings as module
-from engine.settings import Settings, SettingsInvalid, describe, known_names, load
+from engine.settings import OidcSettings, Settings, SettingsInvalid, describe, known_names, load
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,38 @@ def test_nested_names_and_lists_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.http.host, settings.http.port) == ("0.0.0.0", 0)
     assert settings.roles == ("web", "relay")
     assert settings.egress.sandbox == ("127.0.0.1:2525", "mailpit:1025")
+
+
+def test_a_provider_is_set_up_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNWIND_OIDC__ISSUER", "")
+    assert load().oidc == OidcSettings()
+    monkeypatch.setenv("UNWIND_OIDC__CLIENT_ID", "unwind")
+    with pytest.raises(SettingsInvalid, match="UNWIND_OIDC__ISSUER: must be set"):
+        load()
+    monkeypatch.delenv("UNWIND_OIDC__CLIENT_ID")
+    monkeypatch.setenv("UNWIND_OIDC__ISSUER", "https://id.example.org/realms/main")
+    with pytest.raises(SettingsInvalid, match=r"UNWIND_OIDC__CLIENT_ID[^\0]*UNWIND_HTTP__PUBLIC_URL"):
+        load()
+    monkeypatch.setenv("UNWIND_OIDC__CLIENT_ID", "unwind")
+    monkeypatch.setenv("UNWIND_HTTP__PUBLIC_URL", "https://unwind.example.org")
+    (tmp_path / "secret").write_text("hunter2\n")
+    monkeypatch.setenv("UNWIND_OIDC__CLIENT_SECRET_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("UNWIND_OIDC__PRIVATE_HOSTS", "id.internal.example:8443")
+    found = load().oidc
+    assert found.client_secret is not None
+    assert found.client_secret.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(found)
+    assert found.private_hosts == ("id.internal.example:8443",)
+    for name, wrong in (
+        ("ISSUER", "id.example.org"),
+        ("ISSUER", "https://id.example.org/?realm=main"),
+        ("SCOPES", "email"),
+        ("PRIVATE_HOSTS", "id.internal.example"),
+    ):
+        with monkeypatch.context() as now:
+            now.setenv(f"UNWIND_OIDC__{name}", wrong)
+            with pytest.raises(SettingsInvalid, match=f"UNWIND_OIDC__{name}"):
+                load()
 
 
 def test_a_lease_shorter_than_three_heartbeats_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

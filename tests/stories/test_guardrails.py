@@ -13,8 +13,17 @@ import pytest
 from tests.stories.house import House, Stack, until
 from tests.stories.workshop import errand, member
 
-ON_BOTH = {"sealing", "redaction", "egress", "API", "audit append-only", "log append-only", "roles", "quotas", "tokens"}
-ON_BOTH |= {"sign-in"}
+ON_BOTH = {
+    "sealing", "redaction", "egress", "API", "sign-in", "identity provider", "audit append-only", "log append-only",
+    "roles", "quotas", "tokens",
+}  # fmt: skip
+CLEAR = {
+    "UNWIND_HTTP__HOST": "0.0.0.0",
+    "UNWIND_HTTP__PUBLIC_URL": "http://unwind.example.org",
+    "UNWIND_EGRESS__SANDBOX": "127.0.0.1:2525",
+    "UNWIND_OIDC__ISSUER": "http://id.example.org",
+    "UNWIND_OIDC__CLIENT_ID": "unwind",
+}
 ON_SERVERS = {"login", "row-level security", "database wire", "bus wire"}
 
 
@@ -34,9 +43,9 @@ async def test_a_fresh_installation_has_every_guardrail_and_the_doctor_names_one
         assert code == 0
         # The first admin's token has no end, and the tests' login is the servers' own.
         assert {check for check, state in found.items() if state == "note"} <= {"tokens", "login", "roles"}
-        opened = {"UNWIND_HTTP__HOST": "0.0.0.0", "UNWIND_HTTP__PUBLIC_URL": "http://unwind.example.org"}
-        code, found = await doctor(house, **opened, UNWIND_EGRESS__SANDBOX="127.0.0.1:2525")
+        code, found = await doctor(house, **CLEAR)
         assert (code, found["API"], found["egress"], found["sign-in"]) == (1, "wrong", "note", "wrong")
+        assert found["identity provider"] == "wrong"
         await open_the_audit(stack)
         code, found = await doctor(house)
         assert (code, found["audit append-only"], found["log append-only"]) == (1, "wrong", "ok")

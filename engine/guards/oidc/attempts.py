@@ -14,7 +14,7 @@ import base64
 import hashlib
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
@@ -34,16 +34,19 @@ MOST_REMEMBERED: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """`return_to` is a path of this installation; `until` in seconds of the epoch."""
+    """`return_to` is a path of this installation, `tenant` where to act, if that was said; `until` in seconds of the
+    epoch.
+    """
 
     state: str
     nonce: str
     verifier: str
     return_to: str
     until: int
+    tenant: str | None = None
 
     @classmethod
-    def begin(cls, return_to: str, now: datetime) -> Attempt:
+    def begin(cls, return_to: str, now: datetime, *, tenant: str | None = None) -> Attempt:
         """`return_to` has been checked (`is_path`)."""
         return cls(
             state=secrets.token_urlsafe(32),
@@ -51,6 +54,7 @@ class Attempt:
             verifier=secrets.token_urlsafe(48),
             return_to=return_to,
             until=int(now.timestamp()) + LIFE_SECONDS,
+            tenant=tenant,
         )
 
     @property
@@ -61,7 +65,7 @@ class Attempt:
     async def seal(self, vault: Vault, issuer: str) -> str:
         """As the cookie holds it."""
         keys = await vault.keys_for(PLATFORM)
-        plain = orjson.dumps([self.state, self.nonce, self.verifier, self.return_to, self.until])
+        plain = orjson.dumps(asdict(self))
         return base64.urlsafe_b64encode(seal_blob(keys, "sign_in", issuer, plain)).decode().rstrip("=")
 
     @classmethod
@@ -77,10 +81,10 @@ class Attempt:
             assert isinstance(plain, bytes)
         except (ValueError, SealBroken, KeysNotLoaded):
             raise OidcRefused("the cookie of the sign-in does not open") from None
-        state, nonce, verifier, return_to, until = orjson.loads(plain)
-        if until < now.timestamp():
+        attempt = cls(**orjson.loads(plain))
+        if attempt.until < now.timestamp():
             raise OidcRefused("the sign-in took longer than ten minutes")
-        return cls(state=state, nonce=nonce, verifier=verifier, return_to=return_to, until=until)
+        return attempt
 
 
 class Used:
