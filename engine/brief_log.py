@@ -1,12 +1,11 @@
 """The tenants' log for whoever works on the store itself, for a moment as a process of his own: `unwind tokens`,
-`unwind users`, the first start.
+`unwind users`, `unwind keys`, the first start.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from engine.clock import Clock
 from engine.store import Store
@@ -17,9 +16,9 @@ from engine.tenant_log import TenantLog
 
 
 @asynccontextmanager
-async def brief_log(store: Store, key_path: Path, clock: Clock, process: str) -> AsyncIterator[TenantLog]:
+async def brief_log(store: Store, ring: KeyRing, clock: Clock, process: str) -> AsyncIterator[TenantLog]:
     """Registered as `process` while it is open."""
-    vault = Vault(store, KeyRing.load(key_path))
+    vault = Vault(store, ring)
     await vault.start()
     epoch = await store.register(process, (process,), now=clock.database_now())
     try:

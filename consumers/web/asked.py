@@ -328,6 +328,13 @@ class PutEgress(Asked):
     everyone: bool = Field(False, description="The rules of all tenants that have none of their own")
 
 
+class CreateToken(Asked):
+    name: Text = Field(description="Whose token it is; stands in the audit as the actor")
+    roles: list[Text] = Field(min_length=1, max_length=20, description="Roles that hold no more than the caller may")
+    expires_at: Instant | None = Field(None, description="From then on it is worthless; null: never")
+    platform: bool = Field(False, description="A token of the platform, which reaches every tenant")
+
+
 class PutSecret(Asked):
     kind: Literal["api_key", "basic", "oauth2"]
     hosts: list[Annotated[str, StringConstraints(min_length=1, max_length=300)]] = Field(

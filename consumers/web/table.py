@@ -27,6 +27,7 @@ from consumers.web import (
     showing,
     sign_in,
     subjects,
+    tokens,
     told,
     told_people,
     told_platform,
@@ -340,6 +341,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="DELETE", path="/v1/secrets/{secret}", handler=secrets.remove_secret, tag="secrets",
         permission="secrets.write", summary="Delete a secret for good, with its data key", query=asked.Query,
         answer=told_platform.Secret,
+    ),
+    Route(
+        method="GET", path="/v1/tokens", handler=tokens.list_tokens, tag="tokens", permission="tokens.manage",
+        summary="API tokens by prefix, with roles and last use; no text", query=asked.Query,
+        answer=told_platform.Tokens,
+    ),
+    Route(
+        method="POST", path="/v1/tokens", handler=tokens.create_token, tag="tokens", permission="tokens.manage",
+        summary="Make an API token with roles that hold no more than the caller may; its text is told this once",
+        body=asked.CreateToken, query=asked.Query, answer=told_platform.NewToken, status=201,
+    ),
+    Route(
+        method="DELETE", path="/v1/tokens/{prefix}", handler=tokens.revoke_token, tag="tokens",
+        permission="tokens.manage", summary="Make a token worthless from now on", query=asked.Query,
+        answer=told_platform.TokenRevoked,
     ),
     Route(
         method="GET", path="/v1/tenants/{tenant}/quotas", handler=quotas.show_quotas, tag="tenants",

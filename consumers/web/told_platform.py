@@ -331,6 +331,32 @@ class Secrets(Told):
     items: list[Secret]
 
 
+class Token(Told):
+    """What is told of a token; its text is not. `tenant` null: the platform's."""
+
+    prefix: str
+    name: str
+    tenant: str | None
+    roles: list[str]
+    created_at: Instant
+    expires_at: Instant | None
+    revoked_at: Instant | None
+    last_used_at: Instant | None
+
+
+class Tokens(Told):
+    items: list[Token]
+
+
+class NewToken(Token):
+    token: str = Field(description="Told this once and never again")
+
+
+class TokenRevoked(Told):
+    prefix: str
+    revoked: bool
+
+
 class SubjectValue(Told):
     """A personal value, opened, and where in the run's history it stands."""
 

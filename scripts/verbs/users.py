@@ -254,10 +254,11 @@ async def _people() -> AsyncIterator[People]:
     from engine.clock import SystemClock
     from engine.people import People
     from engine.settings import load
+    from engine.store.key_ring import KeyRing
     from scripts.opening import opened_store
 
     settings, clock = load(), SystemClock()
-    async with opened_store(settings) as store, brief_log(store, settings.key_path, clock, "people") as log:
+    async with opened_store(settings) as store, brief_log(store, KeyRing.load(settings.key_path), clock, "people") as log:
         people = People(store, log, clock)
         try:
             yield people

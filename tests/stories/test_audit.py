@@ -42,6 +42,27 @@ async def test_a_token_that_is_made_and_revoked_is_in_the_audit_of_its_tenant(st
                 "prefix": made["prefix"], "name": "ann", "roles": ["viewer", "auditor"], "expires_at": None,
             }  # fmt: skip
         assert made["token"] not in orjson.dumps([created, revoked]).decode()
+        # By HTTP, by a tenant's admin: the same entries, under his name.
+        admin = {"Authorization": f"Bearer {await house.make_token('admin', 'acme')}"}
+        body = {"name": "bob", "roles": ["viewer"], "expires_at": None}
+        async with house.session.post(f"{house.url}/v1/tokens", json=body, headers=admin) as answer:
+            bob = await answer.json()
+        as_bob = {"Authorization": f"Bearer {bob['token']}"}
+        gone = f"{house.url}/v1/tokens/{bob['prefix']}"
+        for method, url, headers, status in (
+            ("GET", f"{house.url}/v1/runs", as_bob, 200),
+            ("GET", f"{house.url}/v1/tokens", as_bob, 403),
+            ("DELETE", gone, {"Authorization": f"Bearer {await house.make_token('admin', 'globex')}"}, 404),
+            ("DELETE", gone, admin, 200),
+            ("GET", f"{house.url}/v1/runs", as_bob, 401),
+        ):
+            async with house.session.request(method, url, headers=headers) as answer:
+                assert answer.status == status, (method, url)
+        *_, made_by_admin, revoked_by_admin = await entries(house, "acme", 5)
+        assert (made_by_admin["topic"], revoked_by_admin["topic"]) == ("token.created", "token.revoked")
+        assert {made_by_admin["actor"], revoked_by_admin["actor"]} == {"admin of acme"}
+        assert made_by_admin["details"]["prefix"] == revoked_by_admin["details"]["prefix"] == bob["prefix"]
+        assert bob["token"] not in orjson.dumps([made_by_admin, revoked_by_admin]).decode()
         # The first admin's token was made before anybody could ask for one.
         [first] = await entries(house, "platform", 1, topic="token.created")
         assert (first["actor"], first["details"]["roles"]) == ("the house", ["admin"])

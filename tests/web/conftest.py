@@ -57,6 +57,8 @@ class Site:
     letters: dict[str, UUID] = field(default_factory=dict)
     users: dict[str, UUID] = field(default_factory=dict)
     invitations: dict[str, UUID] = field(default_factory=dict)
+    spare: dict[str, str] = field(default_factory=dict)
+    """By tenant, the prefix of a token that nobody uses."""
 
     def headers(self, tenant: str | None = "acme", role: str = "admin", **more: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens[tenant, role]}", **more}
@@ -135,6 +137,9 @@ async def town(site: Site) -> Site:
             await site.store.add_token(token)
             site.tokens[tenant, role] = text
     for tenant in TENANTS:
+        _, token = make_token("spare", ("viewer",), tenant=tenant, now=now)
+        await site.store.add_token(token)
+        site.spare[tenant] = token.prefix
         site.runs[tenant] = [
             await record(site.store, site.vault, tenant, shape(), epoch=site.epoch, at_once=100) for shape in SHAPES
         ]

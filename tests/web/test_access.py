@@ -40,6 +40,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "month": "2030-01",
         "secret": "provider",
         "hook": "orders",
+        "prefix": site.spare[tenant],
         "bulk_id": "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b",
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
@@ -55,6 +56,7 @@ BODIES: dict[str, Any] = {
     "change_policies": {"approvals_own": "allow"},
     **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},
     "put_egress": {"allow": ["10.1.2.3:8443"], "requests": 5, "seconds": 60.0},
+    "create_token": {"name": "ann", "roles": ["viewer"]},
     "put_secret": {"kind": "api_key", "hosts": ["api.example.org"], "value": {"key": "a value"}},
     "rotate_secret": {"value": {"key": "another value"}},
     "invite_user": {"email": "a@b.c", "roles": ["viewer"]},
@@ -107,7 +109,7 @@ async def test_another_tenants_things_look_exactly_like_things_that_are_not_ther
     headers = town.headers(mine)
     walked = 0
     for route in GUARDED:
-        if not {"run_id", "letter_id", "user_id", "invitation_id"} & set(route.parameters):
+        if not {"run_id", "letter_id", "prefix", "user_id", "invitation_id"} & set(route.parameters):
             continue
         if route.permission in PLATFORM:
             continue
