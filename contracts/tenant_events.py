@@ -293,6 +293,40 @@ class SecretRemoved(RunEvent):
 
 
 @value(kw_only=True)
+class RootKeyRotated(RunEvent):
+    """The key file is about to get another current root key, `root_id`; `replaces` wraps what it wrapped until `keys
+    rewrap`. An id is a digest and tells nothing of its key. In the platform's stream, as the next two.
+    """
+
+    TOPIC: ClassVar[str] = "root_key.rotated"
+
+    root_id: str
+    replaces: str
+    by: str
+
+
+@value(kw_only=True)
+class DataKeysRewrapped(RunEvent):
+    """Every data key is wrapped by this root key now; `keys` of them were wrapped by another one before."""
+
+    TOPIC: ClassVar[str] = "data_keys.rewrapped"
+
+    root_id: str
+    keys: int
+    by: str
+
+
+@value(kw_only=True)
+class RootKeyRetired(RunEvent):
+    """A root key that wraps nothing any more is about to leave the key file."""
+
+    TOPIC: ClassVar[str] = "root_key.retired"
+
+    root_id: str
+    by: str
+
+
+@value(kw_only=True)
 class TokenCreated(RunEvent):
     """An API token was made, or is about to be; in the platform's stream: one that reaches every tenant. `prefix` is
     its public part.
@@ -565,6 +599,9 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SecretStored,
     SecretRotated,
     SecretRemoved,
+    RootKeyRotated,
+    DataKeysRewrapped,
+    RootKeyRetired,
     TokenCreated,
     TokenRevoked,
     LetterRedriven,

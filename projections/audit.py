@@ -47,7 +47,7 @@ _SHOWN: Final = frozenset({
     "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "scheme", "count",
     "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
-    "prefix", "roles", "expires_at", "letter", "approvals_own",
+    "root_id", "replaces", "keys", "prefix", "roles", "expires_at", "letter", "approvals_own",
     "allow", "requests", "seconds", "before", "after", "cap", "limit", "window", "user", "invitation",
     "issuer",
 })  # fmt: skip

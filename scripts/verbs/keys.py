@@ -2,7 +2,8 @@
 an engine cannot start without them.
 
 A root key is replaced in four steps, each safe to repeat: `rotate-root` (a new root key wraps what comes), restart
-every process, `rewrap` (the new root key wraps what is there), `retire` (the old one leaves the file).
+every process, `rewrap` (the new root key wraps what is there), `retire` (the old one leaves the file). Each is an entry
+of the platform's audit; of a change to the file it is made before, so that none is made in secret.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from scripts.answer import Answer, progress, stacked, table
 from scripts.border import verb
 
 if TYPE_CHECKING:
+    from contracts.run_events import RunEvent
     from engine.settings import Settings
     from engine.store import Store
+    from engine.store.key_ring import KeyRing
 
 app = typer.Typer(no_args_is_help=True, help="The key ring file and the data keys it wraps.")
 
@@ -67,15 +70,21 @@ async def list_roots() -> Answer:
 @verb(app, "rotate-root")
 async def rotate_root() -> Answer:
     """Add a new root key to the file and make it current. Restart every process, then `unwind keys rewrap`."""
+    from datetime import UTC, datetime
+
+    from contracts.tenant_events import RootKeyRotated
     from engine.settings import load
     from engine.store.key_ring import KeyRing
-    from scripts.opening import must_be_alone, opened_store
+    from scripts.opening import local_user, must_be_alone, opened_store
 
     settings = load()
     must_be_alone(settings, "rotating the root key")
-    ring = KeyRing.load(settings.key_path).with_new_root()
-    ring.save(settings.key_path)
+    before = KeyRing.load(settings.key_path)
+    ring = before.with_new_root()
     async with opened_store(settings) as store:
+        event = RootKeyRotated(at=datetime.now(UTC), root_id=ring.current, replaces=before.current, by=local_user())
+        await _record(store, before, event)
+        ring.save(settings.key_path)
         rows = await _roots(settings, store)
     return _shown(
         rows, f"Root key {ring.current} is current. {BACK_UP} Restart every process, then run `unwind keys rewrap`."
@@ -85,18 +94,24 @@ async def rotate_root() -> Answer:
 @verb(app, "rewrap")
 async def rewrap() -> Answer:
     """Wrap every data key under the current root key; no body is touched. May be stopped and started again."""
+    from datetime import UTC, datetime
+
+    from contracts.tenant_events import DataKeysRewrapped
     from engine.settings import load
     from engine.store.key_ring import KeyRing
     from engine.store.keys import Vault
-    from scripts.opening import must_be_alone, opened_store
+    from scripts.opening import local_user, must_be_alone, opened_store
 
     settings = load()
     must_be_alone(settings, "rewrapping")
     async with opened_store(settings) as store:
-        vault = Vault(store, KeyRing.load(settings.key_path))
+        ring = KeyRing.load(settings.key_path)
+        vault = Vault(store, ring)
         await vault.start()
         with progress("data keys"):
             done = await vault.rewrap()
+        event = DataKeysRewrapped(at=datetime.now(UTC), root_id=ring.current, keys=done, by=local_user())
+        await _record(store, ring, event)
         rows = await _roots(settings, store)
     return _shown(rows, f"{done} data keys were wrapped anew.", rewrapped=done)
 
@@ -104,10 +119,13 @@ async def rewrap() -> Answer:
 @verb(app, "retire")
 async def retire(root_id: str = typer.Argument(help="The root key to take out of the file.")) -> Answer:
     """Take an old root key out of the file. Refused while it wraps anything or is current."""
+    from datetime import UTC, datetime
+
     from contracts.problems import Conflict, NotFound
+    from contracts.tenant_events import RootKeyRetired
     from engine.settings import load
     from engine.store.key_ring import KeyRing
-    from scripts.opening import must_be_alone, opened_store
+    from scripts.opening import local_user, must_be_alone, opened_store
 
     settings = load()
     must_be_alone(settings, "retiring a root key")
@@ -122,9 +140,19 @@ async def retire(root_id: str = typer.Argument(help="The root key to take out of
             raise Conflict(
                 f"root key {root_id} still wraps {wraps} data keys; `unwind keys rewrap` first", field="ROOT_ID"
             )
+        await _record(store, ring, RootKeyRetired(at=datetime.now(UTC), root_id=root_id, by=local_user()))
         ring.without(root_id).save(settings.key_path)
         rows = await _roots(settings, store)
     return _shown(rows, f"Root key {root_id} left the file. Keep its backup as long as database backups from its time.")
+
+
+async def _record(store: Store, ring: KeyRing, event: RunEvent) -> None:
+    from contracts.tenant_events import PLATFORM
+    from engine.brief_log import brief_log
+    from engine.clock import SystemClock
+
+    async with brief_log(store, ring, SystemClock(), "keys") as log:
+        await log.record(PLATFORM, event)
 
 
 async def _roots(settings: Settings, store: Store) -> list[dict[str, Any]]:

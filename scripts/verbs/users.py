@@ -258,7 +258,8 @@ async def _people() -> AsyncIterator[People]:
     from scripts.opening import opened_store
 
     settings, clock = load(), SystemClock()
-    async with opened_store(settings) as store, brief_log(store, KeyRing.load(settings.key_path), clock, "people") as log:
+    ring = KeyRing.load(settings.key_path)
+    async with opened_store(settings) as store, brief_log(store, ring, clock, "people") as log:
         people = People(store, log, clock)
         try:
             yield people

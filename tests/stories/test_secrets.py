@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from contracts.calls import RetryPolicy
+from contracts.tenant_events import PLATFORM
 from engine.plan.code import Run, saga
 from tests.stories.house import House, Record, Stack, until
 from tests.stories.keeper import Keeper, api_key, basic, oauth2
@@ -31,12 +32,14 @@ async def put(house: House, tenant: str, name: str, given: dict[str, Any]) -> Re
     return made
 
 
-async def audited(house: House, tenant: str, count: int) -> list[tuple[str, str, Any]]:
-    """Topic, actor and details of the tenant's entries about secrets, as soon as so many are there."""
+async def audited(house: House, tenant: str, count: int, *about: str) -> list[tuple[str, str, Any]]:
+    """Topic, actor and details of the tenant's entries about secrets, or `about` others, as soon as so many are
+    there.
+    """
 
     async def look() -> list[Record]:
         page = await house.api.get("/v1/audit", tenant=tenant, limit=100)
-        return [entry for entry in reversed(page["items"]) if entry["topic"].startswith("secret.")]
+        return [entry for entry in reversed(page["items"]) if entry["topic"].startswith(about or ("secret.",))]
 
     found = await until(look, lambda entries: len(entries) >= count)
     return [(entry["topic"], entry["actor"], entry["details"]) for entry in found]
@@ -94,11 +97,24 @@ async def test_secrets_and_keys_are_rotated_and_old_runs_stay_readable(stack: St
         # The root key goes, too, in its four steps; the engine stands still for them on the embedded stack.
         assert house.assembly is not None
         [old] = [root["root_id"] for root in (await house.cli("keys", "list"))["root_keys"]]
-        await house.cli("keys", "rotate-root")
+        rotated = await house.cli("keys", "rotate-root")
+        [new] = [root["root_id"] for root in rotated["root_keys"] if root["current"]]
         await house.restart()
-        await house.cli("keys", "rewrap")
+        rewrapped = (await house.cli("keys", "rewrap"))["rewrapped"]
+        material = house.settings.key_path.read_text()
         await house.cli("keys", "retire", old)
         await house.restart()
+        said = await audited(house, PLATFORM, 3, "root_key.", "data_keys.")
+        assert [(topic, details) for topic, _, details in said] == [
+            ("root_key.rotated", {"root_id": new, "replaces": old}),
+            ("data_keys.rewrapped", {"root_id": new, "keys": rewrapped}),
+            ("root_key.retired", {"root_id": old}),
+        ]
+        assert rewrapped > 0
+        assert all(actor.startswith("cli:") for _, actor, _ in said)
+        keys = orjson.loads(material)["keys"]
+        assert set(keys) == {old, new}
+        assert not any(key in str(said) for key in keys.values())
         assert (await house.api.get(f"/v1/runs/{before}")) | {"as_of": ""} == told | {"as_of": ""}
         await house.until_status(await house.start("proven", "acme", call), "succeeded")
 
