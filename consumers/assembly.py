@@ -46,6 +46,7 @@ from engine.clock import Clock, SharedClock
 from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.guards.breaches import Breaches
+from engine.guards.budgets import SpentBudgets
 from engine.guards.outbound import Outbound, Rate
 from engine.guards.quotas import KnownQuotas
 from engine.guards.secrets import Secrets
@@ -166,7 +167,7 @@ class Assembly:
         )
         self.door = Door(
             self.store, self.vault, self.mapper, self.registry, self.plans, self.clock, self.transport, self.epoch,
-            self.coordinator.interrupter,
+            self.coordinator.interrupter, self._outbound,
         )  # fmt: skip
         self.heartbeat = Heartbeat(
             self.store,
@@ -240,6 +241,9 @@ class Assembly:
             leaves=self.pauses.leaves,
         )
         timers = TimerLoop(self.store, coordinator, self.clock)
+        spent = SpentBudgets(self.clock)
+        coordinator.spent = spent.heard
+        self.quotas.on_change = spent.forget
         janitor = Janitor(
             self.store,
             coordinator,
@@ -252,6 +256,7 @@ class Assembly:
             run_days=settings.retention.run_days,
             archiver=Archiver(self.store, self.tenants, self.clock),
             paused=self._paused,
+            spent=spent,
             log=self.tenants,
         )
         coordinator.perform = worker.perform

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,6 +21,7 @@ import uuid_utils
 from consumers.turns import Turns
 from contracts import envelope as wire
 from contracts.calls import waits
+from contracts.pointers import resolve, segments
 from contracts.problems import NotFound, Problem, TenantOffboarded, Unavailable
 from contracts.registry import Registry
 from engine import notes, reruns
@@ -391,7 +393,10 @@ def answer_of(
     undo, dedup = step != name, _dedup("reply", name, visit, envelope)
     spec = plans.outcome(kind)
     if spec is None or spec.success == kind:
-        return StepDone(at=at, dedup=dedup, settles=settles, step=step, visit=visit, output=payload, undo=undo)
+        cost = 0.0 if spec is None or spec.cost is None or undo else _cost(spec.cost, payload)
+        return StepDone(
+            at=at, dedup=dedup, settles=settles, step=step, visit=visit, output=payload, cost=cost, undo=undo
+        )
     error = {"code": payload.get("code", "failed"), "message": payload.get("message", ""), "outcome": kind}
     error |= waits(put_off_seconds=payload.get("put_off_seconds"))
     return StepLost(
@@ -404,3 +409,10 @@ def answer_of(
         irrecoverable=kind in spec.irrecoverable,
         undo=undo,
     )
+
+
+def _cost(pointer: str, payload: dict[str, Any]) -> float:
+    """What the answer says that it has cost; nothing, where it says no amount."""
+    said = resolve(payload, segments(pointer))
+    amount = isinstance(said, int | float) and not isinstance(said, bool) and isfinite(said)
+    return max(0.0, float(said)) if amount else 0.0

@@ -61,15 +61,18 @@ class Janitor:
         run_days: int = 0,
         archiver: Archiver | None = None,
         paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
+        spent: Callable[[str, str], bool] = lambda tenant, workflow: False,
         log: TenantLog | None = None,
     ) -> None:
-        """`log` is told of repairs. `run_days` 0: no run is archived."""
+        """`log` is told of repairs. `run_days` 0: no run is archived. Runs of whoever is `paused`, or has `spent` its
+        budget as far as is known, are offered no slot.
+        """
         self._store, self._door, self._plans, self._clock, self._metrics = store, coordinator, plans, clock, metrics
         self._heartbeat, self._dead = heartbeat_seconds, dead_seconds
         self._journal = timedelta(days=journal_days)
         self._runs_kept = timedelta(days=run_days)
         self._archiver = archiver if run_days else None
-        self._paused = paused
+        self._paused, self._spent = paused, spent
         self._log = log
         self._lines = logger("janitor")
         self._tried: dict[UUID, float] = {}
@@ -155,11 +158,17 @@ class Janitor:
         return due or performed or bool(wakes["inputs"])
 
     async def admit(self) -> int:
-        """Offers queued runs a slot, in fair order; the append grants it or says Limited. The paused are not asked."""
+        """Offers queued runs a slot, in fair order; the append grants it or says Limited. The paused, and those whose
+        budget is spent, are not asked.
+        """
         self._queued = False
         queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
         self._queued = self._queued or bool(queued)
-        offered = [run for run in queued if not self._paused(run.tenant, run.workflow)]
+        offered = [
+            run
+            for run in queued
+            if not (self._paused(run.tenant, run.workflow) or self._spent(run.tenant, run.workflow))
+        ]
         for run in offered:
             self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
         return len(offered)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from consumers.asking import Asking
-from contracts.calls import PROGRESS_BYTES, ActionCall, ActionFailed, ActionSpec, waits
+from contracts.calls import PROGRESS_BYTES, ActionCall, ActionFailed, ActionSpec, Costed, waits
 from contracts.problems import Unavailable
 from engine.answers import Result
 from engine.attempts import call_for
@@ -205,6 +205,9 @@ class Worker:
         raise _Over
 
     def _succeeded(self, state: RunState, attempt: Perform, output: Any) -> None:
+        cost = 0.0
+        if type(output) is Costed:
+            output, cost = output.output, output.cost
         try:
             content = None if output is None else orjson.loads(orjson.dumps(output))
         except orjson.JSONEncodeError as error:
@@ -223,6 +226,7 @@ class Worker:
             visit=attempt.visit,
             attempt=attempt.attempt,
             output=content,
+            cost=cost,
             undo=attempt.undo,
         )
         self._door.submit(state.tenant, state.run_id, given)

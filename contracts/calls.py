@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from datetime import datetime
+from math import isfinite
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from contracts.values import value
 
+MOST_MICROS: Final = 10**12
+"""What one step may cost: a million of the platform's currency."""
 PROGRESS_BYTES: Final = 64 * 1024
 """The most that one record of progress may take, as JSON."""
 MOST_WAIT_SECONDS: Final = 3_600.0
@@ -55,8 +58,27 @@ class ActionCall:
             await self.keep(progress)
 
 
+@value()
+class Costed:
+    """What an action answers whose effect has a price: its receipt, and what it cost in the platform's currency. Raises
+    `ValueError` for what is no amount.
+    """
+
+    output: Any
+    cost: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.cost) and self.cost >= 0):
+            raise ValueError(f"a cost is an amount of the platform's currency, at least 0, not {self.cost}")
+
+
+def cost_micros(cost: float) -> int:
+    """A cost in millionths of the platform's currency, within what a sum over millions of steps can hold."""
+    return max(-MOST_MICROS, min(MOST_MICROS, round(cost * 1_000_000)))
+
+
 Perform = Callable[[ActionCall], Any | Awaitable[Any]]
-"""A module-level function: plain (quick, runs in the loop) or async. Answers a JSON-native receipt; raises
+"""A module-level function: plain (quick, runs in the loop) or async. Answers a JSON-native receipt, or `Costed`; raises
 `ActionFailed` to say how it failed.
 """
 
@@ -112,6 +134,8 @@ class ActionSpec:
     """Commands: every declared outcome event type."""
     success: str | None = None
     """Commands: which outcome means success; its data is the step's output."""
+    cost: str | None = None
+    """Commands: where in that data it says what it has cost (a JSON pointer), in the platform's currency."""
     command: str | None = None
     """Commands: the wire type, `identity.CreateUserV1`, which is also the routing key."""
     irrecoverable: tuple[str, ...] = ()

@@ -197,6 +197,7 @@ class Command:
                    there is no way back
     ambiguous      how an attempt of unknown fate is closed: tombstone (the undo also refuses a late do), query (the
                    module is asked whether it happened), or park for an operator
+    cost           where the success says what it has cost: a JSON pointer to a number, in the platform's currency
     query          with "query": the query (its model's name) that answers it; its model derives from FateQueryModel,
                    its answer from FateModel[success]
     """
@@ -212,6 +213,7 @@ class Command:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     permission: str | None = None
     query: str | None = None
+    cost: str | None = None
 
     @property
     def outcomes(self) -> tuple[type[EventModel], ...]:
@@ -338,6 +340,13 @@ def _check_command(module: Module, command: Command, roles: dict[str, tuple[str,
         raise _refusal(module, f"{name} names an outcome twice; each means one thing")
     if command.timeout_seconds <= 0 or command.retry.attempts < 1:
         raise _refusal(module, f"{name} needs a timeout above 0 seconds and at least 1 attempt")
+    if command.cost is not None:
+        field_name = command.cost.split("/")[1] if command.cost.startswith("/") else None
+        if field_name not in command.success.model_fields:
+            success = command.success.__name__
+            raise _refusal(
+                module, f"cost of {name} must point into {success}, such as /price; {command.cost!r} does not"
+            )
     _check_permission(module, command)
 
 

@@ -95,13 +95,14 @@ class SignatureRefusedV1(EventModel):
 
 class WorkflowQuotaBreachedV1(EventModel):
     """A full quota of the tenant was met: by a start, which was refused or queued, by a run that asked for more than it
-    may, or by an outbound request. Said once per quota and window, the hour or, of a daily quota, the day (UTC).
-    `value` is what would have become of it, at least. `workflow` is null when the quota is the whole tenant's.
+    may, or by an outbound request. Said once per quota and window: the hour, or the day or month (UTC) that the quota
+    is for. `value` is what would have become of it, at least. `workflow` is null when the quota is the whole tenant's.
     """
 
     tenant: str
     cap: Literal[
         "concurrent_runs", "open_runs", "daily_runs",
+        "daily_cost_micros", "monthly_cost_micros",
         "steps", "depth", "run_seconds", "payload_bytes", "outbound_requests",
     ]  # fmt: skip
     value: int

@@ -24,6 +24,10 @@ _Slots = Annotated[int, Field(ge=1, le=2_000_000_000)]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
+_Budget = Annotated[int, Field(ge=0, le=9_000_000_000_000_000)]
+"""In millionths of the platform's currency, as costs of steps are summed."""
+
+
 class WorkflowQuotas(BaseModel):
     """Of one workflow of a tenant; null: only the tenant's bound it."""
 
@@ -31,6 +35,12 @@ class WorkflowQuotas(BaseModel):
 
     concurrent_runs: _Slots | None = Field(None, description="Runs of it that may hold a slot at once")
     daily_runs: _Count | None = Field(None, description="Runs of it that may begin on one day (UTC)")
+    daily_cost_micros: _Budget | None = Field(
+        None, description="What its steps may cost on one day (UTC), in millionths of the platform's currency"
+    )
+    monthly_cost_micros: _Budget | None = Field(
+        None, description="What its steps may cost in one month (UTC), in millionths of the platform's currency"
+    )
 
 
 class Quotas(BaseModel):
@@ -45,8 +55,20 @@ class Quotas(BaseModel):
     daily_runs: _Count | None = Field(
         None, description="Runs that may begin on one day (UTC), children too; one more is refused"
     )
+    daily_cost_micros: _Budget | None = Field(
+        None,
+        description="What steps may cost on one day (UTC), in millionths of the platform's currency; once it is "
+        "spent, no step begins",
+    )
+    monthly_cost_micros: _Budget | None = Field(
+        None,
+        description="What steps may cost in one month (UTC), in millionths of the platform's currency; once it is "
+        "spent, no step begins",
+    )
     at_limit: Literal["queue", "refuse"] | None = Field(
-        None, description="What becomes of a start when no slot is free: it waits in fair order, or is refused"
+        None,
+        description="What becomes of a start when no slot is free or a budget is spent: it waits in fair order, or is "
+        "refused",
     )
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = Field(
         None, description="Operations (steps, waits and all else a saga awaits) of one run; one more fails it"

@@ -188,6 +188,7 @@ class Registry:
             output_marks=self.events[module.type_of(command.success)].shape.patterns,
             outcomes=tuple(module.type_of(outcome) for outcome in command.outcomes),
             success=module.type_of(command.success),
+            cost=command.cost,
             irrecoverable=tuple(module.type_of(outcome) for outcome in command.irrecoverable),
             permission=command.permission,
             query=None if command.query is None else f"{module.name}.{command.query}",

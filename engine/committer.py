@@ -51,6 +51,11 @@ class Prepared:
     breaches: tuple[Breach, ...] = ()
     done: Done | None = None
 
+    @property
+    def workflow(self) -> str:
+        """Whose run it is; empty for a commit without one."""
+        return self.after.workflow if self.after is not None else ""
+
 
 class Committer:
     """Appends at most `batch` commits at once, and not more than half of the runs that `active` counts; `settle` takes

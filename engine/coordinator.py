@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -29,7 +28,8 @@ from engine.clock import Clock
 from engine.committer import Committer, Prepared
 from engine.counting import Tally
 from engine.endless import Endless
-from engine.guards.breaches import BREACHED, breach_of
+from engine.guards.breaches import breach_of
+from engine.guards.quotas import BREACHED, BUDGETS, bounded
 from engine.hot_runs import HOT_RUNS, WAITING_RUNS, Hot, HotRuns
 from engine.interrupt import DECIDE_SECONDS, Interrupter
 from engine.loading import Loader
@@ -100,6 +100,7 @@ class Coordinator:
         self.run_queued: Callable[[], None] = lambda: None
         self.suspect: Callable[[], None] = lambda: None
         self.breached: Callable[[str, Breach], None] = lambda tenant, breach: None
+        self.spent: Callable[[str, str, Limited], None] = lambda tenant, workflow, limited: None
         self._caps = caps
         self._limits = limits
         self._platforms = plans.platforms
@@ -324,9 +325,9 @@ class Coordinator:
             if brought is not None and arrival is not None:
                 break  # a commit keeps one message
             hot.mailbox.popleft()
-            if paused and isinstance(given, Begin | Admitted):
+            if (paused or hot.hold) and isinstance(given, Begin | Admitted):
                 if isinstance(given, Admitted):
-                    self._ignore(hot, given, done, "the tenant is paused")
+                    self._ignore(hot, given, done, "the tenant is paused" if paused else "the run is being held")
                     continue
                 given = replace(given, queued=True)
             decision = self.interrupter.ask(state, given, plan, hold=hot.hold or paused)
@@ -341,14 +342,15 @@ class Coordinator:
         if not events:
             self.runs.rest(hot)
             return
+        caps = self._caps(hot.tenant, state.workflow)
         start = hot.start
         if start is not None and state.cause is None:
             # What a run starts was let in with it, and what the platform does to a tenant is none of its own.
             trigger = state.trigger or {}
             own = "depth" in trigger or state.workflow in self._platforms
             counted = not own and trigger.get("type") != BREACHED
-            caps = self._caps(hot.tenant, state.workflow) if not state.queued else Caps()
-            start = replace(start, workflow_cap=caps.workflow, tenant_cap=caps.tenant, counted=counted)
+            slots = caps if not state.queued else Caps()
+            start = replace(start, workflow_cap=slots.workflow, tenant_cap=slots.tenant, counted=counted)
         commit, perform = record(
             before,
             events,
@@ -357,12 +359,13 @@ class Coordinator:
             self._mapper,
             hot.keys,
             hot.subject,
-            partial(self._caps, hot.tenant, state.workflow),
+            lambda: caps,
             input_keys=tuple(given.dedup for given, _ in answered if given.dedup is not None),
             settled=tuple(row for given, _ in answered for row in given.settles),
             start=start,
             arrival=arrival,
             bare=hot.bare,
+            bounded=caps.budget and bounded(state, self._platforms),
             tracing=self._tracing,
         )
         if snapshots.is_due(before, state, self._snapshot_every) and not isinstance(hot.subject, Erased):
@@ -406,8 +409,10 @@ class Coordinator:
                 self._setbacks.stale(hot, prepared)
             case Limited():
                 start = prepared.commit.start
-                if start is not None:
-                    self.breached(hot.tenant, breach_of(outcome, start.workflow))
+                assert hot.state is not None
+                if start is not None or (outcome.quota in BUDGETS and not hot.state.queued):
+                    self.breached(hot.tenant, breach_of(outcome, prepared.workflow))
+                self.spent(hot.tenant, prepared.workflow, outcome)
                 refuse = start is not None and start.counted and self._caps(hot.tenant, start.workflow).refuse
                 self._setbacks.limited(hot, prepared, outcome, refuse=refuse)
             case Duplicate():

@@ -35,9 +35,10 @@ from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
 from engine.guards.breaches import payload_breach
-from engine.guards.outbound import OutboundRules
+from engine.guards.outbound import Outbound, OutboundRules
 from engine.guards.permission_sets import PermissionSets
-from engine.guards.quotas import QuotaBook, check_payload
+from engine.guards.quota_use import QuotaUse
+from engine.guards.quotas import QuotaBook, bounded, check_payload
 from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
@@ -84,6 +85,7 @@ class Door:
         transport: Transport | None,
         epoch: int,
         interrupter: Interrupter | None = None,
+        outbound: Outbound | None = None,
     ) -> None:
         self.store, self.vault, self.mapper, self.registry, self.plans = store, vault, mapper, registry, plans
         self.clock, self.transport, self.epoch = clock, transport, epoch
@@ -94,6 +96,7 @@ class Door:
         self.hooks = Hooks(store, vault, self.tenants, clock)
         self.quotas = QuotaBook(store, self.tenants, clock)
         self.people = People(store, self.tenants, clock)
+        self.use = QuotaUse(store, self.quotas, clock, outbound)
         self._interrupter = interrupter or Interrupter(DECIDE_SECONDS)
         self.permission_sets = PermissionSets(store)
         self.on_input: Callable[[], None] = lambda: None
@@ -275,7 +278,13 @@ class Door:
         own = None if state.workflow in self.plans.platforms else pauses.get(tenant)
         pause = own or pauses.get(EVERYONE)
         held = None if pause is None else (pause.by, pause.since, pause.reason)
-        return explain_run(state, await self.store.wakes(tenant, run_id), self.clock.now(), held=held)
+        spent = None
+        if state.queued and held is None and bounded(state, self.plans.platforms):
+            budget = await self.use.spent(tenant, state.workflow)
+            if budget is not None:
+                spent = (budget.cap, budget.limit or 0, budget.workflow, budget.ends_at or self.clock.now())
+        wakes = await self.store.wakes(tenant, run_id)
+        return explain_run(state, wakes, self.clock.now(), held=held, spent=spent)
 
     async def explain_event(self, tenant: str, event_id: str, source: str | None = None) -> EventExplanation:
         """What became of an event of this tenant, from the journal, the start keys and today's triggers; with `source`

@@ -32,8 +32,11 @@ def explain_run(
     now: datetime,
     *,
     held: tuple[str, datetime, str] | None = None,
+    spent: tuple[str, int, str | None, datetime] | None = None,
 ) -> Explanation:
-    """`wakes` are the store's rows for this run (`Work.wakes`); `held` says who has paused its tenant, when and why."""
+    """`wakes` are the store's rows for this run (`Work.wakes`); `held` says who has paused its tenant, when and why;
+    `spent`, which budget is: the quota, how much it is, of which workflow alone, and until when.
+    """
     branches = tuple(_branches(state, now))
     if state.ended is not None:
         sentence = f"The run has ended: {state.ended}."
@@ -41,6 +44,11 @@ def explain_run(
         by, since, reason = held
         why = f" ({reason})" if reason else ""
         sentence = f"The run is held: {by} has paused its tenant since {format_time(since)}{why}."
+    elif state.queued and spent is not None:
+        quota, limit, workflow, until = spent
+        whose = "the tenant" if workflow is None else f"workflow {workflow}"
+        again = f"it goes on at {format_time(until)}, or once the quota is raised"
+        sentence = f"The run is held: the quota {quota} of {whose}, {limit}, is spent; {again}."
     elif state.queued:
         sentence = "The run is queued: no slot is free for it yet."
     elif not branches:

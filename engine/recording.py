@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
+from contracts.calls import cost_micros
 from contracts.envelope import Envelope
 from contracts.notices import UNWIND
-from contracts.run_events import RunEvent
+from contracts.run_events import RunAdmitted, RunEvent, RunStarted, StepAttempted, StepScheduled, StepSucceeded
 from contracts.sdk.transport import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from engine import between_runs
 from engine.plan import Plan
@@ -29,6 +30,7 @@ from engine.store import (
     Changed,
     Closed,
     Commit,
+    Cost,
     NewInput,
     Opened,
     OutboxMessage,
@@ -55,12 +57,13 @@ def command_id(key: str) -> str:
 @dataclass(slots=True)
 class Caps:
     """How many slots a workflow and a tenant may hold at once; None is unbounded. `refuse`: a start that gets none is
-    refused; otherwise it waits for one.
+    refused; otherwise it waits for one. `budget`: what begins a step must ask whether a budget is spent.
     """
 
     workflow: int | None = None
     tenant: int | None = None
     refuse: bool = False
+    budget: bool = False
 
 
 class Rows:
@@ -105,6 +108,23 @@ class Rows:
         return found
 
 
+_BEGINS = frozenset((RunStarted, RunAdmitted, StepScheduled, StepAttempted))
+
+
+def cost_of(workflow: str, events: Sequence[RunEvent], *, bounded: bool) -> Cost | None:
+    """What these events have cost; `bounded` where a budget may forbid what they begin. None: neither, as mostly."""
+    micros, begins = 0, False
+    for event in events:
+        kind = type(event)
+        if kind is StepSucceeded:
+            spent: float = event.cost  # type: ignore[attr-defined]
+            if spent:
+                micros += cost_micros(spent)
+        elif bounded and kind in _BEGINS:
+            begins = begins or not (kind is RunStarted and event.queued)  # type: ignore[attr-defined]
+    return Cost(workflow, micros, begins) if micros or begins else None
+
+
 def record(
     before: RunState,
     events: Sequence[RunEvent],
@@ -120,11 +140,13 @@ def record(
     start: Start | None = None,
     arrival: Arrival | None = None,
     bare: bool = False,
+    bounded: bool = False,
     tracing: RunTracing | None = None,
 ) -> tuple[Commit, list[fx.Perform]]:
     """The commit of one run's decisions, from `before` to `state`, and the local attempts to make after it. `caps` is
-    asked only when the run takes a slot; `bare` says what `Closed` does, of the commits before this one. With `tracing`
-    messages carry the span that they follow from, else the context that began the run.
+    asked only when the run takes a slot; `bare` says what `Closed` does, of the commits before this one; `bounded` says
+    that a budget may forbid what begins here. With `tracing` messages carry the span that they follow from, else the
+    context that began the run.
     """
     stream, version = state.run_id, before.version
     rows: Rows | None = None
@@ -150,6 +172,7 @@ def record(
             input_keys=input_keys,
             settled=settled,
             open_run=_open_run(before, state, caps, bare=bare and not input_keys),
+            cost=cost_of(state.workflow, events, bounded=bounded),
             **(rows.frozen(ended=state.ended is not None) if rows is not None else {}),
         ),
         perform,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.calls import ActionCall, ActionFailed, ActionSpec
+from contracts.calls import ActionCall, ActionFailed, ActionSpec, Costed
 from engine.attempts import call_for
 from engine.plan import Plan
 from engine.plan.code import function_action
@@ -204,7 +204,10 @@ def play(script: Any, call: ActionCall, attempt: Perform | Send, limit_seconds: 
         output = script(call) if callable(script) else script
         if isinstance(output, ActionFailed):
             raise output
-        content = orjson.loads(orjson.dumps(_finished(output, call)))
+        output, cost = _finished(output, call), 0.0
+        if isinstance(output, Costed):
+            output, cost = output.output, output.cost
+        content = orjson.loads(orjson.dumps(output))
     except ActionFailed as failed:
         given = lost(attempt, failed.error, failed.retryable, failed.ambiguous, failed.irrecoverable)
         return Outcome(seconds, "maybe" if failed.ambiguous else "no", given)
@@ -213,7 +216,7 @@ def play(script: Any, call: ActionCall, attempt: Perform | Send, limit_seconds: 
     except Exception as raised:
         error = {"code": "raised", "message": type(raised).__name__}
         return Outcome(seconds, "maybe", lost(attempt, error, ambiguous=True))
-    return Outcome(seconds, "yes", done(attempt, content))
+    return Outcome(seconds, "yes", done(attempt, content, cost))
 
 
 def _finished(output: Any, call: ActionCall) -> Any:
@@ -233,10 +236,10 @@ def _finished(output: Any, call: ActionCall) -> Any:
     raise SimulationMistake(f"{call.action} waits for the outside world; script it: actions={{{call.action!r}: ...}}")
 
 
-def done(attempt: Perform | Send, output: Any) -> Callable[[datetime], Input]:
+def done(attempt: Perform | Send, output: Any, cost: float = 0.0) -> Callable[[datetime], Input]:
     number = attempt.attempt if isinstance(attempt, Perform) else 0
     return lambda at: StepDone(
-        at=at, step=attempt.step, visit=attempt.visit, attempt=number, output=output, undo=attempt.undo
+        at=at, step=attempt.step, visit=attempt.visit, attempt=number, output=output, cost=cost, undo=attempt.undo
     )
 
 

@@ -30,14 +30,15 @@ class Setbacks:
         self._again(hot, prepared, reload=True)
 
     def limited(self, hot: Hot, prepared: Prepared, limited: Limited, *, refuse: bool) -> None:
-        """No slot is free. A start is recorded as queued, or refused where the tenant's quotas say so; a woken run
-        records what woke it and queues; an admission waits for the next slot. A start over another quota is refused.
+        """No slot is free, or a budget is spent. A start is recorded as queued, or refused where the tenant's quotas
+        say so; a woken run, and one that goes over its budget, records what has happened and queues; an admission waits
+        for the next time. A start over another quota is refused.
         """
         assert hot.plan is not None
         assert hot.state is not None
         given = prepared.answered[0][0]
         if isinstance(given, Begin):
-            if limited.quota != "concurrent_runs" or refuse:
+            if limited.quota in ("open_runs", "daily_runs") or refuse:
                 problem = exceeded(limited, hot.plan.name)
                 self.refused(hot, prepared, Refused(problem.detail, problem))
                 return

@@ -7,14 +7,13 @@ log when it is not there. Its `status` says exactly what `engine.run.state.RunSt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
+from contracts.calls import cost_micros
 from engine.run.children import STARTS
 
 _Event = Mapping[str, Any]
-
-MOST_MICROS: Final = 10**12
 
 
 class RunFacts:
@@ -192,11 +191,6 @@ def _run_ended(run: RunFacts, event: _Event) -> None:
         run.error = next(reversed(run.missing.values()), None)
     elif event.get("error"):
         run.error = event["error"]
-
-
-def cost_micros(cost: float) -> int:
-    """A cost in whole micro-units, within what a sum over millions of steps can hold."""
-    return max(-MOST_MICROS, min(MOST_MICROS, round(cost * 1_000_000)))
 
 
 _TAKE: Mapping[str, Callable[[RunFacts, _Event], None]] = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from contracts.calls import cost_micros
 from projections import micros
-from projections.facts import cost_micros
 
 Step = dict[str, Any]
 

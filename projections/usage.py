@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
+from contracts.calls import cost_micros
 from engine.store import Change
 from projections import Batch, Decoded, day, offboarded
-from projections.facts import cost_micros
 
 _COUNTERS = ("runs_started", "runs_ended", "runs_failed", "steps", "attempts", "undos", "approvals", "cost_micros")
 _AT = {name: at for at, name in enumerate(_COUNTERS)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from consumers.web.routes import Answer, Call
-from contracts.envelope import is_tenant
+from contracts.envelope import format_time, is_tenant
 from contracts.problems import NotFound
 from contracts.quotas import Quotas
 from engine.guards.quotas import EVERYONE
@@ -20,6 +20,23 @@ async def put_quotas(call: Call) -> Answer:
     if call.deps.quotas is not None:
         await call.deps.quotas.refresh()  # in this process it holds from the answer on, in the others within a second
     return Answer(content={**await _told(call, tenant), "changed": changed})
+
+
+async def show_use(call: Call) -> Answer:
+    """Read from what the append counts: what is shown is what is enforced."""
+    caps = await call.deps.door.use.of(call.named_tenant)
+    items = [
+        {
+            "cap": one.cap,
+            "workflow": one.workflow,
+            "limit": one.limit,
+            "used": one.used,
+            "ends_at": None if one.ends_at is None else format_time(one.ends_at),
+            "breached": one.breached,
+        }
+        for one in caps
+    ]
+    return Answer(content={"tenant": call.named_tenant, "items": items})
 
 
 async def _told(call: Call, tenant: str) -> dict[str, object]:

@@ -188,6 +188,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         view="usage",
     ),
     Route(
+        method="GET", path="/v1/quotas/use", handler=quotas.show_use, tag="reports", permission="usage.read",
+        summary="How much of each quota the tenant has used, from the counts that are enforced", query=asked.Query,
+        answer=told_platform.QuotaUse,
+    ),
+    Route(
         method="GET", path="/v1/accounting", handler=showing.get_accounting, tag="reports",
         permission="accounting.read",
         summary="What each tenant used, per day: CPU time, rows, messages, local attempts",

@@ -145,6 +145,26 @@ class TenantQuotas(Told):
     holding: Quotas
 
 
+class CapUse(Told):
+    """One quota: `limit` null: none. `used` null: it bounds a single run. `ends_at` is when counting begins anew, null
+    for what is counted as it is now. `breached`: it was met in the window under way, and that was said.
+    """
+
+    cap: str
+    workflow: str | None
+    limit: int | None
+    used: int | None
+    ends_at: Instant | None
+    breached: bool
+
+
+class QuotaUse(Told):
+    """Of the tenant first, then of each workflow that has quotas of its own and is named or in use."""
+
+    tenant: str
+    items: list[CapUse]
+
+
 class QuotasPut(TenantQuotas):
     """`changed` false: they were so before."""
 

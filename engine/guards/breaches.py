@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Final
 
-from contracts.notices import UNWIND, WorkflowQuotaBreachedV1
+from contracts.notices import WorkflowQuotaBreachedV1
 from contracts.problems import PayloadOverQuota, TenantOffboarded, Unavailable
 from contracts.tenant_events import QuotaBreached
 from engine.clock import Clock
@@ -17,11 +16,6 @@ from engine.metrics import Metrics
 from engine.run.limits import Breach
 from engine.store import Limited
 from engine.tenant_log import TenantLog
-
-BREACHED: Final = UNWIND.type_of(WorkflowQuotaBreachedV1)
-"""A run started by this fact was never refused a quota itself: there is one such fact per window, so nothing goes round
-in a circle.
-"""
 
 
 class Breaches:
@@ -50,7 +44,7 @@ class Breaches:
             self._hour = hour
             self._said.clear()
         window = window_of(breach.quota, now)
-        key = f"quota/{breach.quota}/{window}/{breach.workflow or ''}"
+        key = breach_key(breach.quota, breach.workflow, now)
         if (tenant, key) in self._said:
             return
         self._said.add((tenant, key))
@@ -77,8 +71,17 @@ class Breaches:
             self._said.discard((tenant, key))  # the next that meets it says it
 
 
+def breach_key(quota: str, workflow: str | None, now: datetime) -> str:
+    """Under which the tenant's stream knows that a breach was said in the window of this moment."""
+    return f"quota/{quota}/{window_of(quota, now)}/{workflow or ''}"
+
+
 def window_of(quota: str, now: datetime) -> str:
-    """In which a breach of this quota is said once, in UTC: the day of a daily quota, the hour of all others."""
+    """In which a breach of this quota is said once, in UTC: the day of a daily quota, the month of a monthly one, else
+    the hour.
+    """
+    if quota.startswith("monthly_"):
+        return f"{now:%Y-%m}"
     return f"{now:%Y-%m-%d}" if quota.startswith("daily_") else f"{now:%Y-%m-%dT%H}"
 
 

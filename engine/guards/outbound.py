@@ -152,6 +152,8 @@ class Catalog(Protocol):
         self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int
     ) -> int: ...
 
+    async def egress_taken(self, tenant: str, *, slot: int, width_ms: int, slots: int) -> int: ...
+
 
 class OutboundRules:
     """Reads and changes the rules of tenants; of `EVERYONE`, for those without rules of their own. A change is recorded
@@ -225,6 +227,15 @@ class Outbound:
             self._turns.pop(gone, None)
         self._known[tenant] = (self._monotonic(), rules)
         return rules
+
+    async def used(self, tenant: str) -> tuple[Rate, int]:
+        """The rate that bounds the tenant, and how much of it is leased in the window under way. Raises
+        `Unavailable`.
+        """
+        rate = Rules.of(await self._catalog.setting(tenant, SETTING)).rate or self._usual
+        width_ms = max(1, round(rate.slot_seconds * 1000))
+        slot = (self._clock.now() - _EPOCH) // timedelta(milliseconds=width_ms)
+        return rate, await self._catalog.egress_taken(tenant, slot=slot, width_ms=width_ms, slots=SLOTS + 1)
 
     async def permit(self, tenant: str, rules: Rules, seconds: float) -> None:
         """Returns when a request may begin, waiting up to `seconds` in the order of asking. Raises `EgressLimited` with

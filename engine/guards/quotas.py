@@ -1,24 +1,27 @@
 """Who may use how much: the documents of tenants and of everybody (`contracts.quotas`), and the word that changes one.
 
 What bounds starts, open runs and runs of a day, the append itself reads with the counts, in one transaction. How many
-slots there are is asked before (`KnownQuotas`): a process reads all documents every second, so that a change needs no
-restart, and before it takes anything.
+slots there are is asked before (`KnownQuotas`): a process reads every second what was changed, so that a change needs
+no restart, and before it takes anything.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import orjson
 
+from contracts.notices import UNWIND, WorkflowQuotaBreachedV1
 from contracts.problems import PayloadOverQuota, QuotaExceeded, Unavailable
 from contracts.quotas import ALL_WORKFLOWS, FRESH, MOST_DEPTH, MOST_STEPS, Quotas, WorkflowQuotas
 from contracts.tenant_events import PLATFORM, QuotasChanged
 from engine.clock import Clock
 from engine.endless import Endless
 from engine.recording import Caps
+from engine.run.state import RunState
 from engine.store import Catalog, Limited
 from engine.tenant_log import TenantLog
 
@@ -29,7 +32,15 @@ OLD_SETTING: Final = "caps"
 it says still bounds, beside the quotas.
 """
 
+BREACHED: Final = UNWIND.type_of(WorkflowQuotaBreachedV1)
+"""A run started by this fact was never refused a quota itself: there is one such fact per window, so nothing goes round
+in a circle.
+"""
+
+BUDGETS: Final = ("daily_cost_micros", "monthly_cost_micros")
+
 READ_EVERY_SECONDS: Final = 1.0
+READ_WHOLE_SECONDS: Final = 300.0
 
 _ENGINE: Final = {"steps": MOST_STEPS, "depth": MOST_DEPTH}
 """What the engine lets every run do; a run is told only what is less."""
@@ -71,12 +82,12 @@ def completed(own: Quotas, everyone: Quotas) -> Quotas:
     """`own`, with everybody's where it says nothing."""
     said = {name: value for name, value in own if value is not None and name != "workflows"}
     named = dict.fromkeys((*everyone.workflows, *own.workflows))
-    workflows = {name: _of_workflow(name, own.workflows, everyone.workflows) for name in named}
+    workflows = {name: of_workflow(name, own.workflows, everyone.workflows) for name in named}
     return everyone.model_copy(update={**said, "workflows": workflows})
 
 
-def _of_workflow(workflow: str, *documents: Mapping[str, WorkflowQuotas]) -> WorkflowQuotas:
-    """The first that says something, for each quota: named before unnamed, the tenant's own before everybody's."""
+def of_workflow(workflow: str, *documents: Mapping[str, WorkflowQuotas]) -> WorkflowQuotas:
+    """For each quota what the first of these documents says of it; named before unnamed."""
     said: dict[str, int] = {}
     for document in documents:
         for one in (document.get(workflow), document.get(ALL_WORKFLOWS)):
@@ -97,6 +108,8 @@ def exceeded(limited: Limited, workflow: str) -> QuotaExceeded:
         "concurrent_runs": "start it again when a run has ended",
         "open_runs": "start it again when a run has ended",
         "daily_runs": "start it again tomorrow (UTC)",
+        "daily_cost_micros": "it is spent; start it again tomorrow (UTC)",
+        "monthly_cost_micros": "it is spent; start it again next month (UTC)",
     }[limited.quota]
     context = {"workflow": workflow} if limited.scope == "workflow" else {}
     return QuotaExceeded(
@@ -105,6 +118,13 @@ def exceeded(limited: Limited, workflow: str) -> QuotaExceeded:
         limit=limited.cap,
         **context,
     )
+
+
+def bounded(state: RunState, platforms: Collection[str]) -> bool:
+    """Whether a spent budget keeps the run from beginning anything: not while it is unwound, not what the platform does
+    to a tenant, and not the saga that is to do something about a full quota.
+    """
+    return state.cause is None and state.workflow not in platforms and (state.trigger or {}).get("type") != BREACHED
 
 
 def check_payload(most: int | None, message_bytes: int, data: Any, *, field: str) -> None:
@@ -124,10 +144,15 @@ def check_payload(most: int | None, message_bytes: int, data: Any, *, field: str
 
 
 class KnownQuotas:
-    """One per process: what bounds a workflow and a tenant, as last read."""
+    """One per process: what bounds a workflow and a tenant, as last read. Every second it reads what was changed since;
+    once in a while all, for what was taken away with its tenant. `on_change` hears of what is new.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self.on_change: Callable[[], None] = lambda: None
+        self._change = -1
+        self._whole_at = 0.0
         self._quotas: dict[str, Quotas] = {}
         self._old: dict[str, dict[str, Any]] = {}
         self._made: dict[tuple[str, str], Caps] = {}
@@ -174,7 +199,7 @@ class KnownQuotas:
 
     def _make(self, tenant: str, workflow: str) -> Caps:
         quotas, everyone = self._quotas.get(tenant, Quotas()), self._quotas.get(EVERYONE, Quotas())
-        one = _of_workflow(workflow, quotas.workflows, everyone.workflows)
+        one = of_workflow(workflow, quotas.workflows, everyone.workflows)
         quotas = completed(quotas, everyone)
         own, default = self._old.get(tenant, {}), self._old.get(EVERYONE, {})
         old = own.get("workflows", {}).get(workflow, default.get("workflows", {}).get(workflow))
@@ -184,16 +209,31 @@ class KnownQuotas:
             workflow=_least(one.concurrent_runs, old),
             tenant=_least(quotas.concurrent_runs, own.get("tenant", default.get("tenant"))),
             refuse=quotas.at_limit == "refuse",
+            budget=any(getattr(bounds, name) is not None for bounds in (one, quotas) for name in BUDGETS),
         )
 
+    def read_whole(self) -> None:
+        """The next time all is read."""
+        self._whole_at = 0.0
+
     async def refresh(self) -> None:
-        """Reads now. Raises `Unavailable`."""
-        found = await self._catalog.settings_named(SETTING)
-        old = await self._catalog.settings_named(OLD_SETTING)
-        self._quotas = {tenant: _read(document) for tenant, document in found.items()}
-        self._old = {tenant: document or {} for tenant, document in old.items()}
+        """Reads now what is new. Raises `Unavailable`."""
+        whole = time.monotonic() >= self._whole_at
+        found = await self._catalog.settings_changed((SETTING, OLD_SETTING), after=-1 if whole else self._change)
+        if whole:
+            self._quotas, self._old = {}, {}
+            self._whole_at = time.monotonic() + READ_WHOLE_SECONDS
+        elif not found:
+            return
+        for one in found:
+            if one.name == SETTING:
+                self._quotas[one.tenant] = _read(one.value)
+            else:
+                self._old[one.tenant] = one.value or {}
+            self._change = max(self._change, one.change)
         self._made = {}
         self._bounds = {}
+        self.on_change()
 
     async def _read_forever(self) -> None:
         while True:

@@ -33,8 +33,10 @@ from engine.store.shapes import (
     Census,
     Change,
     Changed,
+    ChangedSetting,
     Closed,
     Commit,
+    Cost,
     DeadLetter,
     DueTimer,
     Duplicate,
@@ -66,6 +68,7 @@ from engine.store.shapes import (
     Subscription,
     Timer,
     Token,
+    WorkflowUse,
     WrappedKey,
 )
 
@@ -85,9 +88,11 @@ __all__ = [
     "Census",
     "Change",
     "Changed",
+    "ChangedSetting",
     "Closed",
     "Commit",
     "Comparison",
+    "Cost",
     "DeadLetter",
     "Difference",
     "DueTimer",
@@ -113,6 +118,7 @@ __all__ = [
     "PeopleRows",
     "Position",
     "Process",
+    "QuotaRows",
     "ReadModels",
     "Recorded",
     "SealedSecret",
@@ -128,6 +134,7 @@ __all__ = [
     "Timer",
     "Token",
     "Work",
+    "WorkflowUse",
     "WrappedKey",
     "open_store",
 ]
@@ -364,12 +371,29 @@ class Catalog(Protocol):
     async def settings_named(self, name: str) -> dict[str, Any]:
         """This setting of every tenant that has one of its own, `*` among them."""
 
+    async def settings_changed(self, names: Sequence[str], *, after: int) -> list[ChangedSetting]:
+        """What these settings of any tenant say that were changed later than the change `after`; after -1, all of them.
+        One that is taken away with its tenant is not among them."""
+
     async def lease_egress(self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int) -> int:
         """Up to `wanted` outbound requests of the slot, so that this one and the `slots - 1` before it hold at most
         `most`, over all processes. Slots of another width are forgotten."""
 
     async def put_setting(self, tenant: str, name: str, value: Any) -> None:
         """Caps and switches that change without restart (tenant `*` is the default for all)."""
+
+
+class QuotaRows(Protocol):
+    """What quotas count, to be seen; `append` is what bounds."""
+
+    async def quota_use(self, tenant: str, *, day: str) -> list[WorkflowUse]:
+        """Of each workflow that has anything to be counted, on that day (`YYYY-MM-DD`, UTC) and in its month."""
+
+    async def keys_answered(self, stream: UUID, keys: Sequence[str]) -> set[str]:
+        """Which of these dedup keys the stream has answered."""
+
+    async def egress_taken(self, tenant: str, *, slot: int, width_ms: int, slots: int) -> int:
+        """How many outbound requests were leased of this slot and the `slots - 1` before it."""
 
 
 class SecretRows(Protocol):
@@ -439,7 +463,7 @@ class ReadModels(Protocol):
         """Rows of each table of the view; from the server's statistics where it has many."""
 
 
-class Store(Log, Work, Journal, Catalog, SecretRows, PeopleRows, Archive, ReadModels, Protocol):
+class Store(Log, Work, Journal, Catalog, QuotaRows, SecretRows, PeopleRows, Archive, ReadModels, Protocol):
     """All of it, with one life: `start` connects and checks the schema, `stop` twice is fine."""
 
     async def start(self) -> None: ...

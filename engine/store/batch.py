@@ -9,11 +9,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from orjson import dumps
+
 from engine.store import (
     Appended,
     Changed,
     Closed,
     Commit,
+    Cost,
     Duplicate,
     Fenced,
     InputRow,
@@ -27,6 +30,8 @@ from engine.store.errors import CommitRefused, ContentRefused
 APPENDED, DUPLICATE, MISMATCH, STALE, LIMITED_WORKFLOW, LIMITED_TENANT, FENCED = range(7)
 OVER_OPEN, OVER_DAILY, OVER_WORKFLOW = range(9, 12)
 """Of starts that quotas count."""
+OVER_DAY, OVER_MONTH, OVER_WORKFLOW_DAY, OVER_WORKFLOW_MONTH = range(12, 16)
+"""Of what begins something while a budget is spent."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "c": ("tenant", "stream", "kind", "expected"),
@@ -60,13 +65,15 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 class Batch:
     """Rows per group, each with the 1-based ordinal of its commit among those sent. `sent[n - 1]` is that commit's
-    place in the caller's list."""
+    place in the caller's list. `costs` are no part of the database type, which never changes."""
 
-    __slots__ = ("copies", "rows", "sent")
+    __slots__ = ("copies", "costs", "rows", "sent")
 
     def __init__(self) -> None:
         self.rows: Rows = {prefix: [] for prefix in GROUPS}
         self.sent: list[int] = []
+        self.costs: list[tuple[int, str, Cost]] = []
+        """Ordinal, tenant, and what the commit costs."""
         self.copies: dict[int, tuple[int, bool]] = {}
         """Place of a commit kept out -> (place of the commit it repeats, whether its body differs)."""
 
@@ -143,6 +150,8 @@ def flatten(
             _open_run(rows, n, commit, stream, instants)
         if commit.snapshot is not None:
             rows["n"].append((n, tenant, stream, version, commit.snapshot))
+        if commit.cost is not None:
+            batch.costs.append((n, tenant, commit.cost))
         if commit.inputs:
             for new in commit.inputs:
                 source, event_id = new.arrival if new.arrival is not None else (None, None)
@@ -202,6 +211,11 @@ def _open_run(rows: Rows, n: int, commit: Commit, run: Any, instants: Callable[[
         if change.takes_slot and (change.workflow_cap is not None or change.tenant_cap is not None):
             rows["q"].append((n, tenant, run, None, change.workflow_cap, change.tenant_cap))
     elif isinstance(change, Closed):
+        if start is not None:
+            # It begins and ends at once: it is a run of the day like any other.
+            rows["oo"].append((n, tenant, run, start.workflow, start.workflow_version, "running", False, None))
+            if start.counted:
+                rows["q"].append((n, tenant, run, start.workflow, None, None))
         rows["cl"].append((n, run, change.bare))
 
 
@@ -252,7 +266,23 @@ def refusal(code: int, num: int, run: UUID | None) -> Outcome:
         return Limited("tenant", num, "open_runs")
     if code in (OVER_DAILY, OVER_WORKFLOW):
         return Limited("tenant" if code == OVER_DAILY else "workflow", num, "daily_runs")
+    if code in (OVER_DAY, OVER_WORKFLOW_DAY):
+        return Limited("tenant" if code == OVER_DAY else "workflow", num, "daily_cost_micros")
+    if code in (OVER_MONTH, OVER_WORKFLOW_MONTH):
+        return Limited("tenant" if code == OVER_MONTH else "workflow", num, "monthly_cost_micros")
     return Fenced()
+
+
+def costs_of(batch: Batch) -> str | None:
+    """What the batch costs, as the JSON that the database function takes; None: nothing, and no budget is asked."""
+    if not batch.costs:
+        return None
+    return dumps(
+        [
+            {"ord": n, "tenant": tenant, "workflow": cost.workflow, "micros": cost.micros, "begins": cost.begins}
+            for n, tenant, cost in batch.costs
+        ]
+    ).decode()
 
 
 async def send_bisecting(

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.problems import Conflict
-from engine.store import Guard, Hook, Token, WrappedKey
+from engine.store import ChangedSetting, Guard, Hook, Token, WrappedKey
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -123,6 +123,10 @@ class CatalogVerbs(Caller):
 
     async def settings_named(self, name: str) -> dict[str, Any]:
         return {row["tenant"]: read.document(row["value"]) for row in await self.call("settings_named", name=name)}
+
+    async def settings_changed(self, names: Sequence[str], *, after: int) -> list[ChangedSetting]:
+        found = await self.call("settings_changed", names=list(names), after=after)
+        return [ChangedSetting(r["tenant"], r["name"], read.document(r["value"]), r["changed"]) for r in found]
 
     async def lease_egress(self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int) -> int:
         found = await self.call(

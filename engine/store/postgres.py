@@ -17,7 +17,7 @@ from contracts.problems import Forbidden
 from engine.store import READ_BYTES, Appended, Commit, Duplicate, InputRow, Notification, Outcome, Stale, Stored
 from engine.store import rows as read
 from engine.store.archive import ArchiveVerbs
-from engine.store.batch import Batch, assemble, flatten, send_bisecting
+from engine.store.batch import Batch, assemble, costs_of, flatten, send_bisecting
 from engine.store.catalog import CatalogVerbs
 from engine.store.journal import JournalVerbs
 from engine.store.listening import Listening
@@ -26,6 +26,7 @@ from engine.store.people_verbs import PeopleVerbs
 from engine.store.postgres_sessions import Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
+from engine.store.quotas import QuotaVerbs
 from engine.store.secrets import SecretVerbs
 from engine.store.statements import Statement, bind, load
 from engine.store.telling import Telling
@@ -36,7 +37,9 @@ _MATCHED = tuple(
 )
 
 
-class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, PeopleVerbs, ArchiveVerbs, PostgresViews):
+class PostgresStore(
+    WorkVerbs, JournalVerbs, CatalogVerbs, QuotaVerbs, SecretVerbs, PeopleVerbs, ArchiveVerbs, PostgresViews
+):
     """`engine.store.Store` on PostgreSQL 13 or newer."""
 
     def __init__(self, url: str, *, views: Path, patience_seconds: float = 5.0, pool_size: int = 4) -> None:
@@ -177,7 +180,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, PeopleVe
         async def send(part: Sequence[Commit]) -> list[Outcome]:
             batch = flatten(part, uuids=packed_uuid, instants=packed_instant)
             tell = self._telling.with_append(lane, batch)
-            values = (lane, epoch, now, False, None, None, tell)
+            values = (lane, epoch, now, False, None, None, tell, costs_of(batch))
             row, lost = await self._sessions.on_lane("engine", lane, self._append, values, batch)
             outcomes = self._outcomes(lane, batch, part, row)
             if not tell:
@@ -211,7 +214,7 @@ class PostgresStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, PeopleVe
         transaction."""
         batch = flatten(commits, strict=True, uuids=packed_uuid, instants=packed_instant)
         name, position = view if view is not None else (None, None)
-        values = (lane, epoch, None, True, name, position, True)
+        values = (lane, epoch, None, True, name, position, True, costs_of(batch))
         row, _ = await self._sessions.on_lane("engine", lane, self._append, values, batch)
         return self._outcomes(lane, batch, commits, row)
 

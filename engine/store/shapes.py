@@ -149,6 +149,17 @@ class Closed:
     """
 
 
+@value()
+class Cost:
+    """What a commit's steps have cost, in millionths of the platform's currency; and whether it begins something that a
+    spent budget of the tenant forbids: the commit is then Limited.
+    """
+
+    workflow: str
+    micros: int = 0
+    begins: bool = False
+
+
 @value(kw_only=True)
 class Commit:
     """All or nothing, and it answers for itself: one run's new events and everything that must become true with them.
@@ -179,6 +190,7 @@ class Commit:
     """Command ids."""
     open_run: Opened | Changed | Closed | None = None
     snapshot: bytes | None = None
+    cost: Cost | None = None
 
 
 # -------------------------------------------------------------------------------------------------- what append answers
@@ -211,11 +223,15 @@ class Stale:
 
 @value()
 class Limited:
-    """No slot is free under `scope`'s cap: append it as queued, or later. Or another quota of starts is used up."""
+    """No slot is free under `scope`'s cap: append it as queued, or later. Or another quota of starts is used up, or a
+    budget is spent.
+    """
 
     scope: Literal["workflow", "tenant"]
     cap: int
-    quota: Literal["concurrent_runs", "open_runs", "daily_runs"] = "concurrent_runs"
+    quota: Literal["concurrent_runs", "open_runs", "daily_runs", "daily_cost_micros", "monthly_cost_micros"] = (
+        "concurrent_runs"
+    )
 
 
 @value()
@@ -241,6 +257,28 @@ class Stored:
 
 READ_BYTES: Final = 16 * 1024 * 1024
 """The bodies of one `Store.read`: the last of them begins within so many bytes."""
+
+
+@value(kw_only=True)
+class WorkflowUse:
+    """What quotas count of one workflow of a tenant: now, on one day, and in its month."""
+
+    workflow: str
+    slots: int
+    open_runs: int
+    started: int
+    day_micros: int
+    month_micros: int
+
+
+@value()
+class ChangedSetting:
+    """One setting as it is now. `change` counts up over all settings, in the order in which changes can be seen."""
+
+    tenant: str
+    name: str
+    value: Any
+    change: int
 
 
 @value()

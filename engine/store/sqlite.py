@@ -25,6 +25,7 @@ from engine.store.es import open_recorder
 from engine.store.journal import JournalVerbs
 from engine.store.migrate import FOLDER, Missing, check, missing
 from engine.store.people_verbs import PeopleVerbs
+from engine.store.quotas import QuotaVerbs
 from engine.store.secrets import SecretVerbs
 from engine.store.shadows import views_of
 from engine.store.sqlite_append import LEASE_MICROSECONDS, Appender
@@ -37,7 +38,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.25
 
 
-class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs, SecretVerbs, PeopleVerbs, ArchiveVerbs):
+class SqliteStore(WorkVerbs, JournalVerbs, CatalogVerbs, QuotaVerbs, SecretVerbs, PeopleVerbs, ArchiveVerbs):
     """`engine.store.Store` on one SQLite file (3.35 or newer)."""
 
     def __init__(self, path: Path, *, views: Path, patience_seconds: float = 5.0) -> None:

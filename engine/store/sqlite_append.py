@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from engine.store import Commit, InputRow, Outcome
+from engine.store import Commit, Cost, InputRow, Outcome
 from engine.store import rows as read
 from engine.store.batch import (
     APPENDED,
@@ -22,8 +23,12 @@ from engine.store.batch import (
     LIMITED_WORKFLOW,
     MISMATCH,
     OVER_DAILY,
+    OVER_DAY,
+    OVER_MONTH,
     OVER_OPEN,
     OVER_WORKFLOW,
+    OVER_WORKFLOW_DAY,
+    OVER_WORKFLOW_MONTH,
     STALE,
     Rows,
     assemble,
@@ -120,6 +125,8 @@ class Appender:
             codes[ordinal - 1], nums[ordinal - 1], runs[ordinal - 1] = code, num, run
         for ordinal, code, num in over_quotas(context, rows, codes):
             codes[ordinal - 1], nums[ordinal - 1] = code, num
+        for ordinal, code, num in over_budgets(context, batch.costs, codes):
+            codes[ordinal - 1], nums[ordinal - 1] = code, num
         for ordinal, code, num in over_caps(context, rows, codes):
             codes[ordinal - 1], nums[ordinal - 1] = code, num
         refused = {n for n, code in enumerate(codes, 1) if code != APPENDED}
@@ -134,6 +141,7 @@ class Appender:
             raise ContentRefused(f"checkpoint of {view[0]} is at {view[1]} or past it")
         first = self._recorder.insert_rows(cursor, [(*row, lane, context.now) for row in rows["e"]])
         matched = _write(context, rows, refused)
+        _add_costs(context, [cost for cost in batch.costs if cost[0] not in refused])
         return assemble(batch, commits, first, codes if refused else None, nums, runs, matched)
 
 
@@ -215,6 +223,69 @@ def over_quotas(context: Context, rows: Rows, codes: Sequence[int]) -> list[tupl
                 if cap is not None:
                     taken[workflow] += 1
     return over
+
+
+def over_budgets(
+    context: Context, costs: Sequence[tuple[int, str, Cost]], codes: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Commits that begin something though a budget is spent. What the batch itself has cost up to a commit counts for
+    it, also where a commit before it is refused: that will be recorded all the same."""
+    if not costs:
+        return []
+    day, month = _days(context)
+    over: list[tuple[int, int, int]] = []
+    known: dict[tuple[str, str], tuple[tuple[int, int | None, int, bool], ...]] = {}
+    of_tenant: Counter[str] = Counter()
+    of_workflow: Counter[tuple[str, str]] = Counter()
+    for ordinal, tenant, cost in costs:
+        if codes[ordinal - 1] != APPENDED:
+            continue
+        key = (tenant, cost.workflow)
+        of_tenant[tenant] += cost.micros
+        of_workflow[key] += cost.micros
+        if not cost.begins:
+            continue
+        if key not in known:
+            known[key] = _budgets(
+                context.cursor.execute(context.sql["spent_of"], (*key, day, month)).fetchone(), key[1]
+            )
+        for code, budget, spent, whole in known[key]:
+            if budget is not None and spent + (of_tenant[tenant] if whole else of_workflow[key]) >= budget:
+                over.append((ordinal, code, budget))
+                break
+    return over
+
+
+def _budgets(found: sqlite3.Row, workflow: str) -> tuple[tuple[int, int | None, int, bool], ...]:
+    """Of one workflow, in the order in which they are asked: code, budget, spent before this batch, whether it is the
+    whole tenant's."""
+    own, everyone = (json.loads(found[whose] or "{}") for whose in ("own", "everyone"))
+    named = [document.get("workflows", {}).get(name, {}) for document in (own, everyone) for name in (workflow, "*")]
+
+    def first(documents: Sequence[Mapping[str, Any]], name: str) -> int | None:
+        return next((one[name] for one in documents if one.get(name) is not None), None)
+
+    return (
+        (OVER_DAY, first((own, everyone), "daily_cost_micros"), found["today"], True),
+        (OVER_MONTH, first((own, everyone), "monthly_cost_micros"), found["this_month"], True),
+        (OVER_WORKFLOW_DAY, first(named, "daily_cost_micros"), found["workflow_today"], False),
+        (OVER_WORKFLOW_MONTH, first(named, "monthly_cost_micros"), found["workflow_month"], False),
+    )
+
+
+def _add_costs(context: Context, costs: Sequence[tuple[int, str, Cost]]) -> None:
+    if not costs:
+        return
+    day, month = _days(context)
+    spent = [(tenant, cost.workflow, day, month, cost.micros) for _, tenant, cost in costs if cost.micros]
+    if spent:
+        context.cursor.executemany(context.sql["add_cost"], spent)
+
+
+def _days(context: Context) -> tuple[str, str]:
+    """Today, and the first day of its month, in UTC."""
+    now = read.instant(context.now)
+    return now.strftime("%Y-%m-%d"), now.strftime("%Y-%m-01")
 
 
 def over_caps(context: Context, rows: Rows, codes: Sequence[int]) -> list[tuple[int, int, int]]:

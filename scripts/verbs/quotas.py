@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.problems import PayloadInvalid
-from scripts.answer import Answer, pairs, stacked, table
+from contracts.quotas import WorkflowQuotas
+from scripts.answer import Answer, instant, pairs, stacked, table
 from scripts.border import verb
 
 if TYPE_CHECKING:
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Show and set what tenants' runs may use.")
 
 Whom = Annotated[str, typer.Argument(help="The tenant; '*' for everybody's.", metavar="TENANT")]
+Mine = Annotated[str | None, typer.Argument(help="The tenant; a tenant's own token needs none.", metavar="TENANT")]
 Words = Annotated[
     list[str],
     typer.Argument(
-        help="name=value: concurrent_runs, open_runs, daily_runs, steps, depth, run_seconds, payload_bytes (a "
-        "number), at_limit (queue or refuse), or "
-        "WORKFLOW.concurrent_runs and WORKFLOW.daily_runs of one workflow ('*': each that is not named). "
+        help="name=value: concurrent_runs, open_runs, daily_runs, daily_cost_micros, monthly_cost_micros, steps, "
+        "depth, run_seconds, payload_bytes (a number), at_limit (queue or refuse), or WORKFLOW.concurrent_runs, "
+        "WORKFLOW.daily_runs, WORKFLOW.daily_cost_micros and WORKFLOW.monthly_cost_micros of one workflow ('*': each "
+        "that is not named). "
         "null takes the tenant's own word back.",
         metavar="NAME=VALUE...",
     ),
@@ -57,6 +60,28 @@ async def put(tenant: Whom, words: Words) -> Answer:
     return Answer(found, _shown(found))
 
 
+@verb(app, "use")
+async def use(
+    tenant: Annotated[str | None, typer.Argument(help="The tenant; a tenant's own token needs none.")] = None,
+) -> Answer:
+    """How much of each quota is used, from the very counts that are enforced."""
+    from scripts.reach import reach
+
+    async with reach() as api:
+        found = await api.get("/v1/quotas/use", tenant=tenant)
+    rows = [
+        (
+            one["cap"] if one["workflow"] is None else f"{one['workflow']}.{one['cap']}",
+            _limit(one["limit"]),
+            _limit(one["used"]),
+            instant(one["ends_at"]) if one["ends_at"] else "-",
+            "yes" if one["breached"] else "",
+        )
+        for one in found["items"]
+    ]
+    return Answer(found, table(("QUOTA", "LIMIT", "USED", "UNTIL", "BREACHED"), rows))
+
+
 def _word(text: str) -> tuple[str | None, str, int | str | None]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
@@ -78,9 +103,9 @@ def _shown(found: dict[str, Any]) -> Callable[[], RenderableType]:
     shown = pairs({"tenant": found["tenant"], **holding})
     if not workflows:
         return shown
-    quotas = ("concurrent_runs", "daily_runs")
+    quotas = tuple(WorkflowQuotas.model_fields)
     rows = [(name, *(_limit(one[quota]) for quota in quotas)) for name, one in sorted(workflows.items())]
-    return stacked(shown, table(("WORKFLOW", "CONCURRENT_RUNS", "DAILY_RUNS"), rows))
+    return stacked(shown, table(("WORKFLOW", *map(str.upper, quotas)), rows))
 
 
 def _limit(value: int | None) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
 from contracts.envelope import MAX_ENVELOPE_BYTES
 from contracts.quotas import FRESH, MOST_DEPTH, Quotas
-from engine.guards.quotas import SETTING, KnownQuotas
+from engine.guards.quotas import OLD_SETTING, SETTING, KnownQuotas
 from engine.recording import Caps
-from engine.store import Appended, Changed, Closed, Commit, Limited, Outcome, Store
+from engine.store import Appended, Changed, ChangedSetting, Closed, Commit, Limited, Outcome, Store
 from tests.conformance.store_making import NOW, Opening, append, events, later, open_a_run, started
 
 OPEN = Limited("tenant", 2, "open_runs")
@@ -56,6 +58,64 @@ class QuotasConformance:
         await known.refresh()
         assert (known.limits("other"), known.payload_bytes("other")) == ({"depth": 0}, None)
 
+    async def test_of_many_quotas_only_those_that_were_changed_are_read_again(self, store: Store) -> None:
+        for n in range(20):
+            await say(store, f"t{n}", daily_runs=n)
+        read: list[int] = []
+
+        class Watched:
+            """The store, and how many settings it has told."""
+
+            settings_named, put_setting = store.settings_named, store.put_setting
+
+            async def settings_changed(self, names: Sequence[str], *, after: int) -> list[ChangedSetting]:
+                found = await store.settings_changed(names, after=after)
+                read.append(len(found))
+                return found
+
+        known = KnownQuotas(cast("Store", Watched()))
+        heard: list[int] = []
+        known.on_change = lambda: heard.append(len(read))
+        await known.start()
+        await known.stop()
+        await known.refresh()
+        await say(store, "t7", concurrent_runs=3)
+        await store.put_setting("t7", OLD_SETTING, {"workflow": 2})
+        await known.refresh()
+        assert known("t7", "w") == Caps(workflow=2, tenant=3)
+        assert (read, heard) == ([21, 0, 2], [1, 3])
+        # What is gone with its tenant shows when all is read, once in a while.
+        await store.forget_tenant("t7")
+        await known.refresh()
+        assert known("t7", "w") == Caps(workflow=2, tenant=3)
+        known.read_whole()
+        await known.refresh()
+        assert known("t7", "w") == Caps(tenant=FRESH.concurrent_runs)
+        await say(store, "t7", concurrent_runs=5)
+        await known.refresh()
+        assert known("t7", "w") == Caps(tenant=5)
+
+    async def test_no_change_is_missed_by_who_reads_what_is_new(self, store: Store, opening: Opening) -> None:
+        stores = [store, await opening(), await opening()]
+        seen: dict[str, Any] = {}
+        after, done = -1, False
+
+        async def read() -> None:
+            nonlocal after
+            last = False
+            while not last:
+                last = done
+                for one in await store.settings_changed([SETTING], after=after):
+                    seen[one.tenant] = one.value["daily_runs"]
+                    after = max(after, one.change)
+
+        reading = asyncio.create_task(read())
+        for n in range(5):
+            await asyncio.gather(*(say(stores[k % 3], f"t{k}", daily_runs=n * 100 + k) for k in range(30)))
+        done = True
+        await reading
+        assert seen == {f"t{k}": 400 + k for k in range(30)}
+
     async def test_open_runs_are_bounded_whatever_they_do_and_an_end_makes_room(self, store: Store, epoch: int) -> None:
         await say(store, open_runs=2)
         first, second, third = (started(counted=True) for _ in range(3))
@@ -92,6 +152,15 @@ class QuotasConformance:
         assert await append(store, epoch, runs[2]) == [DAILY]
         tomorrow = [runs[2], started(counted=True), started(counted=True)]
         assert kinds(await store.append(tomorrow, epoch=epoch, now=later(days=1))) == [Appended, Appended, DAILY]
+
+    async def test_a_run_that_ends_with_its_first_commit_is_one_of_the_day(self, store: Store, epoch: int) -> None:
+        await say(store, daily_runs=2)
+        brief = [replace(started(counted=True), open_run=Closed(bare=True)) for _ in range(2)]
+        await open_a_run(store, epoch)
+        assert kinds(await append(store, epoch, *brief)) == [Appended, DAILY]
+        assert kinds(await append(store, epoch, replace(started(), open_run=Closed(bare=True)))) == [Appended]
+        [use] = await store.quota_use("acme", day=f"{NOW:%Y-%m-%d}")
+        assert (use.started, use.open_runs) == (3, 1)
 
     async def test_a_workflow_has_a_quota_of_its_own_or_that_of_each(self, store: Store, epoch: int) -> None:
         await say(store, "*", daily_runs=5, workflows={"w": {"daily_runs": 1}, "*": {"daily_runs": 3}})

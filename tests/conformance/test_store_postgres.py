@@ -11,6 +11,7 @@ import pytest
 from engine.store import Store, open_store
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
 from tests.conformance.store_archive import ArchiveConformance
+from tests.conformance.store_budgets import BudgetsConformance
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
@@ -87,6 +88,10 @@ class TestCaps(CapsConformance):
 
 
 class TestQuotas(QuotasConformance):
+    pass
+
+
+class TestBudgets(BudgetsConformance):
     pass
 
 

@@ -203,7 +203,17 @@ async def filled(shared: SharedDatabase) -> AsyncIterator[tuple[Store, int]]:
     await store.stop()
 
 
-_SMALL = {"processes", "settings", "tenants", "checkpoints", "tokens", "keys", "dead_letters", "archive_heads"}
+_SMALL = {
+    "processes",
+    "settings",
+    "cost_counters",
+    "tenants",
+    "checkpoints",
+    "tokens",
+    "keys",
+    "dead_letters",
+    "archive_heads",
+}
 
 
 class TestPostgresPlans:
@@ -219,8 +229,10 @@ class TestPostgresPlans:
         )
         now = datetime.now(UTC)
         batch = flatten([full_commit(run, 1)], uuids=packed_uuid, instants=packed_instant)
+        costs = '[{"ord": 1, "tenant": "acme", "workflow": "w1", "micros": 1, "begins": true}]'
         calls = {
             "append": (0, epoch, now, False, None, None, False, columns(batch)),
+            "append_with_costs": (0, epoch, now, False, None, None, False, costs, columns(batch)),
             "load": ("acme", run, 0),
             "load_many": (["acme"], [run]),
             "snapshot": ("acme", run),

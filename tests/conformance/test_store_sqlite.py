@@ -20,6 +20,7 @@ from engine.store.migrate import FOLDER
 from engine.store.statements import load
 from tests.conformance.store import CapsConformance, LogConformance, ReadModelConformance, write_views
 from tests.conformance.store_archive import ArchiveConformance
+from tests.conformance.store_budgets import BudgetsConformance
 from tests.conformance.store_catalog import CatalogConformance, DeadLetterConformance, JournalConformance
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
@@ -82,6 +83,10 @@ class TestCaps(CapsConformance):
 
 
 class TestQuotas(QuotasConformance):
+    pass
+
+
+class TestBudgets(BudgetsConformance):
     pass
 
 

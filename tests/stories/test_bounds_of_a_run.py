@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from engine.guards.breaches import BREACHED
+from engine.guards.quotas import BREACHED
 from engine.plan.code import Run, saga
 from scripts.bench.workload import HELD, MODULE, hold_order
 from tests.stories.house import House, MovableClock, Record, Stack, until

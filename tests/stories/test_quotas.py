@@ -9,7 +9,7 @@ import pytest
 
 from contracts.modules import crm
 from contracts.quotas import FRESH
-from engine.guards.breaches import BREACHED
+from engine.guards.quotas import BREACHED
 from engine.plan.code import Run, saga
 from scripts.bench.workload import HELD, MODULE, hold_order
 from tests.stories.house import House, Record, Stack, until

@@ -146,7 +146,7 @@ async def test_rules_are_held_on_to_while_the_database_is_away_and_without_any_n
                 raise Unavailable("the database does not answer")
             return await store.setting(tenant, name)
 
-        put_setting, lease_egress = store.put_setting, store.lease_egress
+        put_setting, lease_egress, egress_taken = store.put_setting, store.lease_egress, store.egress_taken
 
     turned, cut = Turned(), Cut()
     outbound = Outbound(cut, turned.clock, USUAL, monotonic=turned.monotonic)

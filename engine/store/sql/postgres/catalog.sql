@@ -45,6 +45,9 @@ SELECT setting(:tenant, :name) AS value
 -- name: settings_named
 SELECT * FROM settings_named(:name)
 
+-- name: settings_changed
+SELECT * FROM settings_changed(:names, :after)
+
 -- name: put_setting
 SELECT put_setting(:tenant, :name, :value)
 

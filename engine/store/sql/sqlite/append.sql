@@ -61,6 +61,24 @@ INSERT INTO run_counters (tenant, workflow, day, started, opened) VALUES (?2, ?4
 ON CONFLICT (tenant, workflow) DO UPDATE
 SET started = CASE WHEN day = excluded.day THEN started ELSE 0 END + 1, day = excluded.day, opened = opened + 1
 
+-- name: spent_of
+-- What a tenant has spent today and this month, all in all and of the workflow, with the documents that hold its budgets.
+SELECT
+    own.value AS own, everyone.value AS everyone,
+    (SELECT coalesce(sum(day_micros), 0) FROM cost_counters WHERE tenant = ?1 AND day = ?3) AS today,
+    (SELECT coalesce(sum(month_micros), 0) FROM cost_counters WHERE tenant = ?1 AND month = ?4) AS this_month,
+    (SELECT coalesce(sum(day_micros), 0) FROM cost_counters WHERE tenant = ?1 AND workflow = ?2 AND day = ?3) AS workflow_today,
+    (SELECT coalesce(sum(month_micros), 0) FROM cost_counters WHERE tenant = ?1 AND workflow = ?2 AND month = ?4) AS workflow_month
+FROM (SELECT 1)
+LEFT JOIN settings own ON own.tenant = ?1 AND own.name = 'quotas'
+LEFT JOIN settings everyone ON everyone.tenant = '*' AND everyone.name = 'quotas'
+
+-- name: add_cost
+INSERT INTO cost_counters (tenant, workflow, day, day_micros, month, month_micros) VALUES (?1, ?2, ?3, ?5, ?4, ?5)
+ON CONFLICT (tenant, workflow) DO UPDATE
+SET day_micros = CASE WHEN day = excluded.day THEN day_micros ELSE 0 END + excluded.day_micros, day = excluded.day,
+    month_micros = CASE WHEN month = excluded.month THEN month_micros ELSE 0 END + excluded.month_micros, month = excluded.month
+
 -- name: insert_events
 INSERT INTO log (originator_id, originator_version, topic, state, tenant, lane, kind, recorded_at) VALUES (?3, ?5, ?6, ?7, ?2, ?8, ?4, ?9)
 

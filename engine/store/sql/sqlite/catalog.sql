@@ -49,8 +49,13 @@ SELECT value FROM settings WHERE name = :name AND tenant IN (:tenant, '*') ORDER
 -- name: settings_named
 SELECT tenant, value FROM settings WHERE name = :name
 
+-- name: settings_changed
+SELECT tenant, name, value, changed FROM settings WHERE name IN (SELECT value FROM json_each(:names)) AND changed > :after
+
 -- name: put_setting
-INSERT INTO settings (tenant, name, value) VALUES (:tenant, :name, :value) ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value
+UPDATE setting_changes SET last = last + 1 WHERE id = 1;
+INSERT INTO settings (tenant, name, value, changed) VALUES (:tenant, :name, :value, (SELECT last FROM setting_changes WHERE id = 1))
+ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value, changed = excluded.changed
 
 -- name: lease_egress
 DELETE FROM egress_slots WHERE tenant = :tenant AND (width_ms <> :width_ms OR slot <= :slot - :slots);
@@ -83,6 +88,7 @@ DELETE FROM identities WHERE user_id IN (SELECT user_id FROM memberships WHERE t
 DELETE FROM users WHERE id IN (SELECT user_id FROM memberships WHERE tenant = :tenant)
     AND id NOT IN (SELECT user_id FROM memberships WHERE tenant IS NOT :tenant);
 DELETE FROM memberships WHERE tenant = :tenant;
+DELETE FROM cost_counters WHERE tenant = :tenant;
 DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;

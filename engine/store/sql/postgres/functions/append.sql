@@ -2,11 +2,12 @@
 -- At most one commit per stream and no key twice: engine.store.batch sees to it before the call, the unique indexes stand behind it.
 
 -- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
--- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced, 9 to 11 over a quota of starts (`over_quotas`; num: the quota). Two more are never
+-- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced, 9 to 11 over a quota of starts (`over_quotas`; num: the quota), 12 to 15 over a budget
+-- (`over_budgets`; num: the budget). `p_costs` NULL: nothing costs, and no budget bounds anything in the batch. Two more are never
 -- answered: 7, a stream of another tenant, is an error, and 8, the process is dead, fences the whole batch. The m_ columns are inputs that matching brought about for runs of this epoch.
 -- A run's step waits for this call, and plpgsql pays for each expression anew in each transaction: what few batches need is asked behind an IF.
-CREATE OR REPLACE FUNCTION append(
-    p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, p_tell boolean, b batch,
+CREATE OR REPLACE FUNCTION append_with_costs(
+    p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, p_tell boolean, p_costs jsonb, b batch,
     OUT first_position bigint, OUT codes smallint[], OUT nums bigint[], OUT runs uuid[],
     OUT m_ord integer[], OUT m_id bigint[], OUT m_tenant text[], OUT m_kind text[], OUT m_run uuid[], OUT m_name text[], OUT m_visit integer[],
     OUT m_source text[], OUT m_event_id text[], OUT m_body bytea[]
@@ -130,6 +131,15 @@ BEGIN
             codes[r.ord] := r.code;
             nums[r.ord] := r.num;
         END LOOP;
+    END IF;
+    IF p_costs IS NOT NULL THEN
+        FOR r IN SELECT o.ord, o.code, o.num FROM over_budgets((v_now AT TIME ZONE 'UTC')::date, p_costs, v_refused) o LOOP
+            v_refused[r.ord] := true;
+            codes[r.ord] := r.code;
+            nums[r.ord] := r.num;
+        END LOOP;
+    END IF;
+    IF cardinality(rest.q_ord) > 0 THEN
         -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
         FOR r IN
             WITH asked AS (
@@ -214,6 +224,9 @@ BEGIN
         END IF;
     END IF;
 
+    IF p_costs IS NOT NULL THEN
+        v_done := add_costs((v_now AT TIME ZONE 'UTC')::date, p_costs, v_refused)::text;
+    END IF;
     IF rest.s_ord IS NULL AND NOT v_ending AND NOT p_tell THEN
         RETURN;
     END IF;
@@ -468,4 +481,16 @@ BEGIN
     IF v_foreign THEN
         v_done := pg_notify('unwind_inputs', '')::text;
     END IF;
+END $$;
+
+-- The release before appends without costs.
+CREATE OR REPLACE FUNCTION append(
+    p_lane smallint, p_epoch bigint, p_now timestamptz, p_strict boolean, p_view text, p_view_position bigint, p_tell boolean, b batch,
+    OUT first_position bigint, OUT codes smallint[], OUT nums bigint[], OUT runs uuid[],
+    OUT m_ord integer[], OUT m_id bigint[], OUT m_tenant text[], OUT m_kind text[], OUT m_run uuid[], OUT m_name text[], OUT m_visit integer[],
+    OUT m_source text[], OUT m_event_id text[], OUT m_body bytea[]
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT * INTO first_position, codes, nums, runs, m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body
+    FROM append_with_costs(p_lane, p_epoch, p_now, p_strict, p_view, p_view_position, p_tell, NULL, b);
 END $$;

@@ -27,5 +27,5 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     SELECT * INTO first_position, codes, nums, runs, m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body
-    FROM append(p_lane, p_epoch, p_now, false, NULL, NULL, true, b);
+    FROM append_with_costs(p_lane, p_epoch, p_now, false, NULL, NULL, true, NULL, b);
 END $$;

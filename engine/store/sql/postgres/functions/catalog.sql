@@ -74,9 +74,17 @@ CREATE OR REPLACE FUNCTION setting(p_tenant text, p_name text) RETURNS jsonb LAN
     SELECT value FROM settings WHERE name = p_name AND tenant IN (p_tenant, '*') ORDER BY tenant = '*' LIMIT 1;
 $$;
 
-CREATE OR REPLACE FUNCTION put_setting(p_tenant text, p_name text, p_value jsonb) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO settings (tenant, name, value) VALUES (p_tenant, p_name, p_value)
-    ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value;
+-- Changes are numbered in the order in which they are seen: one waits for the other's commit.
+CREATE OR REPLACE FUNCTION put_setting(p_tenant text, p_name text, p_value jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1970169723, 0);
+    INSERT INTO settings (tenant, name, value, changed) VALUES (p_tenant, p_name, p_value, nextval('settings_changes'))
+    ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value, changed = excluded.changed;
+END $$;
+
+CREATE OR REPLACE FUNCTION settings_changed(p_names text[], p_after bigint) RETURNS TABLE (tenant text, name text, value jsonb, changed bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT s.tenant, s.name, s.value, s.changed FROM settings s WHERE s.name = ANY (p_names) AND s.changed > p_after;
 $$;
 
 -- One setting of every tenant at once: pauses are read so, every second.
@@ -111,6 +119,7 @@ BEGIN
     )
     DELETE FROM identities i USING gone WHERE i.user_id = gone.id;
     DELETE FROM memberships x WHERE x.tenant = p_tenant;
+    DELETE FROM cost_counters x WHERE x.tenant = p_tenant;
     WITH gone AS (DELETE FROM arrivals x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO arrivals FROM gone;
     WITH gone AS (DELETE FROM dead_letters x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO letters FROM gone;
     WITH gone AS (DELETE FROM unwind.tokens x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO tokens FROM gone;

@@ -77,3 +77,32 @@ BEGIN
         END LOOP;
     END LOOP;
 END $$;
+
+-- What a tenant's quotas count now, one row per workflow: the very rows that the append counts.
+CREATE OR REPLACE FUNCTION quota_use(p_tenant text, p_day date)
+RETURNS TABLE (workflow text, slots bigint, open_runs bigint, started bigint, day_micros bigint, month_micros bigint) LANGUAGE sql STABLE AS $$
+    SELECT w.workflow, sum(w.slots)::bigint, sum(w.open_runs)::bigint, sum(w.started)::bigint, sum(w.day_micros)::bigint, sum(w.month_micros)::bigint
+    FROM (
+        SELECT o.workflow, count(*) AS slots, count(*) AS open_runs, 0 AS started, 0 AS day_micros, 0 AS month_micros
+        FROM open_runs o WHERE o.tenant = p_tenant AND o.slot GROUP BY o.workflow
+        UNION ALL
+        SELECT o.workflow, 0, count(*), 0, 0, 0 FROM open_runs o WHERE o.tenant = p_tenant AND o.queued GROUP BY o.workflow
+        UNION ALL
+        SELECT o.workflow, 0, count(*), 0, 0, 0 FROM open_runs o WHERE o.tenant = p_tenant AND NOT o.slot AND NOT o.queued GROUP BY o.workflow
+        UNION ALL
+        SELECT n.workflow, 0, 0, n.started, 0, 0 FROM run_counters n WHERE n.tenant = p_tenant AND n.day = p_day AND n.workflow <> ''
+        UNION ALL
+        SELECT c.workflow, 0, 0, 0, CASE WHEN c.day = p_day THEN c.day_micros ELSE 0 END, c.month_micros
+        FROM cost_counters c WHERE c.tenant = p_tenant AND c.month = date_trunc('month', p_day)::date
+    ) w
+    GROUP BY w.workflow ORDER BY w.workflow;
+$$;
+
+-- Which of these keys the stream has answered.
+CREATE OR REPLACE FUNCTION keys_answered(p_stream uuid, p_keys text[]) RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT k.key FROM input_keys k WHERE k.run_id = p_stream AND k.key = ANY (p_keys);
+$$;
+
+CREATE OR REPLACE FUNCTION egress_taken(p_tenant text, p_slot bigint, p_width_ms bigint, p_slots integer) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(e.taken), 0)::bigint FROM egress_slots e WHERE e.tenant = p_tenant AND e.width_ms = p_width_ms AND e.slot > p_slot - p_slots;
+$$;
