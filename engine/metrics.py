@@ -96,6 +96,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "How often a full quota was met, by whatever it bounds",
         "quota",
     ),
+    _counter("sign_ins", "Tries of people to sign in: ok, refused, limited", "result"),
     _counter("takeovers", "Runs taken over from a process declared dead"),
     _gauge("processes", "", "Processes that are alive"),
     Metric(
@@ -222,6 +223,7 @@ class Metrics:
     dead_letters_kept: Family
     dead_letters: Family
     quota_breaches: Family
+    sign_ins: Family
     takeovers: Family
     processes: Family
     tenant_cpu: Family

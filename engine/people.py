@@ -163,8 +163,12 @@ class People:
             raise _over()
         return await self.person(user.id, None)
 
-    async def newcomer(self, email: str, name: str, password: str | None) -> User:
-        """A user who is not kept yet. Raises `PayloadInvalid` for a password that nobody should choose."""
+    async def newcomer(
+        self, email: str, name: str, password: str | None, *, invitation: Invitation | None = None
+    ) -> User:
+        """A user who is not kept yet. Whoever comes by an invitation has its id, so that of two who accept it at once
+        there is one. Raises `PayloadInvalid` for a password that nobody should choose.
+        """
         address = address_of(email)
         if not 0 < len(name.strip()) <= LONGEST_NAME or not name.isprintable():
             raise PayloadInvalid(f"name has 1 to {LONGEST_NAME} printable characters", field="name")
@@ -172,7 +176,8 @@ class People:
         if password is not None:
             check_new(password, email=address)
             kept = await self.passwords.hashed(password)
-        return User(id=_new_id(), email=address, name=name.strip(), created_at=self._clock.now(), password=kept)
+        ident = _new_id() if invitation is None else invitation.id
+        return User(id=ident, email=address, name=name.strip(), created_at=self._clock.now(), password=kept)
 
     async def create(
         self, email: str, name: str, password: str, tenant: str | None, roles: Iterable[str], *, by: str

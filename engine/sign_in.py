@@ -26,6 +26,7 @@ from engine.clock import Clock
 from engine.guards.gate import Throttle
 from engine.guards.passwords import is_stale
 from engine.guards.sessions import Sessions, enabled
+from engine.metrics import Metrics
 from engine.people import People, address_of
 from engine.store.keys import Vault
 from engine.store.people import Person, Session
@@ -64,8 +65,17 @@ class Begun:
 class SignIns:
     """One per process that answers HTTP. `on_refused` hears of each refusal."""
 
-    def __init__(self, people: People, sessions: Sessions, vault: Vault, log: TenantLog, clock: Clock) -> None:
+    def __init__(
+        self,
+        people: People,
+        sessions: Sessions,
+        vault: Vault,
+        log: TenantLog,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
         self._people, self._sessions, self._vault, self._log, self._clock = people, sessions, vault, log, clock
+        self._told = metrics.sign_ins
         self._addresses = Throttle(ADDRESS_TRIES)
         self._emails = Throttle(EMAIL_TRIES, EMAIL_WINDOW)
         self._browsers = Throttle(EMAIL_TRIES, EMAIL_WINDOW)
@@ -99,6 +109,7 @@ class SignIns:
         now = self._clock.now()
         for throttle, key in counts:
             if throttle.spent(key, now):
+                self._refused("limited")
                 seconds = math.ceil(throttle.left(key, now))
                 raise RateLimited(
                     f"too many tries to sign in; try again in {seconds} s", retry_after_seconds=max(1, seconds)
@@ -109,7 +120,7 @@ class SignIns:
         able = person is not None and (_may_act(person, tenant) if somewhere else person.user.disabled_at is None)
         kept = person.user.password if person is not None and able else None
         if not await self._people.passwords.proves(password, kept) or person is None or kept is None:
-            self.on_refused()
+            self._refused("refused")
             raise refused()
         for throttle, key in counts:
             throttle.uncount(key)
@@ -125,13 +136,18 @@ class SignIns:
         `SignInRefused` for who may act nowhere, `TenantSuspended` or `TenantClosed`.
         """
         if not _may_act(person, tenant):
-            self.on_refused()
+            self._refused("refused")
             raise refused()
         text, session = await self._sessions.begin(person, tenant=tenant, address=address, agent=agent)
         user = person.user
         event = SignedIn(at=session.created_at, user=str(user.id), how=how, by=user.actor)
         await self._log.record(session.tenant or PLATFORM, event)
+        self._told.of("ok").inc()
         return text, session
+
+    def _refused(self, result: Literal["refused", "limited"]) -> None:
+        self._told.of(result).inc()
+        self.on_refused()
 
     async def _counts(self, mail: str, address: str, browser: str | None) -> list[tuple[Throttle, str]]:
         if browser is not None and await self._is_known(browser, mail):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from consumers.web.asked import Asked, Query, TenantName
 
@@ -72,6 +72,12 @@ class ChangeUser(Asked):
     disabled: bool | None = Field(
         None, description="Whether the member may not act in the tenant; without one: nowhere"
     )
+
+    @model_validator(mode="after")
+    def _of_a_member(self) -> Self:
+        if self.roles == [] and self.disabled is not None:
+            raise ValueError("say roles or disabled: who has no role is no member")
+        return self
 
 
 class UsersQuery(Query):

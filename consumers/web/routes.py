@@ -99,7 +99,7 @@ class Deps:
     def __post_init__(self) -> None:
         # Frozen for handlers; made here, so that whoever wires the API cannot leave them out.
         sessions = Sessions(self.store, self.clock, self.terms)
-        sign_ins = SignIns(self.door.people, sessions, self.vault, self.door.tenants, self.clock)
+        sign_ins = SignIns(self.door.people, sessions, self.vault, self.door.tenants, self.clock, self.metrics)
         object.__setattr__(self, "gate", Gate(self.store, self.clock))
         object.__setattr__(self, "sessions", sessions)
         object.__setattr__(self, "sign_ins", sign_ins)

@@ -66,7 +66,7 @@ async def accept_invitation(call: Call) -> Answer:
     if known is None:
         if given.name is None:
             raise PayloadInvalid("say the name of the new user", field="name")
-        user: User = await people.newcomer(invitation.email, given.name, given.password)
+        user: User = await people.newcomer(invitation.email, given.name, given.password, invitation=invitation)
     else:
         proven = await deps.sign_ins.prove(
             invitation.email,

@@ -195,7 +195,8 @@ class Work(Protocol):
 
     async def restored(self) -> None:
         """The database was put back from a copy: every process it knows is dead, what they held is free, and new epochs
-        are far above any that the original has given out since."""
+        are far above any that the original has given out since. Nobody is signed in: a session that was ended since
+        the copy would live again."""
 
     async def processes(self) -> list[Process]:
         """Every process that ever registered, oldest first; the dead ones too."""

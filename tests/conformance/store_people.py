@@ -168,6 +168,12 @@ class PeopleConformance:
         [ended] = await store.sessions(ANN.id)
         assert ended.revoked_at == later(minutes=2)
 
+    async def test_nobody_is_signed_in_to_a_database_that_was_put_back(self, store: Store) -> None:
+        await store.add_user(ANN)
+        await store.add_session(session())
+        await store.restored()
+        assert await store.signed(b"s1") is None
+
     async def test_all_sessions_but_one_end_and_those_that_are_over_are_not_counted(self, store: Store) -> None:
         await store.add_user(ANN)
         for name in (b"here", b"there", b"over"):

@@ -15,6 +15,7 @@ from engine.clock import VirtualClock
 from engine.guards.passwords import Passwords
 from engine.guards.permissions import Principal, RoleUnknown, permissions_of
 from engine.guards.sessions import Sessions, TenantClosed, TenantSuspended, Terms, digest_of, require_served, token_of
+from engine.metrics import Metrics
 from engine.people import InvitationOver, People, address_of
 from engine.sign_in import ADDRESS_TRIES, EMAIL_TRIES, SignInRefused, SignIns
 from engine.store import Store
@@ -39,7 +40,7 @@ class House:
         log = TenantLog(store, vault, Mapper(), self.clock, epoch=lambda: epoch)
         self.people = People(store, log, self.clock, Passwords())
         self.sessions = Sessions(store, self.clock, Terms(timedelta(hours=1), timedelta(hours=12)))
-        self.sign_ins = SignIns(self.people, self.sessions, vault, log, self.clock)
+        self.sign_ins = SignIns(self.people, self.sessions, vault, log, self.clock, Metrics())
         self.refused = 0
         self.sign_ins.on_refused = self._count
 
@@ -263,7 +264,8 @@ class PeopleInStore:
         [kept] = await house.store.invitations("acme")
         assert kept.email == "bob@example.org"
         assert made.token not in repr(kept)
-        user = await house.people.newcomer(kept.email, "Bob", PASSWORD)
+        user = await house.people.newcomer(kept.email, "Bob", PASSWORD, invitation=kept)
+        assert user.id == kept.id
         bob = await house.people.accept(await house.people.invitation_of(made.token), user)
         assert [(one.tenant, one.roles) for one in bob.memberships] == [("acme", ("viewer", "operator"))]
         late = await house.people.invite("eve@example.org", "acme", ["viewer"], by=ADMIN)

@@ -385,6 +385,8 @@ async def test_an_admin_manages_the_members_of_his_tenant_and_nobody_else(
     assert (await other.send("GET", "/v1/runs")).status == 200
     assert (await other.send("GET", "/v1/runs", X_Tenant="acme")).status == 404
     assert await _told(await page.send("DELETE", path + "/sessions")) == {"ended": 0}
+    both_said = await page.send("PATCH", path, {"roles": [], "disabled": False})
+    assert await _code(both_said, 422) == "payload_invalid"
     assert (await _told(await page.send("PATCH", path, {"roles": []})))["memberships"] == []
     for method, body in (("GET", None), ("PATCH", {"disabled": True}), ("DELETE", None)):
         assert (await page.send(method, f"/v1/users/{stranger.user.id}", body)).status == (

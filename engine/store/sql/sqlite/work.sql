@@ -31,6 +31,7 @@ UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE owner IS NOT NULL
 UPDATE inputs SET available_at = created_at, owner = NULL WHERE owner IS NOT NULL;
 UPDATE outbox SET available_at = created_at, owner = NULL WHERE owner IS NOT NULL;
 UPDATE timers SET available_at = due, owner = NULL WHERE owner IS NOT NULL;
+DELETE FROM sessions;
 UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'processes'
 
 -- name: processes

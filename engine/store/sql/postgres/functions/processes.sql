@@ -50,6 +50,7 @@ END $$;
 CREATE OR REPLACE FUNCTION restored() RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM retire(p.epoch) FROM processes p WHERE NOT p.dead ORDER BY p.epoch;
+    DELETE FROM sessions;
     RETURN setval(pg_get_serial_sequence('processes', 'epoch'), coalesce((SELECT max(p.epoch) FROM processes p), 0) + 100000);
 END $$;
 
