@@ -8,7 +8,7 @@
 A sign-in into a tenant that the user is no member of takes an open invitation to his verified address there, too.
 An address that the provider did not verify is nobody's: whoever can write it into a profile would else be whom it
 belongs to. Once linked, a user is known by issuer and subject, whatever becomes of the address. Every cause of a
-refusal gets the same answer; it stands in the log. Called by the API.
+refusal gets the same answer; it stands in the log. Decision 0031 says why. Called by the API.
 """
 
 from __future__ import annotations

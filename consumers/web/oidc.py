@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from consumers.web import asked_people as asked
-from consumers.web.callers import oidc_cookie, oidc_of, require_secure, session_cookie, session_of
+from consumers.web.callers import OriginRefused, oidc_cookie, oidc_of, require_secure, session_cookie, session_of
 from consumers.web.dispatch import RequestInvalid
 from consumers.web.routes import Answer, Call, Cookie
 from contracts.problems import NotFound
@@ -32,6 +32,9 @@ async def begin_oidc(call: Call) -> Answer:
     oidc = _provider(call)
     require_secure(call.deps, call.request)
     given: asked.BeginOidc = call.query
+    if given.tenant is not None and call.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        # It may take an invitation there: that is not for a link on somebody else's page to say.
+        raise OriginRefused("only pages of this installation may name the tenant; leave it out", field="tenant")
     return_to = given.return_to or urlsplit(_public_url(call)).path.rstrip("/") + "/"
     if not is_path(return_to):
         raise RequestInvalid("return_to must be a path of this installation, such as /runs", field="return_to")

@@ -122,6 +122,7 @@ async def test_an_invited_person_comes_in_and_is_known_from_then_on(front: Front
     await front.invite("Ann@Example.org")
     await front.invite("ann@example.org", "globex")
     told = _told(await front.sign_in())
+    assert {cookie.key for cookie in front.browser.cookie_jar} == {"unwind"}
     # The newest invitation: others wait until their tokens are used.
     assert (told["user"]["email"], told["tenant"], told["roles"]) == ("ann@example.org", "globex", ["viewer"])
     assert [place["tenant"] for place in told["memberships"]] == ["globex"]
@@ -183,6 +184,10 @@ async def test_a_tenant_may_be_named_and_an_invitation_there_is_taken(front: Fro
     told = _told(await front.sign_in(tenant="globex"))
     assert (told["tenant"], told["roles"]) == ("globex", ["viewer"])
     assert [place["tenant"] for place in told["memberships"]] == ["acme", "globex"]
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 302), ("none", 302)):
+        there = f"{front.url}{START}?tenant=globex"
+        async with front.browser.get(there, headers={"Sec-Fetch-Site": site}, allow_redirects=False) as answer:
+            assert answer.status == status
     _refused(await front.sign_in(tenant="initech"))
     _refused(await front.sign_in(tenant="platform"))
 

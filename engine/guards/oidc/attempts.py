@@ -14,7 +14,7 @@ import base64
 import hashlib
 import secrets
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -39,8 +39,8 @@ class Attempt:
     """
 
     state: str
-    nonce: str
-    verifier: str
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
     return_to: str
     until: int
     tenant: str | None = None
