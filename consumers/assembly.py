@@ -239,11 +239,18 @@ class Assembly:
             self.run_tracing,
             runs_in_decision=limits.runs_in_decision,
             leaves=self.pauses.leaves,
+            weight=self.quotas.weight,
         )
         timers = TimerLoop(self.store, coordinator, self.clock)
         spent = SpentBudgets(self.clock)
         coordinator.spent = spent.heard
-        self.quotas.on_change = spent.forget
+
+        def changed() -> None:
+            spent.forget()
+            coordinator.runs.weigh(None if self.quotas.alike else self.quotas.weight)
+
+        self.quotas.on_change = changed
+        changed()
         janitor = Janitor(
             self.store,
             coordinator,
@@ -290,6 +297,7 @@ class Assembly:
                     leaves=self.pauses.leaves,
                     payload_bytes=self.quotas.payload_bytes,
                     breached=coordinator.breached,
+                    weight=self.quotas.weight,
                 )
                 for queue, may_wait in queues.taken
             ]

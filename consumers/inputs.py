@@ -79,9 +79,11 @@ class Inputs:
         runs_in_decision: int = RUNS_IN_DECISION,
         batch: int = BATCH,
         leaves: Callable[[str], bool] = lambda tenant: False,
+        weight: Callable[[str], int] = lambda tenant: 1,
     ) -> None:
         """No run of a tenant that `leaves` starts, but for those that another run starts. Events begin runs as long as
         not a quarter more than `runs_in_decision` are in decision: they came before what the intake has waiting.
+        `weight` is how many turns a tenant has.
         """
         self._leaves = leaves
         self._tracing, self._poll, self._at_once, self._batch = tracing, poll_seconds, at_once, batch
@@ -92,8 +94,8 @@ class Inputs:
         self._door, self._clock, self._metrics = coordinator, clock, metrics
         self._log = logger("inputs")
         self._taken: set[int] = set()
-        self._waiting: Turns[InputRow] = Turns()
-        self._starts: Turns[InputRow] = Turns()
+        self._waiting: Turns[InputRow] = Turns(weight)
+        self._starts: Turns[InputRow] = Turns(weight)
         self._start_next = False
         self._in_hand: dict[int, float] = {}
         self._giving: asyncio.Task[None] | None = None

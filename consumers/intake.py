@@ -93,8 +93,11 @@ class Intake:
         leaves: Callable[[str], bool] = lambda tenant: False,
         payload_bytes: Callable[[str], int | None] = lambda tenant: None,
         breached: Callable[[str, Breach], None] = lambda tenant, breach: None,
+        weight: Callable[[str], int] = lambda tenant: 1,
     ) -> None:
-        """`breached` hears of what is larger than the `payload_bytes` of its tenant."""
+        """`breached` hears of what is larger than the `payload_bytes` of its tenant. `weight` is how many turns a
+        tenant has.
+        """
         self._tracing = tracing
         self._payload_bytes, self._breached = payload_bytes, breached
         self._leaves = leaves
@@ -110,7 +113,7 @@ class Intake:
         self._prefetch, self._limit = prefetch, runs_in_decision
         self._consumer: Consumer | None = None
         self._again: deque[Delivery] = deque()
-        self._waiting: Turns[tuple[Delivery, Envelope, Checked]] = Turns()
+        self._waiting: Turns[tuple[Delivery, Envelope, Checked]] = Turns(weight)
         self._last = ""
         self._others_until = 0.0
         self._settled: list[Delivery] = []
@@ -136,7 +139,7 @@ class Intake:
         return self._consumer is not None and self._consumer.alive
 
     def pump(self) -> None:
-        """Takes waiting deliveries, one of each tenant in turn, while there is room for runs in decision."""
+        """Takes waiting deliveries, tenants in turn, while there is room for runs in decision."""
         while self._again and self._has_room():
             self._take(self._again.popleft())
         while (tenant := self._next()) is not None:

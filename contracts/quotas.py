@@ -19,6 +19,8 @@ MOST_STEPS: Final = 1_000
 MOST_DEPTH: Final = 10
 """How deep children of children may go, whatever a quota says."""
 
+MOST_WEIGHT: Final = 100
+
 _Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
 _Slots = Annotated[int, Field(ge=1, le=2_000_000_000)]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -81,6 +83,11 @@ class Quotas(BaseModel):
     )
     payload_bytes: Annotated[int, Field(ge=1, le=MAX_ENVELOPE_BYTES)] | None = Field(
         None, description="Size, as JSON, of what a run is started with; a larger start is refused"
+    )
+    weight: Annotated[int, Field(ge=1, le=MOST_WEIGHT)] | None = Field(
+        None,
+        description="How many turns the tenant has where tenants wait for slots or for room, while one of weight 1 has "
+        "one; 1 where nobody says",
     )
     workflows: dict[_Name, WorkflowQuotas] = Field(
         default_factory=dict, max_length=1_000, description="By workflow; `*` is each that is not named"

@@ -82,6 +82,9 @@ class HotRuns:
         self.by_id: OrderedDict[UUID, Hot] = OrderedDict()
         self.active: set[UUID] = set()
         self.active_of: dict[str, int] = {}
+        self._weight: Callable[[str], int] | None = None
+        """How much a tenant weighs where room is short; None: as much as any other."""
+        self._weights: int | None = None
         self.ready: deque[Hot] = deque()
         self.asking: dict[tuple[str, str], Hot] = {}
         self.on_room: Callable[[], None] = lambda: None
@@ -91,7 +94,10 @@ class HotRuns:
     def make_ready(self, hot: Hot) -> None:
         if hot.run_id not in self.active:
             self.active.add(hot.run_id)
-            self.active_of[hot.tenant] = self.active_of.get(hot.tenant, 0) + 1
+            had = self.active_of.get(hot.tenant, 0)
+            self.active_of[hot.tenant] = had + 1
+            if not had:
+                self._weights = None
         self._waiting.pop(hot.run_id, None)
         if hot.busy or hot.ready:
             return
@@ -130,11 +136,21 @@ class HotRuns:
 
     def has_room(self, tenant: str, limit: int) -> bool:
         """Whether a run of this tenant may begin where `limit` shall be in decision: as long as fewer are, and beyond
-        that for a tenant that has less than its share of them.
+        that for a tenant that has less than its share of them, by its weight.
         """
         if len(self.active) < limit:
             return True
-        return self.active_of.get(tenant, 0) < max(1, limit // (len(self.active_of) + 1))
+        held = self.active_of.get(tenant, 0)
+        if self._weight is None:
+            return held < max(1, limit // (len(self.active_of) + 1))
+        if self._weights is None:
+            self._weights = sum(map(self._weight, self.active_of))
+        own = self._weight(tenant)
+        return held < max(1, limit * own // (self._weights + own))
+
+    def weigh(self, weight: Callable[[str], int] | None) -> None:
+        """From now on tenants weigh so much."""
+        self._weight, self._weights = weight, None
 
     def _leaves_decision(self, hot: Hot) -> None:
         if hot.run_id in self.active:
@@ -144,6 +160,7 @@ class HotRuns:
                 self.active_of[hot.tenant] = left
             else:
                 del self.active_of[hot.tenant]
+                self._weights = None
 
     def forget(self, hot: Hot) -> None:
         self.by_id.pop(hot.run_id, None)

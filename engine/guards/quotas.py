@@ -157,6 +157,9 @@ class KnownQuotas:
         self._old: dict[str, dict[str, Any]] = {}
         self._made: dict[tuple[str, str], Caps] = {}
         self._bounds: dict[str, tuple[dict[str, int] | None, int | None]] = {}
+        self._weight = 1
+        self._weights: dict[str, int] = {}
+        """Of the tenants that weigh something else than `_weight`."""
         self._work = Endless()
 
     async def start(self) -> None:
@@ -187,6 +190,15 @@ class KnownQuotas:
     def payload_bytes(self, tenant: str) -> int | None:
         """The most that a run of the tenant may be started with; None: only the envelope bounds it."""
         return self._bounding(tenant)[1]
+
+    def weight(self, tenant: str) -> int:
+        """How many turns the tenant has while one of weight 1 has one."""
+        return self._weights.get(tenant, self._weight)
+
+    @property
+    def alike(self) -> bool:
+        """Whether no tenant weighs more than another."""
+        return not self._weights
 
     def _bounding(self, tenant: str) -> tuple[dict[str, int] | None, int | None]:
         known = self._bounds.get(tenant)
@@ -233,6 +245,10 @@ class KnownQuotas:
             self._change = max(self._change, one.change)
         self._made = {}
         self._bounds = {}
+        everyone = self._quotas.get(EVERYONE)
+        self._weight = (everyone and everyone.weight) or 1
+        said = {tenant: quotas.weight or self._weight for tenant, quotas in self._quotas.items()}
+        self._weights = {tenant: weight for tenant, weight in said.items() if weight != self._weight}
         self.on_change()
 
     async def _read_forever(self) -> None:

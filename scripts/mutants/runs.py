@@ -265,12 +265,10 @@ DOOR: Final = (
     ),
     Mutant(
         name="no-turns-at-the-intake",
-        law="Room is given to one of each tenant in turn",
+        law="Room is given to tenants in turn",
         path="consumers/turns.py",
-        old="        queue = self._queues.pop(tenant)\n        item = queue.popleft()\n        self._count -= 1\n"
-        "        if queue:\n            self._queues[tenant] = queue\n",
-        new="        queue = self._queues[tenant]\n        item = queue.popleft()\n        self._count -= 1\n"
-        "        if not queue:\n            del self._queues[tenant]\n",
+        old="            self._stand(tenant, self._now)\n        else:",
+        new="            self._stand(tenant, 0)\n        else:",
         test="tests/pure/test_turns.py",
     ),
     Mutant(

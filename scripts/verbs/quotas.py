@@ -23,10 +23,9 @@ Words = Annotated[
     list[str],
     typer.Argument(
         help="name=value: concurrent_runs, open_runs, daily_runs, daily_cost_micros, monthly_cost_micros, steps, "
-        "depth, run_seconds, payload_bytes (a number), at_limit (queue or refuse), or WORKFLOW.concurrent_runs, "
-        "WORKFLOW.daily_runs, WORKFLOW.daily_cost_micros and WORKFLOW.monthly_cost_micros of one workflow ('*': each "
-        "that is not named). "
-        "null takes the tenant's own word back.",
+        "depth, run_seconds, payload_bytes, weight (a number), at_limit (queue or refuse), or one of a workflow, such "
+        "as WORKFLOW.concurrent_runs, WORKFLOW.daily_runs, WORKFLOW.daily_cost_micros, WORKFLOW.monthly_cost_micros "
+        "('*': each that is not named). null takes the tenant's own word back.",
         metavar="NAME=VALUE...",
     ),
 ]

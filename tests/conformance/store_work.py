@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -183,9 +184,9 @@ class LeaseConformance:
         assert {run.run_id for run in await store.open_runs()} == {*runs, theirs}
 
     async def test_queued_runs_come_in_fair_order_and_woken_before_new(self, store: Store, epoch: int) -> None:
-        """`big` queues four runs and holds no slot; `small` queues one; `heavy` counts double."""
-        await store.put_setting("heavy", "weight", 2)
-        await store.put_setting("small", "weight", "much")
+        """`big` queues four runs and holds no slot; `small` queues one; `heavy` weighs as much as two."""
+        await store.put_setting("heavy", "quotas", {"weight": 2})
+        await store.put_setting("small", "quotas", {"weight": None})
         queue: dict[str, Any] = {"status": "queued", "slot": False}
         big = [await open_a_run(store, epoch, tenant="big", **queue) for _ in range(4)]
         small = await open_a_run(store, epoch, tenant="small", **queue)
@@ -213,6 +214,23 @@ class LeaseConformance:
         assert order.index(woken) < min(map(order.index, big[:3]))
         other = await store.register("other", ["all"], now=NOW)
         assert await store.queued_runs(other, limit=100) == []
+
+    async def test_slots_go_to_tenants_by_their_weights(self, store: Store, epoch: int) -> None:
+        """Of the first slots each has its share, and a change holds at once."""
+        queue: dict[str, Any] = {"status": "queued", "slot": False}
+        for tenant in ("one", "three", "six"):
+            for _ in range(12):
+                await open_a_run(store, epoch, tenant=tenant, **queue)
+        await store.put_setting("*", "quotas", {"weight": 2})
+        await store.put_setting("three", "quotas", {"weight": 6})
+        await store.put_setting("six", "quotas", {"weight": 12})
+
+        async def first(limit: int) -> Counter[str]:
+            return Counter(run.tenant for run in await store.queued_runs(epoch, limit=limit))
+
+        assert await first(20) == {"one": 2, "three": 6, "six": 12}
+        await store.put_setting("six", "quotas", {"weight": 2})
+        assert await first(10) == {"one": 2, "three": 6, "six": 2}
 
 
 class OutboxConformance:

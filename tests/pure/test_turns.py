@@ -1,14 +1,19 @@
-"""One of each tenant in turn, the oldest of a tenant first."""
+"""Tenants in turn, by their weights, the oldest of a tenant first."""
 
 from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from uuid import uuid4
 
 import pytest
 
 from consumers.turns import Turns
+from engine.hot_runs import Hot, HotRuns
 
 
-def filled(**items: int) -> Turns[str]:
-    turns: Turns[str] = Turns()
+def filled(weights: dict[str, int] | None = None, /, **items: int) -> Turns[str]:
+    turns: Turns[str] = Turns(lambda tenant: (weights or {}).get(tenant, 1))
     for tenant, many in items.items():
         for number in range(many):
             turns.add(tenant, f"{tenant}-{number}")
@@ -48,3 +53,71 @@ def test_nothing_that_waits_can_be_taken_twice() -> None:
         turns.take()
     with pytest.raises(KeyError):
         turns.take_of("acme")
+
+
+def test_a_tenant_of_weight_three_has_three_turns_while_another_has_one_and_they_are_spread() -> None:
+    order = taken(filled({"acme": 3}, acme=6, globex=2))
+    assert [item.partition("-")[0] for item in order] == [
+        "acme", "acme", "acme", "globex", "acme", "acme", "acme", "globex",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tenants_are_served_by_their_weights_and_nobody_waits_for_ever(seed: int) -> None:
+    """Whoever always has something waiting gets his share of any stretch, within two turns, however others come."""
+    dice = Random(seed)
+    weights = {f"t{n}": dice.choice((1, 2, 3, 7, 20, 100)) for n in range(8)}
+    always, total = list(weights)[:5], sum(weights.values())
+    turns: Turns[str] = Turns(weights.__getitem__)
+    served: Counter[str] = Counter()
+    waited = dict.fromkeys(always, 0)
+    for _ in range(4_000):
+        for tenant in always:
+            if turns.of(tenant) < 2:
+                turns.add(tenant, tenant)
+        if dice.random() < 0.3:
+            other = dice.choice(list(weights)[5:])
+            turns.add(other, other)
+        who = turns.take()
+        served[who] += 1
+        for tenant in always:
+            waited[tenant] = 0 if tenant == who else waited[tenant] + 1
+            assert waited[tenant] <= 2 * total / weights[tenant] + len(weights)
+    # Of what these five have got together each has its part.
+    mine, weight = sum(served[tenant] for tenant in always), sum(weights[tenant] for tenant in always)
+    for tenant in always:
+        assert abs(served[tenant] - mine * weights[tenant] / weight) <= 2 + 0.02 * served[tenant]
+
+
+def test_the_order_is_the_same_each_time() -> None:
+    def order() -> list[str]:
+        return taken(filled({"acme": 7, "globex": 3}, acme=70, globex=70, initech=70))
+
+    assert order() == order()
+
+
+def test_who_stood_first_without_room_does_not_get_all_of_it_at_once() -> None:
+    turns = filled(acme=50, globex=50)
+    for _ in range(20):
+        turns.take_of("globex")
+    assert [turns.take().partition("-")[0] for _ in range(4)] == ["acme", "globex", "acme", "globex"]
+
+
+def test_a_changed_weight_holds_from_the_next_turn_on() -> None:
+    weights = {"acme": 1, "globex": 1}
+    turns = filled(weights, acme=50, globex=50)
+    assert Counter(turns.take().partition("-")[0] for _ in range(10)) == {"acme": 5, "globex": 5}
+    weights["acme"] = 4
+    assert Counter(turns.take().partition("-")[0] for _ in range(25)) == {"acme": 20, "globex": 5}
+
+
+def test_a_full_house_has_room_for_a_tenants_share_by_its_weight() -> None:
+    runs = HotRuns(1_000, on_ready=lambda: None, on_idle=lambda: None)
+    for tenant, many in (("acme", 15), ("globex", 5)):
+        for _ in range(many):
+            runs.make_ready(Hot(tenant, uuid4()))
+    assert [runs.has_room(tenant, 20) for tenant in ("acme", "globex", "initech")] == [False, True, True]
+    runs.weigh(lambda tenant: 10 if tenant == "acme" else 1)
+    assert [runs.has_room(tenant, 20) for tenant in ("acme", "globex", "initech")] == [False, False, True]
+    runs.weigh(lambda tenant: 1)
+    assert [runs.has_room(tenant, 20) for tenant in ("acme", "globex", "initech")] == [False, True, True]

@@ -67,14 +67,14 @@ SELECT * FROM open_runs WHERE run_id = :run AND tenant = :tenant
 SELECT * FROM open_runs WHERE (:tenant IS NULL OR tenant = :tenant) AND (:after IS NULL OR run_id > :after) ORDER BY run_id LIMIT :limit
 
 -- name: queued_runs
--- Fair between tenants: who holds few slots for his weight comes first; within a tenant woken runs before new ones, then by age.
+-- Fair between tenants: who holds few slots for his weight (`quotas`) comes first; within a tenant woken runs before new ones, then by age.
 SELECT * FROM (
     SELECT o.*, (
                row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
                + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
-           ) / max(coalesce((SELECT CAST(value AS REAL) FROM settings
-                             WHERE name = 'weight' AND json_type(value) IN ('integer', 'real') AND tenant IN (o.tenant, '*')
-                             ORDER BY tenant = '*' LIMIT 1), 1.0), 0.001) AS turn
+           ) / coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
+                         WHERE name = 'quotas' AND tenant IN (o.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
+                         ORDER BY tenant = '*' LIMIT 1), 1.0) AS turn
     FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = :epoch)
 )
 ORDER BY turn, started_at, run_id LIMIT :limit

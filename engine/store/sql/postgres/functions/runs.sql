@@ -68,15 +68,16 @@ CREATE OR REPLACE FUNCTION open_runs(p_tenant text, p_after uuid, p_limit intege
     SELECT * FROM run_rows WHERE (p_tenant IS NULL OR tenant = p_tenant) AND (p_after IS NULL OR run_id > p_after) ORDER BY run_id LIMIT p_limit;
 $$;
 
--- Fair between tenants: who holds few slots for his weight comes first; within a tenant woken runs before new ones, then by age.
+-- Fair between tenants: who holds few slots for his weight (`quotas`) comes first; within a tenant woken runs before new ones, then by age.
 CREATE OR REPLACE FUNCTION queued_runs(p_epoch bigint, p_limit integer) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
     SELECT f.tenant, f.run_id, f.workflow, f.workflow_version, f.status, f.slot, f.owner, f.takeovers, f.deadline, f.started_at
     FROM (
         SELECT o.*, (
                    row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
                    + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
-               ) / greatest(coalesce((SELECT (value #>> '{}')::double precision FROM settings
-                                      WHERE name = 'weight' AND jsonb_typeof(value) = 'number' AND tenant IN (o.tenant, '*') ORDER BY tenant = '*' LIMIT 1), 1), 0.001) AS turn
+               ) / coalesce((SELECT (s.value ->> 'weight')::double precision FROM settings s
+                             WHERE s.name = 'quotas' AND s.tenant IN (o.tenant, '*') AND s.value ->> 'weight' IS NOT NULL
+                             ORDER BY s.tenant = '*' LIMIT 1), 1) AS turn
         FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = p_epoch)
     ) f
     ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
