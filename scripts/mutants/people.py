@@ -53,8 +53,9 @@ PEOPLE: Final = (
         name="token-without-entry",
         law="Whoever makes a token is in the audit",
         path="engine/guards/token_changes.py",
-        old="            await log.record(token.tenant or PLATFORM, event)\n",
-        new="            pass\n",
+        old="        await self._log.record(token.tenant or PLATFORM, event)\n"
+        "        await self._store.add_token(token)\n",
+        new="        await self._store.add_token(token)\n",
         test=_AUDIT,
         select="token and embedded",
     ),
