@@ -300,11 +300,16 @@ class Measurements:
 
     @cached_property
     def embedded(self) -> Report:
+        return self.in_a_folder()
+
+    def in_a_folder(self, *options: str) -> Report:
+        """Workload A on the embedded stack, by an engine with these options (`scripts.bench.engine`)."""
         self._tell("workload A, embedded")
-        with tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder:
-            environment = {"UNWIND_DATA_DIR": folder}
-            with self._stack.engine(environment) as engine:
-                return self._load(engine, SATURATING, self._sizes.embedded)
+        with (
+            tempfile.TemporaryDirectory(prefix="unwind-bench-") as folder,
+            self._stack.engine({"UNWIND_DATA_DIR": folder}, *options) as engine,
+        ):
+            return self._load(engine, SATURATING, self._sizes.embedded)
 
     @cached_property
     def ceiling(self) -> float:

@@ -58,7 +58,7 @@ async def _everything(sets: PermissionSets, name: str) -> frozenset[str]:
 class _OneQueue:
     """In the place of `Turns`: whoever comes first is served first."""
 
-    def __init__(self) -> None:
+    def __init__(self, weight: Any = None) -> None:
         self._queue: deque[Any] = deque()
 
     def __len__(self) -> int:

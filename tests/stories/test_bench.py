@@ -28,6 +28,13 @@ def test_a_small_round_counts_every_event_and_few_appends() -> None:
 
 
 @pytest.mark.embedded
+def test_an_engine_whose_guardrails_stand_aside_does_the_same_work() -> None:
+    report = Measurements(None, SMALL, lambda told: None).in_a_folder("--unguarded")
+    assert report.runs >= SMALL.embedded
+    assert report.events_per_run == EVENTS_PER_RUN
+
+
+@pytest.mark.embedded
 def test_a_rebuild_is_timed_and_its_memory_watched(tmp_path: Path) -> None:
     environment = {"UNWIND_DATA_DIR": str(tmp_path)}
     filled = ask("scripts.bench.rebuilding", Rebuilding(events=20_000, fill=True), environment)["events"]
