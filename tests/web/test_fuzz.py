@@ -20,7 +20,6 @@ from consumers.web.openapi import render
 from consumers.web.table import ROUTES
 from tests.web.conftest import Site
 
-REQUESTS = 1_000
 DOCUMENT = orjson.loads(render(ROUTES))
 ASKS_TENANCY = {"show_tenant", "offboard_tenant"}
 """Nobody answers for tenancy here."""
@@ -34,6 +33,7 @@ OPERATIONS = sorted(
     for method, operation in item.items()
     if operation["operationId"] not in ASKS_TENANCY | STOPS_ALL
 )
+REQUESTS = 12 * len(OPERATIONS)
 
 _NASTY = st.sampled_from(
     [
