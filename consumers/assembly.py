@@ -25,6 +25,7 @@ from consumers.inputs import Inputs
 from consumers.intake import Intake
 from consumers.janitor import OWNING, Janitor
 from consumers.projector import VIEWS, Projector
+from consumers.recounting import Recounting
 from consumers.relay import Relay
 from consumers.resting import Resting
 from consumers.timer import TimerLoop
@@ -264,6 +265,7 @@ class Assembly:
             archiver=Archiver(self.store, self.tenants, self.clock),
             paused=self._paused,
             spent=spent,
+            recounting=Recounting(self.store, self.vault, self.mapper, self.tenants, self.clock),
             log=self.tenants,
         )
         coordinator.perform = worker.perform

@@ -1,7 +1,8 @@
 """Proves continuously that no open run is stuck, and repairs what is: takeovers, admission, and the reasons to wake.
 
 It declares silent processes dead, takes over their runs in slices, grants freed slots, counts what waits too long,
-forgets arrivals that are older than the journal is to be, and archives runs that ended long ago.
+forgets arrivals that are older than the journal is to be, archives runs that ended long ago, and has counted again what
+quotas count.
 That this process itself lives is said by `consumers.heartbeat`.
 """
 
@@ -16,6 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from consumers.archiving import Archiver
+from consumers.recounting import Recounting
 from contracts.problems import Unavailable
 from contracts.tenant_events import RunsRepaired
 from engine.clock import Clock
@@ -62,6 +64,7 @@ class Janitor:
         archiver: Archiver | None = None,
         paused: Callable[[str, str], bool] = lambda tenant, workflow: False,
         spent: Callable[[str, str], bool] = lambda tenant, workflow: False,
+        recounting: Recounting | None = None,
         log: TenantLog | None = None,
     ) -> None:
         """`log` is told of repairs. `run_days` 0: no run is archived. Runs of whoever is `paused`, or has `spent` its
@@ -73,6 +76,7 @@ class Janitor:
         self._runs_kept = timedelta(days=run_days)
         self._archiver = archiver if run_days else None
         self._paused, self._spent = paused, spent
+        self._recounting = recounting
         self._log = log
         self._lines = logger("janitor")
         self._tried: dict[UUID, float] = {}
@@ -88,6 +92,8 @@ class Janitor:
         self._work.begin("repair", self._every(5.0, self.repair))
         self._work.begin("forgetting", self._every(FORGETS_EVERY_SECONDS, self.forget_arrivals))
         self._work.begin("past people", self._every(FORGETS_EVERY_SECONDS, self.forget_past_people))
+        if self._recounting is not None:
+            self._work.begin("recounting", self._every(FORGETS_EVERY_SECONDS, self.recount))
         if self._archiver is not None:
             self._work.begin("archiving", self._every(FORGETS_EVERY_SECONDS, self.archive))
 
@@ -238,12 +244,18 @@ class Janitor:
         await self._store.forget_past_people(before=self._clock.now() - PAST_PEOPLE)
 
     async def archive(self) -> None:
-        """Archives the runs whose retention is over, in one process of those that live: the oldest."""
-        if self._archiver is None:
-            return
-        living = [one.epoch for one in await self._store.processes() if not one.dead and OWNING & {*one.roles}]
-        if self._door.epoch == min(living, default=self._door.epoch):
+        """Archives the runs whose retention is over, in one process of those that live."""
+        if self._archiver is not None and await self._oldest():
             await self._archiver.archive(self._clock.now() - self._runs_kept, by="retention")
+
+    async def recount(self) -> None:
+        """Counts again what quotas count, in one process of those that live."""
+        if self._recounting is not None and await self._oldest():
+            await self._recounting.recount()
+
+    async def _oldest(self) -> bool:
+        living = [one.epoch for one in await self._store.processes() if not one.dead and OWNING & {*one.roles}]
+        return self._door.epoch == min(living, default=self._door.epoch)
 
     async def _admit_forever(self) -> None:
         while True:

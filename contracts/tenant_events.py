@@ -577,6 +577,20 @@ class SignInsRefused(RunEvent):
     count: int
 
 
+@value(kw_only=True)
+class QuotaRecounted(RunEvent):
+    """The janitor found that what a quota counts differed from what is in the log or open, and corrected it: `before`
+    was counted, `after` is true. `workflow` null: of the whole tenant.
+    """
+
+    TOPIC: ClassVar[str] = "quota.recounted"
+
+    cap: str
+    workflow: str | None
+    before: int
+    after: int
+
+
 TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     SignatureRefused,
     HookAdded,
@@ -624,6 +638,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     IdentitiesUnlinked,
     SessionsEnded,
     SignInsRefused,
+    QuotaRecounted,
 )
 LOG_EVENTS: Final = Codec((*all_run_events(), *TENANT_EVENTS))
 

@@ -12,7 +12,7 @@ suite. Bodies come in sealed and go out sealed: the store never sees a payload (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from engine.store.shapes import (
     Closed,
     Commit,
     Cost,
+    CountedStarts,
     DeadLetter,
     DueTimer,
     Duplicate,
@@ -93,6 +94,7 @@ __all__ = [
     "Commit",
     "Comparison",
     "Cost",
+    "CountedStarts",
     "DeadLetter",
     "Difference",
     "DueTimer",
@@ -385,7 +387,7 @@ class Catalog(Protocol):
 
 
 class QuotaRows(Protocol):
-    """What quotas count, to be seen; `append` is what bounds."""
+    """What quotas count, to be seen and to be counted again; `append` is what bounds."""
 
     async def quota_use(self, tenant: str, *, day: str) -> list[WorkflowUse]:
         """Of each workflow that has anything to be counted, on that day (`YYYY-MM-DD`, UTC) and in its month."""
@@ -395,6 +397,21 @@ class QuotaRows(Protocol):
 
     async def egress_taken(self, tenant: str, *, slot: int, width_ms: int, slots: int) -> int:
         """How many outbound requests were leased of this slot and the `slots - 1` before it."""
+
+    async def position_before(self, lane: int, at: datetime) -> int:
+        """The last position of the lane that was recorded before that moment; 0: none."""
+
+    async def starts_counted(self, lane: int, *, after: int, day: str) -> list[CountedStarts]:
+        """Of every tenant of the lane that has any."""
+
+    async def starts_of(
+        self, tenant: str, lane: int, *, after: int, day: str
+    ) -> tuple[list[tuple[UUID, Stored]], Mapping[str, int]]:
+        """As of one moment: the first events, by stream, of the tenant's runs that began on that day after a position;
+        and by workflow how many are counted of the day."""
+
+    async def correct_counts(self, tenant: str, *, day: str, started: Mapping[str, int], opened: int = 0) -> None:
+        """Adds what was missing (or takes what was too much) by workflow, so that what is counted meanwhile stays."""
 
 
 class SecretRows(Protocol):

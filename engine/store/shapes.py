@@ -271,6 +271,20 @@ class WorkflowUse:
     month_micros: int
 
 
+@value(kw_only=True)
+class CountedStarts:
+    """Of one tenant, as of one moment: how many runs began on a day after a position of the log, whose `head` this is;
+    how many are counted of the whole day; how many count as open (None: they were never counted), and how many are.
+    """
+
+    tenant: str
+    begun: int
+    head: int
+    counted: int
+    opened: int | None
+    open_runs: int | None
+
+
 @value()
 class ChangedSetting:
     """One setting as it is now. `change` counts up over all settings, in the order in which changes can be seen."""

@@ -272,6 +272,15 @@ STORE: Final = (
         select="test_of_many_quotas_only_those_that_were_changed",
     ),
     Mutant(
+        name="wrong-counts-stay",
+        law="A wrong count of the day's runs is repaired",
+        path="consumers/recounting.py",
+        old="if one.counted != begun[one.tenant]:",
+        new="if False:",
+        test="tests/conformance/coordinator/test_recounting.py",
+        select="test_a_wrong_count_of_the_days_runs and sqlite",
+    ),
+    Mutant(
         name="all-weigh-alike",
         law="Tenants are served by their weights",
         path="consumers/turns.py",

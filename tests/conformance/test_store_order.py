@@ -87,7 +87,7 @@ async def test_a_second_append_waits_for_the_first_to_commit(stores: list[Store]
 async def test_without_the_lock_the_reader_misses_an_event(stores: list[Store], shared: SharedDatabase) -> None:
     epoch = await stores[0].register("w", ["all"])
     admin = await asyncpg.connect(shared.url)
-    source = await admin.fetchval("SELECT pg_get_functiondef('unwind.append'::regproc)")
+    source = await admin.fetchval("SELECT pg_get_functiondef('unwind.append_with_costs'::regproc)")
     assert source.count(LOCK) == 1
     try:
         await admin.execute(source.replace(LOCK, ""))

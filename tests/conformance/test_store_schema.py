@@ -291,6 +291,8 @@ class TestSqlitePlans:
         cold = {"declare_dead", "retire", "processes", "open_runs", "claim_runs", "runs_without_wake", "prune_journal"}
         cold |= {
             "census",
+            "position_before",
+            "starts_counted",
             "load_many",
             "lanes",
             "applied",

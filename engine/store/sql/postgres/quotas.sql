@@ -8,3 +8,15 @@ SELECT key FROM keys_answered(:stream, :keys) AS k(key)
 
 -- name: egress_taken
 SELECT egress_taken(:tenant, :slot, :width_ms, :slots) AS taken
+
+-- name: position_before
+SELECT position_before(:lane, :at) AS position
+
+-- name: starts_counted
+SELECT * FROM starts_counted(:lane, :after, CAST(:day AS text)::date)
+
+-- name: starts_of
+SELECT * FROM starts_of(:tenant, :lane, :after, CAST(:day AS text)::date)
+
+-- name: correct_counts
+SELECT correct_counts(:tenant, CAST(:day AS text)::date, :workflows, :started, :opened)

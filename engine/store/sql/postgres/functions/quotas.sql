@@ -106,3 +106,66 @@ $$;
 CREATE OR REPLACE FUNCTION egress_taken(p_tenant text, p_slot bigint, p_width_ms bigint, p_slots integer) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(e.taken), 0)::bigint FROM egress_slots e WHERE e.tenant = p_tenant AND e.width_ms = p_width_ms AND e.slot > p_slot - p_slots;
 $$;
+
+-- The last position of a lane that was recorded before a moment, by halving; 0: none.
+CREATE OR REPLACE FUNCTION position_before(p_lane smallint, p_at timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_low bigint := 0;
+    v_high bigint := coalesce((SELECT max(l.position) FROM log l WHERE l.lane = p_lane), 0);
+    v_middle bigint;
+    v_position bigint;
+    v_recorded timestamptz;
+BEGIN
+    WHILE v_low < v_high LOOP
+        v_middle := (v_low + v_high) / 2;
+        SELECT l.position, l.recorded_at INTO v_position, v_recorded FROM log l
+        WHERE l.lane = p_lane AND l.position > v_middle ORDER BY l.position LIMIT 1;
+        IF NOT FOUND OR v_recorded >= p_at THEN
+            v_high := v_middle;
+        ELSE
+            v_low := v_position;
+        END IF;
+    END LOOP;
+    RETURN v_low;
+END $$;
+
+-- By tenant of a lane, as of one moment: the starts of a day that were recorded after a position, what is counted of that day, what counts as open,
+-- and what is.
+CREATE OR REPLACE FUNCTION starts_counted(p_lane smallint, p_after bigint, p_day date)
+RETURNS TABLE (tenant text, begun bigint, head bigint, counted bigint, opened bigint, open_runs bigint) LANGUAGE sql STABLE AS $$
+    SELECT coalesce(n.tenant, c.tenant), coalesce(n.begun, 0), coalesce(max(n.head) OVER (), p_after), coalesce(c.counted, 0), c.opened,
+           CASE WHEN c.opened IS NOT NULL THEN
+               (SELECT count(*) FROM open_runs o WHERE o.tenant = c.tenant AND o.slot)
+               + (SELECT count(*) FROM open_runs o WHERE o.tenant = c.tenant AND o.queued)
+               + (SELECT count(*) FROM open_runs o WHERE o.tenant = c.tenant AND NOT o.slot AND NOT o.queued)
+           END
+    FROM (
+        SELECT l.tenant, max(l.position) AS head,
+               count(*) FILTER (WHERE l.topic = 'run.started' AND (l.recorded_at AT TIME ZONE 'UTC')::date = p_day) AS begun
+        FROM log l WHERE l.lane = p_lane AND l.position > p_after GROUP BY l.tenant
+    ) n
+    FULL JOIN (
+        SELECT r.tenant, sum(r.started) FILTER (WHERE r.day = p_day) AS counted, CASE WHEN bool_or(r.workflow = '') THEN sum(r.opened)::bigint END AS opened
+        FROM run_counters r JOIN tenants t ON t.tenant = r.tenant AND t.lane = p_lane GROUP BY r.tenant
+    ) c ON c.tenant = n.tenant;
+$$;
+
+-- As of one moment: the starts of a tenant's day, one row each, and by workflow what is counted of it.
+CREATE OR REPLACE FUNCTION starts_of(p_tenant text, p_lane smallint, p_after bigint, p_day date)
+RETURNS TABLE (workflow text, counted bigint, stream uuid, version integer, topic text, body bytea, recorded_at timestamptz) LANGUAGE sql STABLE AS $$
+    SELECT r.workflow, r.started, NULL::uuid, NULL::integer, NULL::text, NULL::bytea, NULL::timestamptz
+    FROM run_counters r WHERE r.tenant = p_tenant AND r.day = p_day AND r.workflow <> ''
+    UNION ALL
+    SELECT NULL, NULL, l.stream, l.version, l.topic, l.body, l.recorded_at FROM log l
+    WHERE l.lane = p_lane AND l.position > p_after AND l.tenant = p_tenant AND l.topic = 'run.started'
+      AND (l.recorded_at AT TIME ZONE 'UTC')::date = p_day;
+$$;
+
+-- Corrects counts by what they differ, so that what is counted meanwhile stays counted. Workflow '' has what counts as open.
+CREATE OR REPLACE FUNCTION correct_counts(p_tenant text, p_day date, p_workflows text[], p_started bigint[], p_opened bigint[])
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO run_counters AS r (tenant, workflow, day, started, opened)
+    SELECT p_tenant, u.workflow, p_day, u.started, u.opened FROM unnest(p_workflows, p_started, p_opened) AS u(workflow, started, opened)
+    ON CONFLICT (tenant, workflow) DO UPDATE
+    SET started = CASE WHEN r.day = excluded.day THEN r.started ELSE 0 END + excluded.started, day = excluded.day, opened = r.opened + excluded.opened;
+$$;
