@@ -56,7 +56,6 @@ ACK_SECONDS: Final = 0.05
 appends to. Who dies meanwhile is given again what the inbox knows already."""
 ACKS_AT_ONCE: Final = 100
 """So many wait for no others."""
-MOST_REVISIONS: Final = 2**62
 OTHERS_SECONDS: Final = 60.0
 """So long after deliveries of several tenants it is taken that others' are behind those of one."""
 
@@ -219,9 +218,9 @@ class Intake:
 
     async def _note_standing(self, delivery: Delivery, envelope: Envelope, checked: Checked, *, aside: bool) -> None:
         """Sign-in asks it (`engine.guards.sessions`). The revision says which of two is later."""
-        revision = min(max(0, int(envelope.data.get("revision", 0))), MOST_REVISIONS)
+        said = envelope.data
         try:
-            await self._store.note_standing(envelope.tenantid, str(envelope.data["state"]), revision)
+            await self._store.note_standing(envelope.tenantid, str(said["state"]), int(said.get("revision", 0)))
         except Unavailable:
             self._take_later(delivery)
             return

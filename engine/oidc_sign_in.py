@@ -134,7 +134,7 @@ class OidcSignIns:
         if invitation is None:
             raise OidcRefused("nobody has this identity or its address, and nobody invited it there")
         name = (vouched.name or "").strip() or address.partition("@")[0]
-        user = await self._people.newcomer(address, name, None)
+        user = await self._people.newcomer(address, name, None, invitation=invitation)
         person = await self._accept(invitation, user)
         await self._link(user, vouched)
         return person, invitation.tenant

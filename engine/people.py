@@ -263,6 +263,7 @@ class People:
         event = UserDisabled(at=now, user=str(person.user.id), by=by.name)
         if tenant is None:
             if person.user.disabled_at is None:
+                await self._withdraw(person, None, by, everywhere=True)
                 await self._record(None, event)
                 await self.rows.disable_user(person.user.id, now=now)
             return
@@ -301,6 +302,7 @@ class People:
         oneself.
         """
         _not_oneself(person, by)
+        await self._withdraw(person, None, by, everywhere=True)
         await self._record(None, UserErased(at=self._clock.now(), user=str(person.user.id), by=by.name))
         await self.rows.remove_user(person.user.id)
 
@@ -332,11 +334,12 @@ class People:
             await self._record(tenant, SessionsEnded(at=now, user=str(person.user.id), count=ended, by=by))
         return ended
 
-    async def _withdraw(self, person: Person, tenant: str | None, by: Principal) -> None:
-        """Open invitations into the tenant that would bring back what is being taken."""
-        now = self._clock.now()
-        for one in await self.rows.invitations(tenant, email=person.user.email):
-            if one.tenant == tenant and one.open_at(now):
+    async def _withdraw(self, person: Person, tenant: str | None, by: Principal, *, everywhere: bool = False) -> None:
+        """Revokes open invitations into the tenant that would bring back what is taken, and those that he made."""
+        now, user = self._clock.now(), person.user
+        for one in await self.rows.invitations(tenant):
+            his = one.email == user.email or one.invited_by == user.actor
+            if his and (everywhere or one.tenant == tenant) and one.open_at(now):
                 await self.revoke(one.id, by=by)
 
     async def _require_served(self, tenant: str | None) -> None:

@@ -75,7 +75,7 @@ class SignIns:
         metrics: Metrics,
     ) -> None:
         self._people, self._sessions, self._vault, self._log, self._clock = people, sessions, vault, log, clock
-        self._told = metrics.sign_ins
+        self._metrics = metrics
         self._addresses = Throttle(ADDRESS_TRIES)
         self._emails = Throttle(EMAIL_TRIES, EMAIL_WINDOW)
         self._browsers = Throttle(EMAIL_TRIES, EMAIL_WINDOW)
@@ -142,11 +142,11 @@ class SignIns:
         user = person.user
         event = SignedIn(at=session.created_at, user=str(user.id), how=how, by=user.actor)
         await self._log.record(session.tenant or PLATFORM, event)
-        self._told.of("ok").inc()
+        self._metrics.sign_ins.of("ok").inc()
         return text, session
 
     def _refused(self, result: Literal["refused", "limited"]) -> None:
-        self._told.of(result).inc()
+        self._metrics.sign_ins.of(result).inc()
         self.on_refused()
 
     async def _counts(self, mail: str, address: str, browser: str | None) -> list[tuple[Throttle, str]]:

@@ -201,7 +201,7 @@ async def verify_authorization(catalog: TokenCatalog, header: str | None, *, now
 
 def unauthenticated() -> Unauthenticated:
     """The one answer to every failed proof of identity."""
-    return Unauthenticated("send a valid token as `Authorization: Bearer unw_...`, or a valid signature")
+    return Unauthenticated("send a valid token as `Authorization: Bearer unw_...` or a valid signature, or sign in")
 
 
 async def first_admin(catalog: TokenCatalog, path: Path, *, now: datetime) -> Path | None:

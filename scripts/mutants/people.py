@@ -158,10 +158,10 @@ PEOPLE: Final = (
         law="Every refused sign-in is the same",
         path="engine/sign_in.py",
         old="        if not await self._people.passwords.proves(password, kept) or person is None or kept is None:\n"
-        "            self.on_refused()\n            raise refused()\n",
+        '            self._refused("refused")\n            raise refused()\n',
         new="        if person is None:\n            raise SignInRefused('nobody has this address')\n"
         "        if not await self._people.passwords.proves(password, kept) or kept is None:\n"
-        "            self.on_refused()\n            raise refused()\n",
+        '            self._refused("refused")\n            raise refused()\n',
         test=f"{_SIGN_IN}::test_every_refused_sign_in_is_one_identical_401_and_leaves_nothing_but_a_count",
     ),
     Mutant(

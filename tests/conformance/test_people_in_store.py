@@ -308,6 +308,26 @@ class PeopleInStore:
         with pytest.raises(NotFound):
             await house.people.revoke(elsewhere.invitation.id, by=ADMIN)
 
+    async def test_who_is_shut_out_leaves_no_invitation_of_his_behind(self, house: House) -> None:
+        ann = await house.user("ann", ("acme", "admin"), ("globex", "admin"))
+        text = await house.begin(ann)
+        made = [
+            await house.people.invite(
+                "eve@example.org", tenant, ["admin"], by=(await house.sessions.admit(text, tenant)).principal
+            )
+            for tenant in ("acme", "globex")
+        ]
+        others = await house.people.invite("bob@example.org", "acme", ["viewer"], by=ADMIN)
+        await house.people.set_roles(ann, "acme", ["viewer"], by=ADMIN)
+
+        async def open_ones() -> set[str]:
+            now = house.clock.now()
+            return {str(one.id) for one in await house.store.invitations(None) if one.open_at(now)}
+
+        assert await open_ones() == {str(made[1].invitation.id), str(others.invitation.id)}
+        await house.people.disable(ann, None, by=ROOT)
+        assert await open_ones() == {str(others.invitation.id)}
+
     async def test_nobody_changes_his_own_place(self, house: House) -> None:
         ann = await house.user("ann", ("acme", "admin"))
         herself = (await house.sessions.admit(await house.begin(ann))).principal

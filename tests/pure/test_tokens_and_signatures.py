@@ -56,7 +56,7 @@ from engine.store.keys import Vault
 from tests.pure.kept_in_memory import MemoryCatalog
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
-ONE_REFUSAL = "send a valid token as `Authorization: Bearer unw_...`, or a valid signature"
+ONE_REFUSAL = "send a valid token as `Authorization: Bearer unw_...` or a valid signature, or sign in"
 
 
 # -------------------------------------------------------------------------------------------------------------- tokens

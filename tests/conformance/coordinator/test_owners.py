@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
 
@@ -18,6 +20,7 @@ from engine.recording import command_id
 from engine.run.inputs import CancelAsked
 from engine.store import Appended, Arrival, Commit, Fenced
 from engine.store.mapper import arrival_ident, seal_blob
+from engine.store.people import Session, User
 from tests.conformance.coordinating import House, Node, World, eventually, takeover, topics
 
 # --------------------------------------------------------------------------------------------------- owner and takeover
@@ -198,6 +201,28 @@ async def test_arrivals_are_forgotten_when_the_journal_no_longer_reaches_back_to
     await node.janitor.forget_arrivals()
     kept = [await node.store.arrival("acme", "/modules/billing", event_id) is not None for event_id in ("old", "new")]
     assert kept == [False, True]
+
+
+async def test_sessions_are_forgotten_a_week_after_their_end(node: Node) -> None:
+    user = User(id=UUID(int=1), email="ann@example.org", name="Ann", created_at=node.clock.now())
+    await node.store.add_user(user)
+    for name in (b"old", b"new"):
+        now = node.clock.now()
+        await node.store.add_session(
+            Session(
+                digest=name,
+                user_id=user.id,
+                tenant="acme",
+                created_at=now,
+                last_seen_at=now,
+                expires_at=now + timedelta(hours=12),
+                address="192.0.2.7",
+                agent="Firefox",
+            )
+        )
+        node.clock.forward(days=4)
+    await node.janitor.forget_past_people()
+    assert [one.digest for one in await node.store.sessions(user.id)] == [b"new"]
 
 
 async def test_of_all_processes_that_live_the_oldest_archives(house: House, node: Node) -> None:
