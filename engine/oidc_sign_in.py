@@ -23,6 +23,7 @@ from engine.clock import Clock
 from engine.guards.gate import Throttle
 from engine.guards.oidc import Attempt, OidcRefused, Provider, ProviderUnavailable, Vouched
 from engine.logs import logger
+from engine.metrics import Metrics
 from engine.people import InvitationOver, People, address_of
 from engine.sign_in import ADDRESS_TRIES, SignIns
 from engine.store.keys import Vault
@@ -44,10 +45,18 @@ class OidcSignIns:
     """One per process that answers HTTP."""
 
     def __init__(
-        self, provider: Provider, people: People, sign_ins: SignIns, vault: Vault, log: TenantLog, clock: Clock
+        self,
+        provider: Provider,
+        people: People,
+        sign_ins: SignIns,
+        vault: Vault,
+        log: TenantLog,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self.provider = provider
         self._people, self._sign_ins, self._vault, self._log, self._clock = people, sign_ins, vault, log, clock
+        self._told = metrics.sign_ins
         self._addresses = Throttle(ADDRESS_TRIES)
 
     async def begin(self, return_to: str, tenant: str | None, redirect_uri: str) -> tuple[str, str]:
@@ -68,6 +77,8 @@ class OidcSignIns:
         """Raises `OidcRefused`, `ProviderUnavailable`, `RateLimited`, `TenantSuspended` or `TenantClosed`."""
         now = self._clock.now()
         if self._addresses.spent(address, now):
+            self._told.of("limited").inc()
+            self._sign_ins.on_refused()
             seconds = max(1, math.ceil(self._addresses.left(address, now)))
             raise RateLimited(f"too many tries to sign in; try again in {seconds} s", retry_after_seconds=seconds)
         self._addresses.count(address, now)
@@ -77,6 +88,7 @@ class OidcSignIns:
             person, tenant = await self._person(vouched, attempt.tenant)
         except OidcRefused as refused:
             self._tell("sign_in_refused", refused.cause)
+            self._told.of("refused").inc()
             self._sign_ins.on_refused()
             raise
         except ProviderUnavailable as unavailable:

@@ -105,7 +105,8 @@ class Deps:
         object.__setattr__(self, "sign_ins", sign_ins)
         by_oidc = None
         if self.oidc is not None:
-            by_oidc = OidcSignIns(self.oidc, self.door.people, sign_ins, self.vault, self.door.tenants, self.clock)
+            door = self.door
+            by_oidc = OidcSignIns(self.oidc, door.people, sign_ins, self.vault, door.tenants, self.clock, self.metrics)
         object.__setattr__(self, "oidc_sign_ins", by_oidc)
 
 

@@ -233,6 +233,9 @@ async def test_who_may_not_come_in_gets_one_answer_that_does_not_say_why(front: 
         front.there.claims, front.there.answered = claims, answered
         answers.add(_refused(await front.sign_in()))
     assert len(answers) == 1
+    page = (await front.get("/metrics")).body.decode()
+    assert 'unwind_sign_ins_total{result="refused"} 10.0' in page
+    assert 'unwind_sign_ins_total{result="ok"} 1.0' in page
     await front.server_stops()
     [noted] = await front.noted("sign_ins.refused", "platform")
     assert noted["details"]["count"] == 10
@@ -300,6 +303,7 @@ async def test_an_address_that_tries_again_and_again_is_slowed(front: Front) -> 
         _refused(await front.get(BACK, state="guessed", code="guessed"))
     said = await front.get(BACK, state="guessed", code="guessed")
     assert (said.status, orjson.loads(said.body)["code"]) == (429, "rate_limited")
+    assert 'unwind_sign_ins_total{result="limited"} 1.0' in (await front.get("/metrics")).body.decode()
 
 
 async def test_a_provider_that_is_away_or_not_there_is_said_so(front: Front, site: Site) -> None:
