@@ -52,10 +52,11 @@ class QuotaUse:
         now = self._clock.now()
         quotas = await self._book.holding(tenant)
         used = await self._rows.quota_use(tenant, day=f"{now:%Y-%m-%d}")
-        caps = [*_tenants(quotas, used), *_workflows(quotas, used)]
+        caps = list(_tenants(quotas, used))
         if self._outbound is not None:
             rate, taken = await self._outbound.used(tenant)
             caps.append((QUOTA, None, rate.requests, taken))
+        caps += _workflows(quotas, used)
         keys = {cap[:2]: breach_key(cap[0], cap[1], now) for cap in caps}
         said = await self._rows.keys_answered(tenant_stream(tenant), list(keys.values()))
         return [

@@ -69,13 +69,15 @@ SELECT * FROM open_runs WHERE (:tenant IS NULL OR tenant = :tenant) AND (:after 
 -- name: queued_runs
 -- Fair between tenants: who holds few slots for his weight (`quotas`) comes first; within a tenant woken runs before new ones, then by age.
 SELECT * FROM (
-    SELECT o.*, (
-               row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
-               + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
-           ) / coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
-                         WHERE name = 'quotas' AND tenant IN (o.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
-                         ORDER BY tenant = '*' LIMIT 1), 1.0) AS turn
-    FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = :epoch)
+    SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
+    FROM open_runs o JOIN (
+        SELECT q.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = q.tenant) AS held,
+            coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
+                      WHERE name = 'quotas' AND tenant IN (q.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
+                      ORDER BY tenant = '*' LIMIT 1), 1.0) AS weight
+        FROM (SELECT DISTINCT tenant FROM open_runs WHERE queued AND (owner IS NULL OR owner = :epoch)) q
+    ) t ON t.tenant = o.tenant
+    WHERE o.queued AND (o.owner IS NULL OR o.owner = :epoch)
 )
 ORDER BY turn, started_at, run_id LIMIT :limit
 

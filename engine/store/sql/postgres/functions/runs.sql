@@ -72,13 +72,15 @@ $$;
 CREATE OR REPLACE FUNCTION queued_runs(p_epoch bigint, p_limit integer) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
     SELECT f.tenant, f.run_id, f.workflow, f.workflow_version, f.status, f.slot, f.owner, f.takeovers, f.deadline, f.started_at
     FROM (
-        SELECT o.*, (
-                   row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id)
-                   + (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = o.tenant)
-               ) / coalesce((SELECT (s.value ->> 'weight')::double precision FROM settings s
-                             WHERE s.name = 'quotas' AND s.tenant IN (o.tenant, '*') AND s.value ->> 'weight' IS NOT NULL
-                             ORDER BY s.tenant = '*' LIMIT 1), 1) AS turn
-        FROM open_runs o WHERE o.queued AND (o.owner IS NULL OR o.owner = p_epoch)
+        SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
+        FROM open_runs o JOIN (
+            SELECT q.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = q.tenant) AS held,
+                   coalesce((SELECT (s.value ->> 'weight')::double precision FROM settings s
+                             WHERE s.name = 'quotas' AND s.tenant IN (q.tenant, '*') AND s.value ->> 'weight' IS NOT NULL
+                             ORDER BY s.tenant = '*' LIMIT 1), 1) AS weight
+            FROM (SELECT DISTINCT d.tenant FROM open_runs d WHERE d.queued AND (d.owner IS NULL OR d.owner = p_epoch)) q
+        ) t ON t.tenant = o.tenant
+        WHERE o.queued AND (o.owner IS NULL OR o.owner = p_epoch)
     ) f
     ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
 $$;
