@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.problems import PayloadInvalid
-from contracts.quotas import WorkflowQuotas
 from scripts.answer import Answer, instant, pairs, stacked, table
 from scripts.border import verb
 
@@ -102,7 +101,7 @@ def _shown(found: dict[str, Any]) -> Callable[[], RenderableType]:
     shown = pairs({"tenant": found["tenant"], **holding})
     if not workflows:
         return shown
-    quotas = tuple(WorkflowQuotas.model_fields)
+    quotas = tuple(next(iter(workflows.values())))
     rows = [(name, *(_limit(one[quota]) for quota in quotas)) for name, one in sorted(workflows.items())]
     return stacked(shown, table(("WORKFLOW", *map(str.upper, quotas)), rows))
 
