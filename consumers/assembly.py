@@ -24,6 +24,7 @@ from consumers.heartbeat import Heartbeat, keep_time
 from consumers.inputs import Inputs
 from consumers.intake import Intake
 from consumers.janitor import OWNING, Janitor
+from consumers.notifier import Notifier
 from consumers.projector import VIEWS, Projector
 from consumers.recounting import Recounting
 from consumers.relay import Relay
@@ -48,6 +49,7 @@ from engine.coordinator import Coordinator
 from engine.door import Door
 from engine.guards.breaches import Breaches
 from engine.guards.budgets import SpentBudgets
+from engine.guards.egress import Egress
 from engine.guards.outbound import Outbound, Rate
 from engine.guards.quotas import KnownQuotas
 from engine.guards.secrets import Secrets
@@ -110,6 +112,7 @@ class Assembly:
             pool_size=settings.limits.pool_size,
         )
         self._outbound = Outbound(self.store, self.clock, Rate(settings.egress.requests_per_minute, 60.0))
+        self.egress = Egress.from_settings(settings.egress, metrics=self.metrics, outbound=self._outbound)
         actions = _actions(
             self.registry,
             settings,
@@ -185,6 +188,7 @@ class Assembly:
         self._parts.append(breaches)
         self.pauses.on_gone = self.vault.bar
         self.door.leaves = self.pauses.leaves
+        self.door.outlets.opens = self.egress.opens
         self.door.payload_bytes = self.quotas.payload_bytes
         await self.pauses.start()
         await self.quotas.start()
@@ -323,8 +327,14 @@ class Assembly:
             batch=self.settings.limits.outbox_batch,
             deadline_seconds=self.settings.timeouts.publish_seconds,
             tracing=self.tracing,
+            outlets=self.door.outlets,
         )
         self.relay = relay
+        notifier = Notifier(self.store, self.door.outlets, self.egress, self.clock)
+        self.door.outlets.on_due = notifier.wake
+        self._failing.append(notifier.failed)
+        await notifier.start()
+        self._parts.append(notifier)
         self.coordinator.wrote_outbox = relay.wake
         self.door.on_outbox = relay.wake
         self._failing.append(relay.failed)

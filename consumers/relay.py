@@ -17,6 +17,7 @@ from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transpo
 from engine.clock import Clock
 from engine.endless import Endless
 from engine.metrics import Metrics
+from engine.outlets import NOTICES, Outlets
 from engine.store import OutboxRow, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import open_blob
@@ -40,10 +41,12 @@ class Relay:
         batch: int = 500,
         deadline_seconds: float = 5.0,
         tracing: Tracing | None = None,
+        outlets: Outlets | None = None,
     ) -> None:
+        """`outlets` take the engine's notices before they are settled here, so that none is lost on the way outside."""
         self._store, self._vault, self._transport, self.epoch = store, vault, transport, epoch
         self._clock, self._metrics, self._batch, self._deadline = clock, metrics, batch, deadline_seconds
-        self._tracing = tracing
+        self._tracing, self._outlets = tracing, outlets
         self._wake = asyncio.Event()
         self._work = Endless()
 
@@ -93,9 +96,11 @@ class Relay:
             for message, answer in zip(messages, answers, strict=True):
                 self._tracing.published(message, answer, began, self._clock.now())
         sent, again = list(gone), []
-        for row, answer in zip(kept, answers, strict=True):
+        for row, message, answer in zip(kept, messages, answers, strict=True):
             self._metrics.published.of(row.exchange, answer.value).inc()
             if answer is Published.CONFIRMED:
+                if self._outlets is not None and row.routing_key.startswith(NOTICES):
+                    await self._outlets.take(row.tenant, row.routing_key, row.message_id, message.body)
                 sent.append(row.id)
             else:
                 again.append(row.id)

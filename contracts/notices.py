@@ -111,6 +111,16 @@ class WorkflowQuotaBreachedV1(EventModel):
     window: str
 
 
+class OutletDisabledV1(EventModel):
+    """Nothing more is delivered to an outlet until somebody enables it again: it has taken nothing for too long
+    (`failing`), or has said that it is gone for good (`gone`, an answer 410).
+    """
+
+    outlet: str
+    reason: Literal["failing", "gone"]
+    since: datetime
+
+
 _RUN_KEYS = {"run": "/run_id", "workflow": "/workflow"}
 
 UNWIND = Module(
@@ -126,5 +136,6 @@ UNWIND = Module(
         Event(RunEndedV1, keys=_RUN_KEYS),
         Event(SignatureRefusedV1, keys={"endpoint": "/endpoint"}),
         Event(WorkflowQuotaBreachedV1, keys={"cap": "/cap"}),
+        Event(OutletDisabledV1, keys={"outlet": "/outlet"}),
     ),
 )

@@ -65,6 +65,60 @@ class HookRemoved(RunEvent):
 
 
 @value(kw_only=True)
+class OutletAdded(RunEvent):
+    """Notices of the tenant are delivered to an outlet of this name; in the platform's stream: those of all tenants.
+    Of its address, the host.
+    """
+
+    TOPIC: ClassVar[str] = "outlet.added"
+
+    outlet: str
+    host: str
+    types: tuple[str, ...]
+    by: str
+
+
+@value(kw_only=True)
+class OutletRotated(RunEvent):
+    """The outlet has a new secret; the one before signs, too, until that moment."""
+
+    TOPIC: ClassVar[str] = "outlet.rotated"
+
+    outlet: str
+    until: datetime
+    by: str
+
+
+@value(kw_only=True)
+class OutletEnabled(RunEvent):
+    TOPIC: ClassVar[str] = "outlet.enabled"
+
+    outlet: str
+    by: str
+
+
+@value(kw_only=True)
+class OutletDisabled(RunEvent):
+    """Nothing more is delivered there. `by` is `engine` where it has taken nothing for too long, or has said that it is
+    gone for good.
+    """
+
+    TOPIC: ClassVar[str] = "outlet.disabled"
+
+    outlet: str
+    reason: str
+    by: str
+
+
+@value(kw_only=True)
+class OutletRemoved(RunEvent):
+    TOPIC: ClassVar[str] = "outlet.removed"
+
+    outlet: str
+    by: str
+
+
+@value(kw_only=True)
 class TenantPaused(RunEvent):
     """The tenant's runs begin no new step from now on; in the platform's stream: everybody's."""
 
@@ -596,6 +650,11 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     HookAdded,
     HookRotated,
     HookRemoved,
+    OutletAdded,
+    OutletRotated,
+    OutletEnabled,
+    OutletDisabled,
+    OutletRemoved,
     TenantPaused,
     TenantResumed,
     MaintenanceBegun,

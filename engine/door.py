@@ -42,6 +42,7 @@ from engine.guards.quotas import QuotaBook, bounded, check_payload
 from engine.guards.secrets import Secrets
 from engine.hooks import Hooks
 from engine.interrupt import DECIDE_SECONDS, Interrupter
+from engine.outlets import Outlets
 from engine.pauses import EVERYONE, Brakes
 from engine.people import People
 from engine.plan import Plan
@@ -94,6 +95,7 @@ class Door:
         self.outbound = OutboundRules(store, self.tenants, clock)
         self.secrets = Secrets(store, vault, self.tenants, clock)
         self.hooks = Hooks(store, vault, self.tenants, clock)
+        self.outlets = Outlets(store, vault, self.tenants, clock)
         self.quotas = QuotaBook(store, self.tenants, clock)
         self.people = People(store, self.tenants, clock)
         self.use = QuotaUse(store, self.quotas, clock, outbound)

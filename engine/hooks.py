@@ -86,7 +86,7 @@ class Hooks:
             id_pointer = STRIPE_ID
         if id_pointer is not None:
             _check_pointer(id_pointer, "id")
-        clear = _checked(scheme, secret)
+        clear = checked_secret(scheme, secret)
         others = await self._catalog.hooks(tenant)
         if any(hook.name == name for hook in others):
             raise Conflict(f"there is an endpoint {name!r}; rotate or remove it", field="name")
@@ -112,7 +112,7 @@ class Hooks:
     async def rotate(self, tenant: str, name: str, *, overlap: timedelta, secret: str | None, by: str) -> Made:
         """A new secret; the present one is taken until `overlap` is over, an older one no more. Raises `NotFound`."""
         hook = await self._one(tenant, name)
-        clear = _checked(hook.scheme, secret)
+        clear = checked_secret(hook.scheme, secret)
         now = self._clock.now()
         until = now + overlap
         sealed = await self._seal(tenant, name, hook.version + 1, clear)
@@ -151,7 +151,7 @@ def _ident(name: str, version: int) -> str:
     return f"{name}|{version}"
 
 
-def _checked(scheme: HookScheme, given: str | None) -> str:
+def checked_secret(scheme: HookScheme, given: str | None) -> str:
     """The given secret, or a new one. Raises `PayloadInvalid` for one that is short, or that the scheme cannot take."""
     if given is None:
         return "whsec_" + base64.b64encode(secrets.token_bytes(_OURS_BYTES)).decode()

@@ -26,6 +26,7 @@ from scripts.verbs import (
     engine,
     hooks,
     keys,
+    outlets,
     pauses,
     platform,
     policies,
@@ -72,6 +73,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(users.app, name="users")
 app.add_typer(users.invitations, name="invitations")
 app.add_typer(hooks.app, name="hooks")
+app.add_typer(outlets.app, name="outlets")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(contracts.app, name="contracts")

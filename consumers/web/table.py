@@ -10,6 +10,7 @@ from consumers.web import (
     acting,
     archive,
     asked,
+    asked_outlets,
     asked_people,
     backfilling,
     bulks,
@@ -18,6 +19,7 @@ from consumers.web import (
     hooks,
     offboarding,
     oidc,
+    outlets,
     pausing,
     people,
     policies,
@@ -29,6 +31,7 @@ from consumers.web import (
     subjects,
     tokens,
     told,
+    told_outlets,
     told_people,
     told_platform,
 )
@@ -302,6 +305,41 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="DELETE", path="/v1/hooks/{hook}", handler=endpoints.remove_hook, tag="webhooks",
         permission="hooks.manage", summary="Remove a webhook endpoint: nothing is taken there any more",
         query=asked.Query, answer=told_platform.HookRemoved,
+    ),
+    Route(
+        method="GET", path="/v1/outlets", handler=outlets.list_outlets, tag="outlets", permission="outlets.read",
+        summary="Where notices are delivered to outside; never the secrets", query=asked.Query,
+        answer=told_outlets.Outlets,
+    ),
+    Route(
+        method="POST", path="/v1/outlets", handler=outlets.add_outlet, tag="outlets", permission="outlets.manage",
+        summary="Make an outlet; its secret is told this once",
+        body=asked_outlets.AddOutlet, query=asked.Query, answer=told_outlets.OutletSecret, status=201,
+    ),
+    Route(
+        method="POST", path="/v1/outlets/{outlet}/rotate", handler=outlets.rotate_outlet, tag="outlets",
+        permission="outlets.manage", summary="Give an outlet a new secret; the one before signs, too, for a while",
+        body=asked_outlets.RotateOutlet, query=asked.Query, answer=told_outlets.OutletSecret,
+    ),
+    Route(
+        method="POST", path="/v1/outlets/{outlet}/switch", handler=outlets.switch_outlet, tag="outlets",
+        permission="outlets.manage", summary="Enable or disable an outlet",
+        body=asked_outlets.SwitchOutlet, query=asked.Query, answer=told_outlets.Outlet,
+    ),
+    Route(
+        method="POST", path="/v1/outlets/{outlet}/test", handler=outlets.test_outlet, tag="outlets",
+        permission="outlets.manage", summary="Have a test delivered", query=asked.Query,
+        answer=told_outlets.OutletTest, status=202,
+    ),
+    Route(
+        method="GET", path="/v1/outlets/{outlet}/deliveries", handler=outlets.list_deliveries, tag="outlets",
+        permission="outlets.read", summary="What was delivered, waits, or failed for good, newest first",
+        query=asked_outlets.DeliveriesQuery, answer=told_outlets.Deliveries,
+    ),
+    Route(
+        method="DELETE", path="/v1/outlets/{outlet}", handler=outlets.remove_outlet, tag="outlets",
+        permission="outlets.manage", summary="Remove an outlet with its deliveries", query=asked.Query,
+        answer=told_outlets.OutletRemoved,
     ),
     Route(
         method="POST", path="/v1/maintenance", handler=pausing.begin_maintenance, tag="pauses",

@@ -43,6 +43,7 @@ _OPERATE: Final = frozenset(
     {
         "events.publish", "runs.start", "runs.cancel", "runs.terminate", "runs.retry", "runs.skip", "runs.abandon",
         "runs.rerun", "runs.pause", "deadletters.read", "deadletters.redrive", "deadletters.discard", "action.http",
+        "outlets.read",
     }
 )  # fmt: skip
 _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})
@@ -71,7 +72,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[str]]] = {
     | PLATFORM
     | {"workflows.publish", "approvals.decide", "audit.read", "tokens.manage", "hooks.manage", "policies.write"}
     | {"secrets.read", "secrets.write", "egress.read", "subjects.erase", "subjects.export"}
-    | {"users.read", "users.manage"},
+    | {"users.read", "users.manage", "outlets.manage"},
 }
 
 ALL_PERMISSIONS: Final = frozenset().union(*PERMISSIONS.values())

@@ -55,6 +55,9 @@ from engine.store.shapes import (
     OutboxMessage,
     OutboxRow,
     Outcome,
+    Outlet,
+    OutletDelivery,
+    OutletState,
     PastArrival,
     Pending,
     Position,
@@ -115,6 +118,10 @@ __all__ = [
     "OutboxMessage",
     "OutboxRow",
     "Outcome",
+    "Outlet",
+    "OutletDelivery",
+    "OutletRows",
+    "OutletState",
     "PastArrival",
     "Pending",
     "PeopleRows",
@@ -367,9 +374,10 @@ class Catalog(Protocol):
     async def setting(self, tenant: str, name: str) -> Any: ...
 
     async def forget_tenant(self, tenant: str) -> dict[str, int]:
-        """Deletes the tenant's keys, journal, dead letters, tokens, hooks, settings (but for its mark as offboarded),
-        snapshots, memberships with the users who had no other, and what was still to be sent; answers `arrivals`,
-        `letters`, `tokens`, `keys`. Log, archive and start keys stay. Raises `Conflict` while a run of it is open."""
+        """Deletes the tenant's keys, journal, dead letters, tokens, hooks, outlets, settings (but for its mark as
+        offboarded), snapshots, memberships with the users who had no other, and what was still to be sent; answers
+        `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start keys stay. Raises `Conflict` while a run of it
+        is open."""
 
     async def settings_named(self, name: str) -> dict[str, Any]:
         """This setting of every tenant that has one of its own, `*` among them."""
@@ -412,6 +420,49 @@ class QuotaRows(Protocol):
 
     async def correct_counts(self, tenant: str, *, day: str, started: Mapping[str, int], opened: int = 0) -> None:
         """Adds what was missing (or takes what was too much) by workflow, so that what is counted meanwhile stays."""
+
+
+class OutletRows(Protocol):
+    """Where notices are delivered to, and what was, is or will be sent there."""
+
+    async def add_outlet(self, outlet: Outlet) -> bool:
+        """False, and nothing changed: the tenant has an outlet of this name."""
+
+    async def outlet(self, tenant: str, name: str) -> Outlet | None: ...
+
+    async def outlets(self, tenant: str | None) -> list[Outlet]: ...
+
+    async def rotate_outlet(self, outlet: Outlet, secret: bytes, *, old_until: datetime, now: datetime) -> bool:
+        """`secret` for the next version; that of `outlet` stays as the old one. False: it is gone, or at another."""
+
+    async def switch_outlet(self, tenant: str, name: str, *, enabled: bool, why: str, now: datetime) -> bool:
+        """False: it is gone, or was so already."""
+
+    async def note_outlet(self, tenant: str, name: str, *, failed: bool, now: datetime) -> datetime | None:
+        """How its last delivery went; answers since when they fail, None: they do not."""
+
+    async def remove_outlet(self, tenant: str, name: str) -> bool:
+        """With all of its deliveries."""
+
+    async def add_delivery(self, delivery: OutletDelivery) -> bool:
+        """Due at once. False: it is known, or the outlet is gone."""
+
+    async def claim_deliveries(
+        self, *, now: datetime, lease_until: datetime, busy: Sequence[str], each: int, limit: int
+    ) -> list[OutletDelivery]:
+        """Those due at outlets that are enabled, at most `each` of one outlet and none of those called `busy`
+        (`tenant/outlet`). What is not settled before `lease_until` is due again."""
+
+    async def settle_delivery(self, delivery: OutletDelivery) -> bool:
+        """Keeps state, attempts, due time and result of a waiting one. False: it is none any more."""
+
+    async def deliveries(
+        self, tenant: str, outlet: str, *, state: OutletState | None = None, limit: int = 100
+    ) -> list[OutletDelivery]:
+        """Newest first."""
+
+    async def prune_deliveries(self, *, before: datetime) -> int:
+        """Forgets those settled before that moment; answers how many."""
 
 
 class SecretRows(Protocol):
@@ -481,7 +532,7 @@ class ReadModels(Protocol):
         """Rows of each table of the view; from the server's statistics where it has many."""
 
 
-class Store(Log, Work, Journal, Catalog, QuotaRows, SecretRows, PeopleRows, Archive, ReadModels, Protocol):
+class Store(Log, Work, Journal, Catalog, QuotaRows, OutletRows, SecretRows, PeopleRows, Archive, ReadModels, Protocol):
     """All of it, with one life: `start` connects and checks the schema, `stop` twice is fine."""
 
     async def start(self) -> None: ...

@@ -12,10 +12,10 @@ import orjson
 from contracts.problems import Conflict
 from engine.store import ChangedSetting, Guard, Hook, Token, WrappedKey
 from engine.store import rows as read
-from engine.store.statements import Caller
+from engine.store.outlets import OutletVerbs
 
 
-class CatalogVerbs(Caller):
+class CatalogVerbs(OutletVerbs):
     """See `engine.store.Catalog`; docstrings are there."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ from engine.store.data_keys import (
     split_frames,
 )
 
-Purpose = Literal["arrival", "outbox", "input", "dead_letter", "snapshot", "hook", "sign_in"]
+Purpose = Literal["arrival", "outbox", "input", "dead_letter", "snapshot", "hook", "sign_in", "outlet", "delivery"]
 
 _BLOB: Final = b"\xff\xff"
 """Begins the AAD of blobs; a log AAD begins with the length of a tenant name, which is never that long."""

@@ -19,6 +19,8 @@ from engine.store import (
     Notification,
     OpenRun,
     OutboxRow,
+    Outlet,
+    OutletDelivery,
     Process,
     SealedSecret,
     SecretNote,
@@ -225,6 +227,44 @@ def hook(row: Row) -> Hook:
         old_secret=row["old_secret"],
         old_until=maybe_instant(row["old_until"]),
         rotated_at=maybe_instant(row["rotated_at"]),
+    )
+
+
+def outlet(row: Row) -> Outlet:
+    return Outlet(
+        tenant=row["tenant"],
+        name=row["name"],
+        url=row["url"],
+        types=tuple(row["types"].split()),
+        secret=row["secret"],
+        created_at=instant(row["created_at"]),
+        created_by=row["created_by"],
+        enabled=bool(row["enabled"]),
+        version=row["version"],
+        old_secret=row["old_secret"],
+        old_until=maybe_instant(row["old_until"]),
+        rotated_at=maybe_instant(row["rotated_at"]),
+        failing_since=maybe_instant(row["failing_since"]),
+        switched_at=maybe_instant(row["switched_at"]),
+        switched_why=row["switched_why"],
+    )
+
+
+def outlet_delivery(row: Row) -> OutletDelivery:
+    return OutletDelivery(
+        tenant=row["tenant"],
+        outlet=row["outlet"],
+        message_id=row["message_id"],
+        about=row["about"],
+        type=row["type"],
+        body=row["body"],
+        created_at=instant(row["created_at"]),
+        due_at=instant(row["due_at"]),
+        state=row["state"],
+        attempts=row["attempts"],
+        status=row["status"],
+        error=row["error"],
+        settled_at=maybe_instant(row["settled_at"]),
     )
 
 

@@ -483,6 +483,54 @@ class Hook:
     rotated_at: datetime | None = None
 
 
+@value(kw_only=True)
+class Outlet:
+    """Where notices are delivered to, as stored. `types` are those it takes, none: all. `secret` is sealed, bound to
+    the outlet and `version`; `old_secret` is that of the version before, which signs too until `old_until`.
+    """
+
+    tenant: str
+    name: str
+    url: str
+    types: tuple[str, ...]
+    secret: bytes
+    created_at: datetime
+    created_by: str
+    enabled: bool = True
+    version: int = 1
+    old_secret: bytes | None = None
+    old_until: datetime | None = None
+    rotated_at: datetime | None = None
+    failing_since: datetime | None = None
+    """When the first delivery failed since the last that succeeded."""
+    switched_at: datetime | None = None
+    switched_why: str = ""
+
+
+OutletState = Literal["waiting", "delivered", "failed"]
+
+
+@value(kw_only=True)
+class OutletDelivery:
+    """One notice for one outlet. `about` is the tenant whose notice it is, under whose key `body` is sealed; `status`
+    and `error` are those of the last attempt.
+    """
+
+    tenant: str
+    outlet: str
+    message_id: str
+    about: str
+    type: str
+    body: bytes
+    created_at: datetime
+    due_at: datetime
+    state: OutletState = "waiting"
+    attempts: int = 0
+    status: int | None = None
+    error: str | None = None
+    settled_at: datetime | None = None
+
+
 @value()
 class WrappedKey:
     """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index`,

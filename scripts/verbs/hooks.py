@@ -55,7 +55,7 @@ async def add(
         "scheme": scheme,
         "fields": fields,
         "id_pointer": id_pointer,
-        "secret": _secret(secret_stdin),
+        "secret": given_secret(secret_stdin),
     }
     async with reach() as api:
         made = await api.post("/v1/hooks", given, act_for=tenant)
@@ -89,7 +89,7 @@ async def rotate(
     """Give an endpoint a new secret and print it, this once and never again."""
     from scripts.reach import reach, segment
 
-    given = {"overlap_seconds": _seconds(overlap), "secret": _secret(secret_stdin)}
+    given = {"overlap_seconds": seconds_of(overlap), "secret": given_secret(secret_stdin)}
     async with reach() as api:
         made = await api.post(f"/v1/hooks/{segment(name)}/rotate", given, act_for=tenant)
     until = instant(made["old_secret_until"])
@@ -123,12 +123,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def _seconds(text: str) -> int:
+def seconds_of(text: str) -> int:
     found = _SPAN.fullmatch(text)
     if found is None:
         raise PayloadInvalid(f"{text!r} is no span of time; write 90s, 15m, 24h or 7d", field="--overlap")
     return int(found.group(1)) * _SECONDS[found.group(2)]
 
 
-def _secret(asked: bool) -> str | None:
+def given_secret(asked: bool) -> str | None:
     return sys.stdin.readline().strip() if asked else None

@@ -16,6 +16,7 @@ from tests.conformance.store_catalog import CatalogConformance, DeadLetterConfor
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening
 from tests.conformance.store_matching import MatchingConformance
+from tests.conformance.store_outlets import OutletConformance
 from tests.conformance.store_people import PeopleConformance
 from tests.conformance.store_postgres_database import SharedDatabase
 from tests.conformance.store_quotas import QuotasConformance
@@ -92,6 +93,10 @@ class TestQuotas(QuotasConformance):
 
 
 class TestBudgets(BudgetsConformance):
+    pass
+
+
+class TestOutlets(OutletConformance):
     pass
 
 

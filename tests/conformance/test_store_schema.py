@@ -300,6 +300,7 @@ class TestSqlitePlans:
             "migrations_exist",
             "tokens",
             "hooks",
+            "outlets",
             "dead_letters",
             "keys_not_under",
             "forget_subject",

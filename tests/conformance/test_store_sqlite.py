@@ -25,6 +25,7 @@ from tests.conformance.store_catalog import CatalogConformance, DeadLetterConfor
 from tests.conformance.store_faults import KillConformance, MigrationConformance
 from tests.conformance.store_making import NOW, Opening, append, open_a_run, started
 from tests.conformance.store_matching import MatchingConformance
+from tests.conformance.store_outlets import OutletConformance
 from tests.conformance.store_people import PeopleConformance
 from tests.conformance.store_quotas import QuotasConformance
 from tests.conformance.store_work import (
@@ -87,6 +88,10 @@ class TestQuotas(QuotasConformance):
 
 
 class TestBudgets(BudgetsConformance):
+    pass
+
+
+class TestOutlets(OutletConformance):
     pass
 
 

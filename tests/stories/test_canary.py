@@ -120,7 +120,15 @@ async def every_answer(house: House, run: str, letter: str) -> AsyncIterator[str
     """What every GET of the OpenAPI document answers about the tenant, and the probes."""
     async with house.session.get(f"{house.url}/openapi.json") as answer:
         document = await answer.json()
-    values = {"run_id": run, "letter_id": letter, "user_id": run, "tenant": "acme", "secret": "key", "month": "2030-01"}
+    values = {
+        "run_id": run,
+        "letter_id": letter,
+        "user_id": run,
+        "tenant": "acme",
+        "secret": "key",
+        "month": "2030-01",
+        "outlet": "ops",
+    }
     values |= {"event_id": "e1", "correlation_id": (await house.run(run) or {})["correlation_id"]}
     addresses = [
         re.sub(r"{(\w+)}", lambda found: values[found.group(1)], path)

@@ -41,6 +41,7 @@ def _address(route: Route, site: Site, tenant: str, *, run: int = 0) -> str:
         "secret": "provider",
         "hook": "orders",
         "prefix": site.spare[tenant],
+        "outlet": "ops",
         "bulk_id": "0190b2f4-7c1e-7e58-b1b2-3c4d5e6f7a8b",
     }
     return re.sub(r"{(\w+)(:[^}]*)?}", lambda found: values[found.group(1)], route.path)
@@ -56,6 +57,8 @@ BODIES: dict[str, Any] = {
     "change_policies": {"approvals_own": "allow"},
     **{name: {"reason": "policy"} for name in ("suspend_tenant", "reinstate_tenant", "close_tenant")},
     "put_egress": {"allow": ["10.1.2.3:8443"], "requests": 5, "seconds": 60.0},
+    "add_outlet": {"name": "ops", "url": "https://ops.example.org/notices"},
+    "switch_outlet": {"enabled": True},
     "create_token": {"name": "ann", "roles": ["viewer"]},
     "put_secret": {"kind": "api_key", "hosts": ["api.example.org"], "value": {"key": "a value"}},
     "rotate_secret": {"value": {"key": "another value"}},

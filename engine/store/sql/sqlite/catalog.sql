@@ -93,6 +93,8 @@ DELETE FROM arrivals WHERE tenant = :tenant;
 DELETE FROM dead_letters WHERE tenant = :tenant;
 DELETE FROM tokens WHERE tenant = :tenant;
 DELETE FROM hooks WHERE tenant = :tenant;
+DELETE FROM outlet_deliveries WHERE tenant = :tenant OR about = :tenant;
+DELETE FROM outlets WHERE tenant = :tenant;
 DELETE FROM keys WHERE tenant = :tenant
 
 -- What the database itself refuses: one row per guardrail. SQLite has neither roles nor row-level security.

@@ -108,6 +108,8 @@ BEGIN
     DELETE FROM settings x WHERE x.tenant = p_tenant AND x.name <> 'offboarding';
     DELETE FROM secrets x WHERE x.tenant = p_tenant;
     DELETE FROM hooks x WHERE x.tenant = p_tenant;
+    DELETE FROM outlet_deliveries x WHERE x.tenant = p_tenant OR x.about = p_tenant;
+    DELETE FROM outlets x WHERE x.tenant = p_tenant;
     DELETE FROM egress_slots x WHERE x.tenant = p_tenant;
     DELETE FROM run_counters x WHERE x.tenant = p_tenant;
     DELETE FROM invitations x WHERE x.tenant = p_tenant;

@@ -1,0 +1,120 @@
+"""Outlets and their deliveries, on any driver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from engine.store import Outlet, OutletDelivery, Store
+from tests.conformance.store_making import NOW
+
+LEASE = NOW + timedelta(minutes=1)
+
+
+def outlet(name: str = "ops", tenant: str = "acme") -> Outlet:
+    return Outlet(
+        tenant=tenant,
+        name=name,
+        url=f"https://{name}.example/notices",
+        types=("unwind.RunParkedV1", "unwind.RunEndedV1"),
+        secret=b"sealed",
+        created_at=NOW,
+        created_by="ann",
+    )
+
+
+def delivery(number: int, name: str = "ops", tenant: str = "acme") -> OutletDelivery:
+    at = NOW + timedelta(seconds=number)
+    return OutletDelivery(
+        tenant=tenant,
+        outlet=name,
+        message_id=f"m{number}",
+        about="acme",
+        type="unwind.RunParkedV1",
+        body=b"sealed",
+        created_at=at,
+        due_at=at,
+    )
+
+
+class OutletConformance:
+    async def test_an_outlet_is_kept_rotated_by_its_version_switched_and_removed(self, store: Store) -> None:
+        assert await store.add_outlet(outlet())
+        assert not await store.add_outlet(replace(outlet(), url="https://other.example/"))
+        assert await store.add_outlet(outlet(tenant="globex"))
+        assert await store.outlet("acme", "ops") == outlet()
+        assert await store.outlets(None) == [outlet(), outlet(tenant="globex")]
+        assert await store.outlets("globex") == [outlet(tenant="globex")]
+
+        assert await store.rotate_outlet(outlet(), b"newer", old_until=LEASE, now=NOW)
+        assert not await store.rotate_outlet(outlet(), b"later", old_until=LEASE, now=NOW)
+        rotated = replace(outlet(), version=2, secret=b"newer", old_secret=b"sealed", old_until=LEASE, rotated_at=NOW)
+        assert await store.outlet("acme", "ops") == rotated
+
+        assert await store.note_outlet("acme", "ops", failed=False, now=NOW) is None
+        assert await store.note_outlet("acme", "ops", failed=True, now=NOW) == NOW
+        assert await store.note_outlet("acme", "ops", failed=True, now=LEASE) == NOW
+        for changed in (True, False):
+            assert await store.switch_outlet("acme", "ops", enabled=False, why="gone", now=LEASE) is changed
+        assert await store.outlet("acme", "ops") == replace(
+            rotated, enabled=False, switched_at=LEASE, switched_why="gone"
+        )
+        for changed in (True, False):
+            assert await store.remove_outlet("acme", "ops") is changed
+        assert await store.outlets(None) == [outlet(tenant="globex")]
+
+    async def test_a_notice_is_delivered_once_to_each_outlet_and_claimed_by_one(self, store: Store) -> None:
+        await store.add_outlet(outlet())
+        await store.add_outlet(outlet("desk"))
+        for name in ("ops", "desk"):
+            assert await store.add_delivery(delivery(1, name))
+        assert not await store.add_delivery(replace(delivery(1), type="again"))
+        assert not await store.add_delivery(delivery(1, "nobody"))
+
+        async def claimed(at: timedelta, *busy: str, each: int = 5, limit: int = 50) -> list[tuple[str, str]]:
+            now = NOW + at
+            found = await store.claim_deliveries(
+                now=now, lease_until=now + timedelta(minutes=1), busy=busy, each=each, limit=limit
+            )
+            return sorted((one.outlet, one.message_id) for one in found)
+
+        assert await claimed(timedelta()) == []
+        assert await claimed(timedelta(seconds=1), "acme/ops") == [("desk", "m1")]
+        assert await claimed(timedelta(seconds=1)) == [("ops", "m1")]
+        assert await claimed(timedelta(seconds=50)) == []
+        # Whoever claimed them has died.
+        assert await claimed(timedelta(seconds=62)) == [("desk", "m1"), ("ops", "m1")]
+        for number in (2, 3, 4):
+            await store.add_delivery(delivery(number))
+        await store.switch_outlet("acme", "desk", enabled=False, why="", now=NOW)
+        assert await claimed(timedelta(seconds=70), each=2) == [("ops", "m2"), ("ops", "m3")]
+        assert await claimed(timedelta(hours=1), limit=1) == [("ops", "m4")]
+
+    async def test_what_became_of_a_delivery_is_kept_until_it_is_pruned(self, store: Store) -> None:
+        await store.add_outlet(outlet())
+        for number in (1, 2):
+            await store.add_delivery(delivery(number))
+        again = replace(delivery(1), attempts=1, due_at=LEASE, status=500, error="http_500")
+        assert await store.settle_delivery(again)
+        done = replace(delivery(2), state="delivered", attempts=2, status=204, settled_at=LEASE)
+        assert await store.settle_delivery(done)
+        assert not await store.settle_delivery(replace(done, state="failed"))
+        assert await store.deliveries("acme", "ops") == [done, again]
+        assert await store.deliveries("acme", "ops", state="waiting") == [again]
+        assert await store.deliveries("acme", "ops", limit=1) == [done]
+        assert await store.deliveries("globex", "ops") == []
+        assert await store.prune_deliveries(before=LEASE) == 0
+        assert await store.prune_deliveries(before=LEASE + timedelta(seconds=1)) == 1
+        assert await store.deliveries("acme", "ops") == [again]
+
+    async def test_a_tenant_that_is_forgotten_goes_with_its_outlets_and_with_what_others_are_to_be_told_of_it(
+        self, store: Store
+    ) -> None:
+        await store.add_outlet(outlet())
+        await store.add_outlet(outlet("board", tenant="platform"))
+        await store.add_delivery(delivery(1))
+        await store.add_delivery(delivery(1, "board", tenant="platform"))
+        await store.add_delivery(replace(delivery(2, "board", tenant="platform"), about="globex"))
+        await store.forget_tenant("acme")
+        assert [one.name for one in await store.outlets(None)] == ["board"]
+        assert [one.about for one in await store.deliveries("platform", "board")] == ["globex"]
