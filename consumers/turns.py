@@ -18,6 +18,8 @@ Item = TypeVar("Item")
 
 STRIDE: Final = 10**9
 """Of a tenant of weight 1; whole numbers, so that the order is the same on every machine."""
+SPARE: Final = 64
+"""So many places that are nobody's any more may stand on the line besides."""
 
 
 class Turns(Generic[Item]):
@@ -95,3 +97,6 @@ class Turns(Generic[Item]):
         place = (after + STRIDE // self._weight(tenant), self._number, tenant)
         self._places[tenant] = place
         heappush(self._line, place)
+        if len(self._line) > 2 * len(self._places) + SPARE:
+            # Behind one that waits long for room, places pile up that are nobody's any more.
+            self._line = sorted(self._places.values())

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.turns import Turns
+from consumers.turns import SPARE, Turns
 from engine.hot_runs import Hot, HotRuns
 
 
@@ -101,6 +101,16 @@ def test_who_stood_first_without_room_does_not_get_all_of_it_at_once() -> None:
     for _ in range(20):
         turns.take_of("globex")
     assert [turns.take().partition("-")[0] for _ in range(4)] == ["acme", "globex", "acme", "globex"]
+
+
+def test_the_line_stays_as_long_as_there_are_tenants_however_long_the_first_waits_for_room() -> None:
+    turns = filled(acme=1, globex=1, initech=1)
+    for number in range(10_000):
+        turns.add("globex", f"more-{number}")
+        turns.take_of("globex")
+    assert next(turns.tenants()) == "acme"
+    assert sorted(turns.tenants()) == ["acme", "globex", "initech"]
+    assert len(turns._line) <= 2 * 3 + SPARE
 
 
 def test_a_changed_weight_holds_from_the_next_turn_on() -> None:
