@@ -55,7 +55,7 @@ class QuotaBook:
     async def own(self, tenant: str) -> Quotas | None:
         """The tenant's own document, or that of `EVERYONE`."""
         found = (await self._catalog.settings_named(SETTING)).get(tenant)
-        return None if found is None else Quotas.model_validate(found)
+        return None if found is None else _read(found)
 
     async def holding(self, tenant: str) -> Quotas:
         """What bounds the tenant: its own document, completed from everybody's."""
@@ -98,7 +98,13 @@ def of_workflow(workflow: str, *documents: Mapping[str, WorkflowQuotas]) -> Work
 
 
 def _read(document: Any) -> Quotas:
-    return Quotas() if document is None else Quotas.model_validate(document)
+    """A document as it is kept; a later release may have quotas that are not known here, which bind its processes."""
+    known = {name: value for name, value in (document or {}).items() if name in Quotas.model_fields}
+    workflows = {
+        workflow: {name: value for name, value in said.items() if name in WorkflowQuotas.model_fields}
+        for workflow, said in known.get("workflows", {}).items()
+    }
+    return Quotas.model_validate({**known, "workflows": workflows})
 
 
 def exceeded(limited: Limited, workflow: str) -> QuotaExceeded:

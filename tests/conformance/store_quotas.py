@@ -58,6 +58,13 @@ class QuotasConformance:
         await known.refresh()
         assert (known.limits("other"), known.payload_bytes("other")) == ({"depth": 0}, None)
 
+    async def test_a_quota_of_a_later_release_stops_no_process(self, store: Store) -> None:
+        later_document = {"concurrent_runs": 3, "colour": 1, "workflows": {"w": {"concurrent_runs": 2, "colour": 2}}}
+        await store.put_setting("acme", SETTING, later_document)
+        known = KnownQuotas(store)
+        await known.refresh()
+        assert known("acme", "w") == Caps(workflow=2, tenant=3)
+
     async def test_of_many_quotas_only_those_that_were_changed_are_read_again(self, store: Store) -> None:
         for n in range(20):
             await say(store, f"t{n}", daily_runs=n)
