@@ -23,7 +23,7 @@ from engine.metrics import Metrics
 from engine.store import Notification, Store
 from engine.store.data_keys import subject_of_scope
 from engine.store.keys import KeysNotLoaded, TenantKeys, Vault
-from engine.store.mapper import Mapper
+from engine.store.mapper import Mapper, scope_of_body
 from projections import Decoded, View, cold, gather
 from projections.facts import RunFacts
 from projections.history import SUBJECT
@@ -293,7 +293,9 @@ class Follower:
             keys = await self._vault.ready(one.tenant, [one.body])
             opened = self._mapper.decode(keys, one.stream, one)
             attributes, subject = getattr(opened, "attributes", {}), getattr(opened, "subject", None)
-        found = [] if subject is None else [(SUBJECT, subject_of_scope(keys.subject_scope(subject)))]
+        # Once it is erased nobody knows who it was; its scope still stands in the frame.
+        scope = scope_of_body(one.body) if subject is None else keys.subject_scope(subject)
+        found = [] if scope is None else [(SUBJECT, subject_of_scope(scope))]
         return found + [
             (name, keys.index_hash(ATTRIBUTE + name, value))
             for name, value in sorted(attributes.items())

@@ -96,16 +96,15 @@ class Loader:
             await self._store.release_runs(self._epoch(), [hot.run_id])
             await self._not_ours(hot)
             return
-        if state.subject is not None:
-            hot.subject = await self._vault.keys_of_run(hot.tenant, state.subject, (one.body for one in stored))
-            if isinstance(hot.subject, Erased) and state.cause is None and not state.incidents:
-                self._log.warning(
-                    "subject_erased",
-                    tenant_id=hot.tenant,
-                    run_id=hot.run_id,
-                    correlation_id=state.correlation_id,
-                )
-                hot.mailbox.appendleft((PlanStuck(at=self._clock.now(), reason="subject_erased", detail=ERASED), None))
+        hot.subject = await self._vault.keys_of_run(hot.tenant, state.subject, (one.body for one in stored))
+        if isinstance(hot.subject, Erased) and state.cause is None and not state.incidents:
+            self._log.warning(
+                "subject_erased",
+                tenant_id=hot.tenant,
+                run_id=hot.run_id,
+                correlation_id=state.correlation_id,
+            )
+            hot.mailbox.appendleft((PlanStuck(at=self._clock.now(), reason="subject_erased", detail=ERASED), None))
         hot.state = state
         hot.bare = False
         hot.busy = False

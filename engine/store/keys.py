@@ -151,16 +151,19 @@ class Vault:
             raise Unavailable("the data subject is being erased; try again")
         return made
 
-    async def keys_of_run(self, tenant: str, subject: str, bodies: Iterable[bytes]) -> SubjectKeys | Erased:
+    async def keys_of_run(
+        self, tenant: str, subject: str | None, bodies: Iterable[bytes]
+    ) -> SubjectKeys | Erased | None:
         """The keys of the data subject of a run that holds these bodies. Once they were dropped, no new one is made:
-        `Erased`, if any of the bodies was sealed for the subject.
+        `Erased`, if any of the bodies was sealed for the subject; who it was is not known then. None: the run has none.
         """
         keys = await self.keys_for(tenant)
+        sealed_for = {scope_of_frame(split_frames(body)[1]) for body in bodies if body[:1] == _MARKED_BYTE}
+        if subject is None:
+            return await self._load_subject(keys, min(sealed_for)) if sealed_for else None
         scope = keys.subject_scope(subject)
         found = await self._load_subject(keys, scope)
-        if isinstance(found, Erased) and any(
-            body[:1] == _MARKED_BYTE and scope_of_frame(split_frames(body)[1]) == scope for body in bodies
-        ):
+        if isinstance(found, Erased) and scope in sealed_for:
             return found
         return found if isinstance(found, SubjectKeys) else await self.subject_keys(tenant, subject)
 

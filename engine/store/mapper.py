@@ -24,7 +24,7 @@ import orjson
 
 from contracts.codec import RUN_EVENTS, VERSION_KEY, Codec
 from contracts.pointers import ERASED_VALUE, Segments, expand_marks, resolve, segments
-from contracts.run_events import RunEvent
+from contracts.run_events import RunEvent, RunStarted
 from contracts.tenant_events import LOG_EVENTS
 from engine.guards.redaction import Redactor, tells
 from engine.store import InputRow, Notification, Recorded, Stored
@@ -35,6 +35,7 @@ from engine.store.data_keys import (
     SubjectKeys,
     TenantKeys,
     join_frames,
+    scope_of_frame,
     split_frames,
 )
 
@@ -70,15 +71,17 @@ class Mapper:
         topic = event.TOPIC
         aad = keys.aad_prefix + stream.bytes + version.to_bytes(8, "big") + topic.encode()
         plain = self._encode(event)
-        if subject is None or not event.marks:
+        if subject is None or not (event.marks or isinstance(event, RunStarted)):
             return Recorded(topic, keys.seal(aad, plain))
         document = orjson.loads(plain)
-        moved = _take_out(document, event.marks)
+        # Who a run is about is personal itself: often a mail address.
+        moved = _take_out(document, _marks(document))
         if not moved:
             return Recorded(topic, keys.seal(aad, plain))
         if isinstance(subject, Erased):
             for pointer, _ in moved:
                 _put(document, segments(pointer), dict(ERASED_VALUE))
+            _forget_subject(document)
             return Recorded(topic, keys.seal(aad, orjson.dumps(document)))
         skeleton = keys.seal(aad, orjson.dumps(document))
         return Recorded(topic, join_frames(skeleton, subject.seal(aad, orjson.dumps(moved))))
@@ -186,6 +189,11 @@ def open_blob(keys: TenantKeys, purpose: Purpose, ident: str, body: bytes) -> by
     return keys.open(aad, body)
 
 
+def scope_of_body(body: bytes) -> str | None:
+    """The scope of the data subject whose frame an event's body has; it is told without any key."""
+    return scope_of_frame(split_frames(body)[1]) if body[:1] == _MARKED_BYTE else None
+
+
 def arrival_ident(source: str, event_id: str) -> str:
     """Identity of an arrival's body in the journal."""
     return f"{source}|{event_id}"
@@ -230,6 +238,12 @@ def _take_out(document: dict[str, Any], marks: Iterable[str]) -> list[tuple[str,
     return moved
 
 
+def _forget_subject(document: dict[str, Any]) -> None:
+    """An event that no longer tells whom it is about says nobody."""
+    if isinstance(document.get("subject"), dict):
+        document["subject"] = None
+
+
 _STAY: Final = frozenset({"at", "marks", VERSION_KEY})
 
 
@@ -240,6 +254,7 @@ def _rejoin(keys: TenantKeys, aad: bytes, body: bytes) -> dict[str, Any]:
     if isinstance(opened, Erased):
         for pointer in document.get("marks", ()):
             _put(document, segments(pointer), dict(ERASED_VALUE))
+        _forget_subject(document)
     else:
         # Backwards, so that a value that was moved out of an already moved one finds its place again.
         for pointer, value in reversed(orjson.loads(opened)):

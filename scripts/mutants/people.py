@@ -129,6 +129,15 @@ PEOPLE: Final = (
         test="tests/web/test_access.py::test_the_last_use_of_a_token_is_seen_and_costs_no_write_per_request",
     ),
     Mutant(
+        name="subject-stays-readable",
+        law="What is erased opens nowhere, the name of the person too",
+        path="engine/store/mapper.py",
+        old="        moved = _take_out(document, _marks(document))\n",
+        new="        moved = _take_out(document, event.marks)\n",
+        test="tests/stories/test_shredding.py",
+        select="open_nowhere and embedded",
+    ),
+    Mutant(
         name="token-reaches-others",
         law="A tenant's token speaks for no other tenant",
         path="engine/guards/permissions.py",
