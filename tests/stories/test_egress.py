@@ -83,9 +83,16 @@ async def test_a_name_that_answers_differently_the_next_time_gains_nothing(
 
 @pytest.mark.acceptance("J6")
 async def test_a_private_host_is_opened_to_one_tenant_alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    private = {"url": "http://10.1.2.3:8080/", "method": "GET"}
+    private = {"url": "http://10.1.2.3:8080/echo", "method": "GET"}
+    resolve = socket.getaddrinfo
+
+    def inside(host: Any, port: Any, *more: Any, **options: Any) -> Any:
+        return resolve("169.254.169.254" if host == "meta.example" else host, port, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", inside)
     wire = CutWire(monkeypatch)
-    async with House(stack, sagas=SAGAS) as house:
+    async with Keeper() as there, House(stack, sagas=SAGAS) as house:
+        wire.leads["10.1.2.3:8080"] = there.address
         assert await error_of(house, "acme", **private) == "egress_refused"
         made = await house.cli("egress", "set", "acme", "--allow", "10.1.2.3:8080")
         assert made == {"tenant": "acme", "allow": ["10.1.2.3:8080"], "requests": None, "seconds": None}
@@ -93,14 +100,14 @@ async def test_a_private_host_is_opened_to_one_tenant_alone(stack: Stack, monkey
         async def error() -> str:
             return await error_of(house, "acme", **private)
 
-        # That it is tried is what was opened; nobody answers there.
-        assert wire.tried == []
-        await until(error, lambda code: code == "egress_failed")
-        assert wire.tried == ["10.1.2.3:8080"]
+        # It answers the tenant that it was opened to, once, and nobody else's call reaches it.
+        assert there.seen == []
+        await until(error, lambda code: code == "none")
+        assert [one["path"] for one in there.seen] == ["/echo"]
         assert await error_of(house, "globex", **private) == "egress_refused"
         assert await error_of(house, "acme", **private | {"url": "http://10.1.2.3:8081/"}) == "egress_refused"
         assert (await house.cli("egress", "show", "globex"))["allow"] == []
-        assert wire.tried == ["10.1.2.3:8080"]
+        assert (len(there.seen), wire.tried) == (1, [])
 
         # Neither the platform nor the tenant opens what is never open; a tenant opens nothing.
         for never in ("127.0.0.1:8080", "169.254.169.254", "127.0.0.0/8", "8.8.8.8"):
@@ -113,8 +120,13 @@ async def test_a_private_host_is_opened_to_one_tenant_alone(stack: Stack, monkey
             ) as answer:
                 assert answer.status == 403
 
-        await house.cli("egress", "set", "acme", "--requests", "50000", "--seconds", "60")
+        # A name may be opened that leads to the metadata service: it stays shut all the same.
+        rules = ("--allow", "meta.example", "--requests", "50000", "--seconds", "60")
+        await house.cli("egress", "set", "acme", *rules)
         await until(error, lambda code: code == "egress_refused")
+        for tenant in ("acme", "globex"):
+            assert await error_of(house, tenant, url="http://meta.example/latest/", method="GET") == "egress_refused"
+        assert (len(there.seen), wire.tried) == (1, [])
 
         async def audited() -> list[Record]:
             page = await house.api.get("/v1/audit", tenant="acme", limit=100)
@@ -123,7 +135,7 @@ async def test_a_private_host_is_opened_to_one_tenant_alone(stack: Stack, monkey
         entries = await until(audited, lambda found: len(found) >= 2)
         assert [entry["details"] for entry in entries] == [
             {"allow": ["10.1.2.3:8080"]},
-            {"allow": [], "requests": 50_000, "seconds": 60.0},
+            {"allow": ["meta.example"], "requests": 50_000, "seconds": 60.0},
         ]
 
 

@@ -151,7 +151,7 @@ async def test_an_action_that_hangs_ends_at_its_limit_and_is_retried_or_failed(s
 ENGINE = ("intake", "worker", "timer", "janitor", "relay")
 
 
-@pytest.mark.acceptance("G1", "G4")
+@pytest.mark.acceptance("G1", "G4", "I1")
 @pytest.mark.parametrize("place", ["hold-first", "hold"])
 async def test_an_intent_whose_engine_was_killed_is_on_record_until_another_resolves_it_under_the_same_key(
     stack: Stack, place: str
@@ -163,6 +163,7 @@ async def test_an_intent_whose_engine_was_killed_is_on_record_until_another_reso
             stack, roles=("web", "projector"), modules=(), dead_seconds=1.0, loads=LOADED, **_sandboxed(provider)
         ) as house,
     ):
+        await house.api.put("/v1/tenants/acme/quotas", {"concurrent_runs": 1})
         engine = await house.process(*ENGINE)
         run = await house.start("errand", "acme", {"id": "o-1", "url": provider.url(f"/{place}")})
         key = f"{run}/call/1"
@@ -180,6 +181,10 @@ async def test_an_intent_whose_engine_was_killed_is_on_record_until_another_reso
         assert ended["output"] == {"status": 200}
         assert (provider.calls[key], provider.effects[key]) == (2, 1)
         assert list(provider.effects) == [key]
+        # The tenant's one slot is free again: whoever is dead keeps none.
+        await house.until_status(
+            await house.start("errand", "acme", {"id": "o-2", "url": provider.url("/ok")}), "succeeded"
+        )
 
 
 @pytest.mark.acceptance("G13")
