@@ -185,6 +185,7 @@ def middleware(metrics: Metrics, tracing: RunTracing | None = None) -> Any:
         response.headers[REQUEST_ID] = request_id
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Server"] = "unwind"  # the libraries below would tell their versions
         route = _route_of(request)
         if tracing is not None:
             spans.end(tracing.tracing, request, route, response.status, tracing.now())

@@ -123,6 +123,7 @@ async def test_answers_carry_the_request_id_and_are_not_stored_or_sniffed(town: 
         assert response.headers["X-Request-Id"] == "r-1"
         assert response.headers["Cache-Control"] == "no-store"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Server"] == "unwind"
     async with town.client.get("/v1/runs", headers={"X-Request-Id": "x" * 200}) as response:
         assert response.status == 401
         assert len(response.headers["X-Request-Id"]) == 36
