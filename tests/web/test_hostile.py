@@ -58,7 +58,13 @@ def _refused(answer: tuple[int, bytes, str], what: Any) -> None:
 async def test_no_body_makes_a_route_fail(town: Site) -> None:
     run, letter = str(town.runs["acme"][0]), str(town.letters["acme"])
     values = {"run_id": run, "letter_id": letter, "workflow": "customer-onboarding", "name": "review", "tenant": "acme"}
-    values |= {"bulk_id": run, "hook": "orders", "secret": "provider", "user_id": str(town.users["acme"])}
+    values |= {
+        "bulk_id": run,
+        "hook": "orders",
+        "secret": "provider",
+        "user_id": str(town.users["acme"]),
+        "outlet": "ops",
+    }
     for route in (route for route in ROUTES if route.body is not None):
         tenant = None if route.name in ("register_tenant", "put_quotas") else "acme"
         address = re.sub(r"{(\w+)}", lambda found: values[found.group(1)], route.path)
