@@ -107,6 +107,7 @@ def marks_of(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1024)
 def kind_at(model: type[BaseModel], parts: Segments) -> str | None:
     """The JSON type declared at that place (`string`, `integer`, ...); None when there is no such place or it has
     several.
@@ -171,6 +172,7 @@ def _marked(root: Schema, schema: Schema, path: Segments, within: tuple[str, ...
         yield from _marked(root, inner, (*path, EVERY), within)
 
 
+@lru_cache(maxsize=1024)
 def _plain_names(model: type[BaseModel]) -> frozenset[str] | None:
     """The field names of a model whose valid payloads are their own JSON-native form; None when reading may change a
     value.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import orjson
@@ -317,8 +317,14 @@ def _now() -> int:
     return read.microseconds(datetime.now(UTC))
 
 
+_KEPT_AS_IT_IS: Final = frozenset({int, str, bytes, float, bool})
+"""Most values are of these types, and are asked for nothing more."""
+
+
 def own_value(value: Any) -> Any:
     """A value as our own tables keep it."""
+    if value is None or type(value) in _KEPT_AS_IT_IS:
+        return value
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):
@@ -330,6 +336,8 @@ def own_value(value: Any) -> Any:
 
 def shown_value(value: Any) -> Any:
     """A value as read models keep it: readable, and the same text that PostgreSQL's would be printed as."""
+    if value is None or type(value) in _KEPT_AS_IT_IS:
+        return value
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime):
