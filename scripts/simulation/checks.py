@@ -60,7 +60,7 @@ class Rest:
 async def judge(world: World) -> None:
     """Raises `Violation` for the first law that does not hold."""
     store = SimStore(world.database, Open())
-    vault, mapper = Vault(store, world.ring), Mapper()
+    vault, mapper = Vault(store, world.ring), world.mapper
     await vault.start()
     runs = await _read(world, store, vault, mapper)
     world.told.runs = len(runs)
@@ -113,7 +113,7 @@ async def parked(world: World) -> list[str]:
     vault = Vault(store, world.ring)
     await vault.start()
     found = []
-    for (_, run), log in (await _read(world, store, vault, Mapper())).items():
+    for (_, run), log in (await _read(world, store, vault, world.mapper)).items():
         incident = next((event for event in reversed(log) if isinstance(event, ev.IncidentOpened)), None)
         if incident is not None and not isinstance(log[-1], ev.RunEnded):
             found.append(f"run {run}, parked ({incident.reason}): {incident.detail}")

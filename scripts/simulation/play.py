@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from contracts import run_events as ev
+from contracts.calls import ActionSpec
 from contracts.manifest import EventModel, Module
 from contracts.notices import UNWIND
 from contracts.registry import Registry
@@ -91,6 +92,10 @@ class Play:
     @cached_property
     def registry(self) -> Registry:
         return Registry((*self.modules, UNWIND))
+
+    @cached_property
+    def actions(self) -> Mapping[str, ActionSpec]:
+        return self.registry.action_specs()
 
     @cached_property
     def topology(self) -> Topology:

@@ -29,7 +29,6 @@ from engine.coordinator import Coordinator
 from engine.metrics import Metrics
 from engine.recording import Caps
 from engine.store.keys import Vault
-from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
 from engine.triggers import Plans
 from scripts.simulation.bus import SimTransport
@@ -198,13 +197,13 @@ class Engine(Process):
         world, clock, counted, known = self.world, self.clock, metrics(), self.world.play.registry
         store = self.store = SimStore(world.database, self)
         store.appended = world.appended
-        vault, mapper = Vault(store, world.ring), Mapper()
+        vault, mapper = Vault(store, world.ring), world.mapper
         await vault.start()
         transport = self.open_transport()
         await transport.start()
         await transport.declare(world.play.topology)
         self.epoch = await store.register(self.name, ("all",))
-        plans = Plans(world.play.sagas, {**known.action_specs()})
+        plans = Plans(world.play.sagas, {**world.play.actions})
         coordinator = self.coordinator = Coordinator(
             store, vault, mapper, plans, clock, counted, caps=lambda tenant, workflow: Caps(workflow=world.cap)
         )

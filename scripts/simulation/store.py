@@ -129,7 +129,7 @@ class SimStore(SqliteStore):
         self.appended: Callable[[Sequence[Commit], Sequence[Outcome], int], None] = lambda commits, outcomes, epoch: (
             None
         )
-        self._statements, self.view_statements = dict(database.statements), dict(database.views)
+        self._statements, self.view_statements = database.statements, database.views
         self._written: list[tuple[Sequence[Commit], Sequence[Outcome], int]] = []
         self._appender = _Told(database.appender, self._written)
         self._heads: dict[int, int] = {}
@@ -160,12 +160,10 @@ class SimStore(SqliteStore):
         return answer
 
     async def call(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
-        moment = values.get("now")
-        now = read.microseconds(moment if moment is not None else self.gate.now())
-        plain = {name: own_value(value) for name, value in values.items()} | {
-            "now": now,
-            "lease": now + LEASE_MICROSECONDS,
-        }
+        plain = {name: own_value(value) for name, value in values.items()}
+        if plain.get("now") is None:
+            plain["now"] = read.microseconds(self.gate.now())
+        plain["lease"] = plain["now"] + LEASE_MICROSECONDS
         steps = self._statements[statement].steps
         await self.gate.before(statement)
         answer: Sequence[Mapping[str, Any]]
@@ -209,7 +207,7 @@ class SimStore(SqliteStore):
 
 
 @cache
-def _statements(folder: Path) -> Mapping[str, Statement]:
+def _statements(folder: Path) -> dict[str, Statement]:
     return load([folder], DRIVER)
 
 

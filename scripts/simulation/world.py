@@ -19,7 +19,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import count
 from typing import Any, Final
 from unittest import mock
 from uuid import UUID
@@ -51,9 +50,6 @@ from scripts.simulation.weather import Weather
 from scripts.simulation.workload import PLAY
 
 BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
-
-GARBAGE: Final = 100
-"""Worlds between two looks for garbage: most of what a world makes goes by itself."""
 
 
 LATE_SECONDS: Final = 4.0
@@ -106,7 +102,7 @@ class World:
         self._at_risk: dict[str, int] = {}
         self.database = SimDatabase()
         self.bus = SimBus()
-        self.ring = _ring()
+        self.ring, self.mapper = _ring(), _mapper()
         self.play = play
         self.cap = self.story.pick((None, 2, 3, 10))
         self.databases = {module.name: Kept() for module in play.modules}
@@ -282,15 +278,18 @@ class World:
         letters = self._given_up()
         if letters and living:
             store = SimStore(self.database, Unhindered(self.now))
-            vault, plans = Vault(store, self.ring), Plans(self.play.sagas, {**self.play.registry.action_specs()})
-            door = Door(store, vault, Mapper(), self.play.registry, plans, self, None, living[0])
+            vault, plans = Vault(store, self.ring), Plans(self.play.sagas, {**self.play.actions})
+            door = Door(store, vault, self.mapper, self.play.registry, plans, self, None, living[0])
             for letter in letters:
                 await door.redrive(None, letter, by="operator")
 
     def _given_up(self) -> list[UUID]:
         """Dead letters of messages that were in the hands of an engine each time one was killed."""
-        told = "SELECT id FROM dead_letters WHERE state = 'dead' AND detail LIKE ?"
-        return [UUID(row[0]) for row in self.database.rows(told, ("queue unwind.% gave it up (delivery_limit)%",))]
+        told = (
+            "SELECT id FROM dead_letters WHERE state = 'dead'"
+            " AND detail LIKE 'queue unwind.% gave it up (delivery_limit)%'"
+        )
+        return [UUID(row[0]) for row in self.database.rows(told, ())]
 
     async def _people(self) -> None:
         """Who is asked for an approval gives it or not, some time later."""
@@ -335,6 +334,12 @@ class World:
 @cache
 def _ring() -> KeyRing:
     return KeyRing("root", {"root": b"r" * 32})
+
+
+@cache
+def _mapper() -> Mapper:
+    """It keeps nothing between two events, so one is enough for all worlds."""
+    return Mapper()
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -389,7 +394,16 @@ def run_seed(
     """
     play = play or PLAY
     play.begin()
-    world = World(seed, weather or Weather(), play, only=only)
+    told = _lived(World(seed, weather or Weather(), play, only=only), planted)
+    if not gc.isenabled():
+        gc.collect(0)
+    return told
+
+
+def _lived(world: World, planted: Callable[[], Any] | None) -> Told:
+    """What has come of the world. Nobody holds it any more when this returns, so that it can be collected at once:
+    what it leaves is still in the processor's cache, what a hundred worlds leave is not.
+    """
     loop = world.loop
     loop.set_exception_handler(_unhandled)
     asyncio.set_event_loop(loop)
@@ -428,8 +442,3 @@ def _end(world: World) -> None:
     world.database.close()
     for kept in world.databases.values():
         kept.close()
-    if not gc.isenabled() and next(_ENDED) % GARBAGE == 0:
-        gc.collect()
-
-
-_ENDED: Final = count(1)
