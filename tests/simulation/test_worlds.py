@@ -15,7 +15,7 @@ from scripts.simulation.weather import Weather
 from scripts.simulation.world import quiet, run_seed
 from tests.simulation.planted import PLANTED
 
-SEEDS = int(os.environ.get("UNWIND_SIMULATED_SEEDS", "5000"))
+SEEDS = int(os.environ.get("UNWIND_SIMULATED_SEEDS", "10000"))
 """In all; a release plays a million (`python -m scripts.simulation --seeds 1000000`)."""
 
 OFTEN = 1_000
