@@ -265,6 +265,19 @@ class RunsRepaired(RunEvent):
 
 
 @value(kw_only=True)
+class RunReplayed(RunEvent):
+    """Somebody had the run decided again from its events; `same`: today's code decides as it was recorded. Nothing was
+    performed.
+    """
+
+    TOPIC: ClassVar[str] = "run.replayed"
+
+    run_id: str
+    same: bool
+    by: str
+
+
+@value(kw_only=True)
 class RunsArchived(RunEvent):
     """These ended runs of the tenant left the log for the archive of the month they ended in (`YYYY-MM`): lists show
     them no longer.
@@ -666,6 +679,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     BulkAddressed,
     BulkEnded,
     RunsRepaired,
+    RunReplayed,
     RunsArchived,
     ArchiveDropped,
     TenantOffboarded,

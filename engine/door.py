@@ -30,7 +30,7 @@ from contracts.problems import (
 from contracts.registry import Registry
 from contracts.run_events import RunEvent
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message, Published, Transport
-from contracts.tenant_events import LetterDiscarded, LetterRedriven
+from contracts.tenant_events import LetterDiscarded, LetterRedriven, RunReplayed
 from engine import notes
 from engine.clock import Clock
 from engine.explain import EventExplanation, Explanation, explain_event, explain_run
@@ -353,9 +353,9 @@ class Door:
         content = open_blob(keys, "arrival", arrival_ident(source, event_id), body)
         return None if isinstance(content, Erased) else from_document(orjson.loads(content))
 
-    async def replay(self, tenant: str, run_id: UUID) -> tuple[RunState, Replayed]:
-        """The run as its log has it, and whether today's code decides it like that; nothing is performed. Raises
-        `NotFound`, and `Conflict` where the version that it runs on is not installed.
+    async def replay(self, tenant: str, run_id: UUID, *, by: str) -> tuple[RunState, Replayed]:
+        """The run as its log has it, and whether today's code decides it like that; nothing is performed, and the audit
+        names who asked. Raises `NotFound`, and `Conflict` where the version that it runs on is not installed.
         """
         log = await self.events(tenant, run_id)
         state = fold(RunState(run_id, tenant), log)
@@ -370,6 +370,8 @@ class Door:
         for account in replay(run_id, tenant, log, plan, ask=self._ask_about_the_past):
             if account.decisions % REPLAYED_PER_TURN == 0:
                 await asyncio.sleep(0)
+        same = account.difference is None
+        await self.tenants.record(tenant, RunReplayed(at=self.clock.now(), run_id=str(run_id), same=same, by=by))
         return state, account
 
     def _ask_about_the_past(self, state: RunState, given: Input, plan: Plan, **how: Any) -> Decision:

@@ -50,7 +50,7 @@ _SHOWN: Final = frozenset({
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
     "root_id", "replaces", "keys", "prefix", "roles", "expires_at", "letter", "approvals_own",
     "allow", "requests", "seconds", "before", "after", "cap", "limit", "window", "user", "invitation",
-    "issuer",
+    "issuer", "run_id", "same",
 })  # fmt: skip
 """Fields without personal content that an entry repeats."""
 

@@ -164,7 +164,7 @@ async def _answered_step(
 
 
 async def replay_run(call: Call) -> Answer:
-    state, account = await call.deps.door.replay(await tenant_of_run(call), call.run_id)
+    state, account = await call.deps.door.replay(await tenant_of_run(call), call.run_id, by=call.principal.name)
     difference = account.difference
     return Answer(
         content={

@@ -175,7 +175,13 @@ async def test_a_run_of_long_ago_is_decided_again_and_what_would_be_another_is_s
     assert told["difference"] is None
     assert (told["recorded"], told["events"]) == (len(log), len(log))
     assert told["decisions"] > 5
-    assert await town.store.head(0) == before + len(log), "a replay records nothing"
+    assert await town.store.head(0) == before + len(log) + 1, (
+        "a replay records who asked for it, and nothing of the run"
+    )
+    await town.projector.catch_up()
+    [entry] = (await _json(await town.get("/v1/audit", topic="run.replayed")))["items"]
+    assert (entry["kind"], entry["details"]) == ("tenant", {"run_id": str(run_id), "same": True})
+    assert entry["actor"]
     assert await town.store.claim_outbox(town.epoch, limit=10) == []
 
     place = next(n for n, event in enumerate(log) if isinstance(event, ev.StepScheduled) and n > 1)

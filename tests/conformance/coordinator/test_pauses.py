@@ -74,7 +74,7 @@ async def test_a_run_that_was_held_is_derived_again_as_recorded(node: Node, worl
     await node.settled()
     node.paused.clear()
     await node.admit()
-    _, replayed = await node.door.replay("acme", run_id)
+    _, replayed = await node.door.replay("acme", run_id, by="ann")
     assert replayed.difference is None
 
 
