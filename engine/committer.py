@@ -181,7 +181,13 @@ class Committer:
             self._tally.append(len(commits), time.perf_counter() - began)
             if not repeated:
                 return outcomes
-            return [await self._was_ours(commit, outcome) for commit, outcome in zip(commits, outcomes, strict=True)]
+            try:
+                return [
+                    await self._was_ours(commit, outcome) for commit, outcome in zip(commits, outcomes, strict=True)
+                ]
+            except Unavailable:
+                await asyncio.sleep(delay)
+                delay = min(2.0, delay * 2)
 
     async def _was_ours(self, commit: Commit, outcome: Answer) -> Answer:
         """After a lost answer: a stream that already holds exactly these sealed bodies was written by the first try."""

@@ -188,13 +188,14 @@ SAGAS: tuple[Saga, ...] = (
 
 class Watched:
     """A store that remembers its appends and which runs it loaded whole, can lose an answer after it has committed or
-    refuse a batch of one commit, and can show a broken body or snapshot.
+    the next few answers to what a log holds, refuse a batch of one commit, and can show a broken body or snapshot.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.batches: list[list[Commit]] = []
         self.lose: Callable[[int], bool] = lambda number: False
+        self.loads_to_lose = 0
         self.refuse: Callable[[Commit], bool] = lambda commit: False
         self.broken: set[UUID] = set()
         self.loaded_whole: set[UUID] = set()
@@ -212,6 +213,12 @@ class Watched:
         if self.lose(number):
             raise Unavailable("the answer got lost")
         return outcomes
+
+    async def load(self, tenant: str, stream: UUID, *, after: int = 0) -> Any:
+        if self.loads_to_lose:
+            self.loads_to_lose -= 1
+            raise Unavailable("the answer got lost")
+        return await self._store.load(tenant, stream, after=after)
 
     async def load_many(self, streams: Sequence[tuple[str, UUID]]) -> Any:
         found = await self._store.load_many(streams)

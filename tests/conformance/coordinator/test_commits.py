@@ -94,6 +94,16 @@ async def test_a_lost_answer_neither_doubles_nor_loses(node: Node, world: World,
     assert [key for _, key in world.done] == [f"{run_id}/{name}/1" for name in ("one", "two", "three")]
 
 
+async def test_after_a_lost_answer_the_log_is_asked_again_until_it_answers(node: Node, world: World) -> None:
+    node.store.lose = lambda n: n == 2
+    node.store.loads_to_lose = 2
+    run_id = await node.run("quick")
+    await node.settled()
+    assert node.store.loads_to_lose == 0
+    assert topics(await node.log(run_id)) == QUICK
+    assert len(world.done) == 3
+
+
 async def test_a_lost_answer_in_a_batch_settles_each_run_for_itself(node: Node, world: World) -> None:
     node.store.lose = lambda n: n in (1, 3)
     runs = [await node.begin("quick") for _ in range(20)]
