@@ -130,7 +130,7 @@ class Hooks:
     async def secrets(self, hook: Hook) -> list[str]:
         """What a message may be signed with now, the present secret first."""
         sealed = [(hook.version, hook.secret)]
-        if hook.old_secret is not None and hook.old_until is not None and self._clock.now() < hook.old_until:
+        if hook.old_secret is not None and accepted_until(hook, self._clock.now()) is not None:
             sealed.append((hook.version - 1, hook.old_secret))
         keys = await self._vault.ready(hook.tenant, [body for _, body in sealed])
         opened = [open_blob(keys, "hook", _ident(hook.name, version), body) for version, body in sealed]

@@ -13,11 +13,10 @@ refusal gets the same answer; it stands in the log. Decision 0031 says why. Call
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contracts.problems import PayloadInvalid, RateLimited, Unauthenticated
+from contracts.problems import PayloadInvalid, Unauthenticated
 from contracts.tenant_events import PLATFORM, IdentityLinked
 from engine.clock import Clock
 from engine.guards.gate import Throttle
@@ -25,7 +24,7 @@ from engine.guards.oidc import Attempt, OidcRefused, Provider, ProviderUnavailab
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.people import InvitationOver, People, address_of
-from engine.sign_in import ADDRESS_TRIES, SignIns
+from engine.sign_in import ADDRESS_TRIES, SignIns, too_many_tries
 from engine.store.keys import Vault
 from engine.store.people import Identity, Invitation, Person, User
 from engine.tenant_log import TenantLog
@@ -79,8 +78,7 @@ class OidcSignIns:
         if self._addresses.spent(address, now):
             self._told.of("limited").inc()
             self._sign_ins.on_refused()
-            seconds = max(1, math.ceil(self._addresses.left(address, now)))
-            raise RateLimited(f"too many tries to sign in; try again in {seconds} s", retry_after_seconds=seconds)
+            raise too_many_tries(self._addresses, address, now)
         self._addresses.count(address, now)
         try:
             attempt = await Attempt.open(self._vault, self.provider.issuer, sealed, now)

@@ -181,7 +181,7 @@ class Outlets:
         body = open_blob(keys, "delivery", _about(delivery), delivery.body)
         now = self._clock.now()
         sealed = [(outlet.version, outlet.secret)]
-        if outlet.old_secret is not None and outlet.old_until is not None and now < outlet.old_until:
+        if outlet.old_secret is not None and signs_until(outlet, now) is not None:
             sealed.append((outlet.version - 1, outlet.old_secret))
         owner = await self._vault.ready(outlet.tenant, [secret for _, secret in sealed])
         opened = [open_blob(owner, "outlet", _ident(outlet.name, version), secret) for version, secret in sealed]

@@ -40,8 +40,8 @@ from contracts.tenant_events import (
 )
 from engine.clock import Clock
 from engine.guards.passwords import Passwords, check_new
-from engine.guards.permissions import ROLES, Principal, RoleUnknown, permissions_of
-from engine.guards.sessions import barred, digest_of
+from engine.guards.permissions import Principal, check_roles, digest_of, permissions_of
+from engine.guards.sessions import barred
 from engine.store.people import Invitation, Membership, PeopleRows, Person, User
 from engine.tenant_log import TenantLog
 
@@ -77,15 +77,6 @@ def address_of(email: str) -> str:
     if not _ADDRESS.fullmatch(plain):
         raise PayloadInvalid("email must be an address such as ann@example.org, in ASCII", field="email")
     return plain.lower()
-
-
-def check_roles(roles: Iterable[str]) -> tuple[str, ...]:
-    """Raises `RoleUnknown`."""
-    held = tuple(dict.fromkeys(roles))
-    unknown = [role for role in held if role not in ROLES]
-    if unknown or not held:
-        raise RoleUnknown(f"roles must be among {', '.join(ROLES)}, not {', '.join(unknown) or 'none'}", field="roles")
-    return held
 
 
 def require_grant(roles: Iterable[str], tenant: str | None, by: Principal) -> None:

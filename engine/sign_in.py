@@ -17,7 +17,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from contracts.problems import PayloadInvalid, RateLimited, Unauthenticated
@@ -110,10 +110,7 @@ class SignIns:
         for throttle, key in counts:
             if throttle.spent(key, now):
                 self._refused("limited")
-                seconds = math.ceil(throttle.left(key, now))
-                raise RateLimited(
-                    f"too many tries to sign in; try again in {seconds} s", retry_after_seconds=max(1, seconds)
-                )
+                raise too_many_tries(throttle, key, now)
         for throttle, key in counts:
             throttle.count(key, now)
         person = await self._people.rows.person_by_email(mail)
@@ -166,6 +163,12 @@ class SignIns:
         keys = await self._vault.keys_for(PLATFORM)
         expected = [one.hex() for one in keys.index_hashes(_BROWSER, f"{nonce} {mail}")]
         return any(hmac.compare_digest(one.encode(), mac.encode()) for one in expected)
+
+
+def too_many_tries(throttle: Throttle, key: str, now: datetime) -> RateLimited:
+    """The refusal of whoever has no try left, with when he has one again."""
+    seconds = max(1, math.ceil(throttle.left(key, now)))
+    return RateLimited(f"too many tries to sign in; try again in {seconds} s", retry_after_seconds=seconds)
 
 
 def refused() -> SignInRefused:

@@ -136,6 +136,15 @@ def permissions_of(roles: Iterable[str], tenant: str | None) -> frozenset[str]:
     return held if tenant is None else held - PLATFORM
 
 
+def check_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    """Each of them once. Raises `RoleUnknown`, for none at all too."""
+    held = tuple(dict.fromkeys(roles))
+    unknown = [role for role in held if role not in ROLES]
+    if unknown or not held:
+        raise RoleUnknown(f"roles must be among {', '.join(ROLES)}, not {', '.join(unknown) or 'none'}", field="roles")
+    return held
+
+
 # -------------------------------------------------------------------------------------------------------------- tokens
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -151,10 +160,7 @@ def make_token(
     name: str, roles: Iterable[str], *, tenant: str | None, now: datetime, expires_at: datetime | None = None
 ) -> tuple[str, Token]:
     """A new token as text, shown once and never again, and as the store keeps it."""
-    held = tuple(dict.fromkeys(roles))
-    unknown = [role for role in held if role not in ROLES]
-    if unknown or not held:
-        raise RoleUnknown(f"roles must be among {', '.join(ROLES)}, not {', '.join(unknown) or 'none'}", field="roles")
+    held = check_roles(roles)
     prefix = "".join(secrets.choice(_DIGITS) for _ in range(8))
     stem = f"unw_{prefix}_{_base62(int.from_bytes(secrets.token_bytes(32), 'big'), _SECRET_LENGTH)}"
     text = stem + _checksum(stem)

@@ -11,7 +11,6 @@ Where tenancy said that a tenant is suspended or closed, its members are refused
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
 import secrets
@@ -24,7 +23,7 @@ from contracts.modules.tenancy import BAR_WORDS, BARS
 from contracts.problems import Forbidden, NotFound, Unavailable
 from engine.clock import Clock
 from engine.guards.gate import MINUTE
-from engine.guards.permissions import Principal, permissions_of, unauthenticated
+from engine.guards.permissions import Principal, digest_of, permissions_of, unauthenticated
 from engine.store.people import Membership, Person, Session, Signed
 
 IDLE_SECONDS: Final = 3_600.0
@@ -179,10 +178,6 @@ def principal_of(person: Person, membership: Membership) -> Principal:
     return Principal(
         person.user.actor, membership.tenant, membership.roles, permissions_of(membership.roles, membership.tenant)
     )
-
-
-def digest_of(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def token_of(text: str) -> str:

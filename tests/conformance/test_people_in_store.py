@@ -13,8 +13,8 @@ import pytest
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid, RateLimited, Unauthenticated
 from engine.clock import VirtualClock
 from engine.guards.passwords import Passwords
-from engine.guards.permissions import Principal, RoleUnknown, permissions_of
-from engine.guards.sessions import Sessions, TenantClosed, TenantSuspended, Terms, digest_of, require_served, token_of
+from engine.guards.permissions import Principal, RoleUnknown, digest_of, permissions_of
+from engine.guards.sessions import Sessions, TenantClosed, TenantSuspended, Terms, require_served, token_of
 from engine.metrics import Metrics
 from engine.people import InvitationOver, People, address_of
 from engine.sign_in import ADDRESS_TRIES, EMAIL_TRIES, SignInRefused, SignIns
