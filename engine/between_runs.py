@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 from contracts.envelope import Envelope
@@ -16,11 +16,14 @@ from contracts.run_events import RunContinued, RunEnded
 from engine import notes
 from engine.run import react as fx
 from engine.run.children import child_id, child_scope
-from engine.run.inputs import CancelAsked, Input, StepDone, StepLost
+from engine.run.inputs import CancelAsked, Input, StepDone, StepLost, TerminateAsked
 from engine.run.state import RunState, Step
 from engine.store import NewInput
 from engine.store.keys import Erased, SubjectKeys, TenantKeys
 from engine.store.mapper import seal_blob
+
+RUNS: Final = "engine"
+"""Who has said what a run says to another."""
 
 
 def start(
@@ -58,7 +61,7 @@ def go_on(
     trigger = state.trigger or {}
     asked = {
         "kind": "continue",
-        "key": f"continue/{state.run_id}",
+        "key": notes.continued_key(state.run_id),
         "input": event.data,
         "parent": trigger.get("parent"),
         "depth": trigger.get("depth") or 0,
@@ -68,15 +71,24 @@ def go_on(
     return _start(UUID(event.run_id), state.workflow, asked, marks, state, keys, subject, event.at, ordinal)
 
 
-def recall(state: RunState, keys: TenantKeys, name: str, visit: int, at: datetime) -> NewInput:
+def recall(state: RunState, keys: TenantKeys, name: str, visit: int, at: datetime, *, at_once: bool) -> NewInput:
+    """Cancels the child of an open step; `at_once` terminates it."""
     step = state.step(name, visit)
     assert step is not None
     assert step.began is not None
     run_id = child_id(state.run_id, name, visit, step.attempt, step.began)
-    given = CancelAsked(at=at, by="engine", reason=f"run {state.run_id}, which started it, is being unwound")
-    return NewInput(
-        kind="note", run_id=run_id, name="note", body=seal_blob(keys, "input", str(run_id), notes.encode(given))
+    given = (
+        TerminateAsked(at=at, by=RUNS, reason=f"run {state.run_id}, which started it, was terminated")
+        if at_once
+        else CancelAsked(at=at, by=RUNS, reason=f"run {state.run_id}, which started it, is being unwound")
     )
+    return stop(run_id, given, keys)
+
+
+def stop(run_id: UUID, given: CancelAsked | TerminateAsked, keys: TenantKeys) -> NewInput:
+    """What one run wants of another, as an input of that one."""
+    body = seal_blob(keys, "input", str(run_id), notes.encode(given))
+    return NewInput(kind="note", run_id=run_id, name="note", body=body)
 
 
 def report(ended: RunEnded, state: RunState, keys: TenantKeys, subject: SubjectKeys | Erased | None) -> NewInput:

@@ -24,6 +24,7 @@ from contracts.run_events import RunEvent
 from engine import snapshots
 from engine.accounts import Accounts
 from engine.answers import Answer, Done, Ignored, Refused
+from engine.between_runs import RUNS
 from engine.clock import Clock
 from engine.committer import Committer, Prepared
 from engine.counting import Tally
@@ -36,7 +37,7 @@ from engine.loading import Loader
 from engine.metrics import Metrics
 from engine.plan import Plan
 from engine.recording import Caps, record
-from engine.run.inputs import Admitted, Begin, Input
+from engine.run.inputs import Admitted, Begin, CancelAsked, Input, TerminateAsked
 from engine.run.limits import Breach
 from engine.run.react import Perform
 from engine.run.state import RunState
@@ -125,6 +126,7 @@ class Coordinator:
             self.runs,
             epoch=lambda: self.epoch,
             ignore=self._ignore,
+            record=self.record,
             perform=self._perform,
             on_loaded=self._tell_idle,
         )
@@ -376,9 +378,13 @@ class Coordinator:
         self._committer.put(Prepared(commit, hot, state, perform, answered, tuple(events), breaches))
 
     def _ignore(self, hot: Hot, given: Input, done: Done | None, reason: str) -> None:
-        """A late or void input is settled with its reason; it never stays pending."""
+        """A late or void input is settled with its reason; it never stays pending. What another run wants of one that
+        has gone on as a third is that one's to hear.
+        """
         hot.brought.pop(given.dedup, None)
-        if given.settles:
+        if given.settles and isinstance(given, CancelAsked | TerminateAsked) and given.by == RUNS:
+            self._loader.pass_on(hot, given, done, reason)
+        elif given.settles:
             result = Ignored(reason)
             self.record(
                 Commit(tenant=hot.tenant, stream=None, settled=given.settles),

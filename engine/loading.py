@@ -5,18 +5,20 @@ ours goes back to whoever handed it in. The coordinator asks for it, a turn's ru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
 
 from contracts.problems import EventNewer, Unavailable
-from engine import snapshots
-from engine.answers import Done, NotOurs
+from engine import between_runs, notes, snapshots
+from engine.answers import Done, Ignored, NotOurs
 from engine.clock import Clock
 from engine.hot_runs import Hot, HotRuns
 from engine.logs import logger
-from engine.run.inputs import Input, PlanStuck
+from engine.run.inputs import CancelAsked, Input, PlanStuck, TerminateAsked
 from engine.run.react import Perform
-from engine.store import Store
+from engine.store import Commit, NewInput, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import Mapper
 from engine.triggers import Plans
@@ -24,9 +26,13 @@ from engine.triggers import Plans
 ERASED: Final = "what it knew of its data subject was erased; terminate the run, or abandon it to have it undone"
 
 
+HELD: Final = timedelta(minutes=10)
+"""So long a stop waits for the start of the run that it is about."""
+
+
 class Loader:
-    """`ignore` settles an input that came too late, `perform` makes an attempt; `on_loaded` hears that a load is
-    over.
+    """`ignore` settles an input that came too late, `record` a commit without a run, `perform` makes an attempt;
+    `on_loaded` hears that a load is over.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Loader:
         *,
         epoch: Callable[[], int],
         ignore: Callable[[Hot, Input, Done | None, str], None],
+        record: Callable[[Commit, Done | None], None],
         perform: Callable[[Hot, Perform], None],
         on_loaded: Callable[[], None],
     ) -> None:
@@ -47,19 +54,51 @@ class Loader:
         self._runs = runs
         self._epoch = epoch
         self._ignore = ignore
+        self._record = record
         self._perform = perform
         self._on_loaded = on_loaded
         self._log = logger("loading")
         self.tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, loading: list[Hot]) -> None:
-        task = asyncio.create_task(self._load(loading), name="load-runs")
+        self._spawn(self._load(loading), "load-runs")
+
+    def pass_on(self, hot: Hot, given: CancelAsked | TerminateAsked, done: Done | None, reason: str) -> None:
+        """A run that is told by another to stop, and has nothing to stop: it has gone on as a third, which is told
+        instead; or its start is still on its way, and the input waits for it. Else it is ignored for `reason`.
+        """
+        self._spawn(self._pass_on(hot.tenant, hot.run_id, given, done, reason), "pass-on-stop")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self._loaded)
 
     def _loaded(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         self._on_loaded()  # whoever drains has seen this load under way
+
+    async def _pass_on(
+        self, tenant: str, run_id: UUID, given: CancelAsked | TerminateAsked, done: Done | None, reason: str
+    ) -> None:
+        answer: Ignored | NotOurs = Ignored(reason)
+        told: tuple[NewInput, ...] = ()
+        try:
+            following = await self._store.started(tenant, notes.continued_key(run_id))
+            if following is not None:
+                told = (between_runs.stop(following, given, await self._vault.keys_for(tenant)),)
+            elif self._clock.now() - given.at < HELD and not await self._store.load(tenant, run_id):
+                answer = NotOurs()
+        except Unavailable:
+            answer = NotOurs()
+        if isinstance(answer, NotOurs):
+            if done is not None:
+                done(answer)
+            return
+        self._record(
+            Commit(tenant=tenant, stream=None, settled=given.settles, inputs=told),
+            None if done is None else lambda _: done(answer),
+        )
 
     async def _load(self, loading: list[Hot]) -> None:
         """Claims, loads and folds cold runs; what is not ours goes back to whoever handed it in."""

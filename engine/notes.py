@@ -128,6 +128,11 @@ def start_envelope(
     )
 
 
+def continued_key(run_id: object) -> str:
+    """The start key of the run that goes on after this one."""
+    return f"continue/{run_id}"
+
+
 def successor_key(run_id: object) -> str:
     """The start key of the one run that may follow an ended run: its rerun, or the run that unwinds it. So nobody
     undoes what another has taken over.

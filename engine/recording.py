@@ -239,8 +239,8 @@ def _add(
             rows.subscriptions_dropped.append((name, visit))
         case fx.Settled(key):
             rows.awaits_dropped.append(command_id(key))
-        case fx.Recall(name, visit):
-            rows.inputs.append(between_runs.recall(state, keys, name, visit, event.at))
+        case fx.Recall(name, visit, at_once):
+            rows.inputs.append(between_runs.recall(state, keys, name, visit, event.at, at_once=at_once))
         case fx.Continue(continued):
             rows.inputs.append(between_runs.go_on(continued, state, keys, subject, ordinal))
         case fx.Report(ended):

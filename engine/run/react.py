@@ -78,10 +78,13 @@ class Settled:
 
 @value()
 class Recall:
-    """Cancel the child that the open step waits for: the run that started it is being unwound."""
+    """Stop the child that the open step waits for: cancel it, since the run that started it is being unwound; with
+    `at_once` terminate it, since that run was terminated.
+    """
 
     step: str
     visit: int
+    at_once: bool = False
 
 
 @value()
@@ -278,12 +281,14 @@ def _run_continued(event: ev.RunContinued, state: RunState) -> list[Effect]:
 
 def _run_ended(event: ev.RunEnded, state: RunState) -> list[Effect]:
     """Success is told by the log and the read models alone; an ending that someone may have to act on is also a
-    notice.
+    notice. A run that was terminated takes its open children with it.
     """
     reports = state.continued is None and (state.trigger or {}).get("parent")
     effects: list[Effect] = [Report(event)] if reports else []
     if event.status == "succeeded":
         return effects
+    if (event.error or {}).get("code") == "terminated":
+        effects += [Recall(step.name, step.visit, at_once=True) for step in state.open_steps() if step.is_child]
     return [
         *effects,
         Notify(

@@ -114,6 +114,21 @@ async def family(run: Run, data: Any) -> Any:
     return "grown up"
 
 
+@saga("wanderer", version=1)
+async def wanderer(run: Run, data: Any) -> Any:
+    """Goes on as another run, and as another, and rests."""
+    await run.step("pass", note, undo=unnote)
+    if data["hops"]:
+        raise run.continue_as({"hops": data["hops"] - 1})
+    await run.sleep("nap", 60)
+    return "home"
+
+
+@saga("guardian", version=1)
+async def guardian(run: Run, data: Any) -> Any:
+    return await run.child("ward", "wanderer", {"hops": 2})
+
+
 @saga("waiting", version=1)
 async def waiting(run: Run, data: Any) -> Any:
     await run.sleep("nap", 60)
@@ -182,7 +197,7 @@ async def printing(run: Run, data: Any) -> Any:
 
 
 SAGAS: tuple[Saga, ...] = (
-    printing, quick, family, slow, waiting, flaky, patient, inviting, asking, endless, paid,
+    printing, quick, family, wanderer, guardian, slow, waiting, flaky, patient, inviting, asking, endless, paid,
 )  # fmt: skip
 
 

@@ -86,6 +86,20 @@ async def test_what_children_did_is_undone_with_their_parent(stack: Stack) -> No
         assert await users(house) == 0
 
 
+async def test_a_parent_that_is_terminated_takes_its_open_children_with_it_and_undoes_nothing(stack: Stack) -> None:
+    async with House(stack, sagas=SAGAS) as house:
+        parent = await house.start("household", "acme", {"email": "eve@home.example"})
+        waits = await child_of(house, parent, "second")
+        await house.until_run(waits, lambda run: run["status"] == "waiting")
+        await house.api.post(f"/v1/runs/{parent}/terminate", {"reason": "enough"}, tenant="acme")
+        ended = await house.until_status(parent, "cancelled")
+        assert (ended["error_code"], ended["left"]) == ("terminated", ["first/1", "second/1"])
+        assert (await house.until_status(waits, "cancelled"))["error_code"] == "terminated"
+        assert await users(house) == 1
+        for run in (parent, waits):
+            assert (await house.cli("replay", run))["same"]
+
+
 async def test_what_a_finished_run_did_is_undone_by_command_and_done_again(stack: Stack) -> None:
     async with House(stack, sagas=SAGAS) as house:
         run = await house.start("member", "acme", {"email": "eve@home.example"})

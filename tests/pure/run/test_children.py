@@ -27,6 +27,7 @@ from tests.pure.run.telling import (
     lost,
     retried,
     saw,
+    terminated,
     undo_lost,
     undone,
 )
@@ -51,6 +52,13 @@ def test_a_succeeded_child_is_undone_by_its_receipt_and_an_open_one_is_recalled(
     open_ = given(sagas.parental, cancelled()).is_("compensating")
     assert fx.Recall("child", 1) in open_.effects
     open_.when(lost("child", "cancelled", retryable=False)).is_("cancelled")
+
+
+def test_a_run_that_is_terminated_takes_its_open_children_with_it_and_leaves_what_has_ended() -> None:
+    open_ = given(sagas.parental, terminated()).is_("cancelled")
+    assert [effect for effect in open_.effects if isinstance(effect, fx.Recall)] == [fx.Recall("child", 1, True)]
+    ended = given(sagas.parental, done("child", CHILD), terminated()).is_("cancelled")
+    assert not [effect for effect in ended.effects if isinstance(effect, fx.Recall)]
 
 
 def test_a_child_that_cannot_be_taken_back_parks_the_undo() -> None:
