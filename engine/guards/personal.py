@@ -9,7 +9,7 @@ same for every value. Names of fields, marks and JSON inside of texts are `engin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from engine.guards.national import ITALIAN, NATIONAL, italian, luhn
@@ -244,36 +244,46 @@ def _brand(digits: str) -> bool:
 
 
 _IBAN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})[0-9]{2}(?=[ -]?[A-Za-z0-9])")
-_IBAN_LENGTHS: Final = {
-    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
-    "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
-    "ES": 24, "FI": 18, "FK": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28,
-    "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28,
-    "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MN": 20,
-    "MR": 27, "MT": 31, "MU": 30, "NI": 28, "NL": 18, "NO": 15, "OM": 23, "PK": 24, "PL": 28, "PS": 29, "PT": 25,
-    "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24, "SM": 27,
-    "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20, "YE": 30,
+_IBANS: Final = {
+    "AD": "8n12c", "AE": "19n", "AL": "8n16c", "AT": "16n", "AZ": "4a20c", "BA": "16n", "BE": "12n", "BG": "4a6n8c",
+    "BH": "4a14c", "BI": "23n", "BR": "23n1a1c", "BY": "4c4n16c", "CH": "5n12c", "CR": "18n", "CY": "8n16c",
+    "CZ": "20n", "DE": "18n", "DJ": "23n", "DK": "14n", "DO": "4c20n", "EE": "16n", "EG": "25n", "ES": "20n",
+    "FI": "14n", "FK": "2a12n", "FO": "14n", "FR": "10n11c2n", "GB": "4a14n", "GE": "2a16n", "GI": "4a15c",
+    "GL": "14n", "GR": "7n16c", "GT": "24c", "HR": "17n", "HU": "24n", "IE": "4a14n", "IL": "19n", "IQ": "4a15n",
+    "IS": "22n", "IT": "1a10n12c", "JO": "4a4n18c", "KW": "4a22c", "KZ": "3n13c", "LB": "4n20c", "LC": "4a24c",
+    "LI": "5n12c", "LT": "16n", "LU": "3n13c", "LV": "4a13c", "LY": "21n", "MC": "10n11c2n", "MD": "20c", "ME": "18n",
+    "MK": "3n10c2n", "MN": "16n", "MR": "23n", "MT": "4a5n18c", "MU": "4a19n3a", "NI": "4a20n", "NL": "4a10n",
+    "NO": "11n", "OM": "3n16c", "PK": "4a16c", "PL": "24n", "PS": "4a21c", "PT": "21n", "QA": "4a21c", "RO": "4a16c",
+    "RS": "18n", "RU": "14n15c", "SA": "2n18c", "SC": "4a20n3a", "SD": "14n", "SE": "20n", "SI": "15n", "SK": "20n",
+    "SM": "1a10n12c", "SO": "19n", "ST": "21n", "SV": "4a20n", "TL": "19n", "TN": "20n", "TR": "6n16c", "UA": "6n19c",
+    "VA": "18n", "VG": "4a16n", "XK": "16n", "YE": "4a4n18c",
 }  # fmt: skip
+"""What follows country and check digits, by the registry of ISO 13616: so many digits (n), letters (a), either (c)."""
+_KINDS: Final[Mapping[str, Callable[[str], bool]]] = {"n": str.isdigit, "a": str.isalpha, "c": str.isalnum}
+_FORMS: Final = {
+    country: tuple((int(count), _KINDS[kind]) for count, kind in re.findall("([0-9]+)([nac])", form))
+    for country, form in _IBANS.items()
+}
 _ALPHABET: Final = {character: int(character, 36) for character in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
 def _without_ibans(text: str) -> str:
     kept, at = [], 0
     for found in _IBAN.finditer(text):
-        length = _IBAN_LENGTHS.get(found.group(1).upper())
-        if length is not None and found.start() >= at:
-            end = _iban_from(text, found.start(), length)
+        form = _FORMS.get(found.group(1).upper())
+        if form is not None and found.start() >= at:
+            end = _iban_from(text, found.start(), form)
             if end is not None:
                 kept += [text[at : found.start()], REDACTED]
                 at = end
     return "".join(kept) + text[at:]
 
 
-def _iban_from(text: str, start: int, length: int) -> int | None:
+def _iban_from(text: str, start: int, form: Sequence[tuple[int, Callable[[str], bool]]]) -> int | None:
     """Where the IBAN that begins here ends. Words may follow one that is written in groups: its country says how long
-    it is.
+    it is, and of what.
     """
-    compact, at = "", start
+    compact, at, length = "", start, 4 + sum(count for count, _ in form)
     while len(compact) < length and at < len(text):
         character = text[at]
         if character.isascii() and character.isalnum():
@@ -283,6 +293,11 @@ def _iban_from(text: str, start: int, length: int) -> int | None:
         at += 1
     if len(compact) < length or (at < len(text) and text[at].isalnum()):
         return None
+    place = 4
+    for count, holds in form:
+        if not holds(compact[place : place + count]):
+            return None
+        place += count
     number = int("".join(str(_ALPHABET[character]) for character in compact[4:] + compact[:4]))
     return at if number % 97 == 1 else None
 
