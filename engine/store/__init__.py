@@ -229,7 +229,8 @@ class Work(Protocol):
     ) -> list[OpenRun]: ...
 
     async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
-        """Own or unowned runs queued for a slot, in weighted fair order between tenants, woken ones before new ones."""
+        """Own or unowned runs queued for a slot: in weighted fair order between tenants, one of each workflow in turn
+        within a tenant, woken ones before new ones within a workflow."""
 
     async def claim_inputs(
         self, epoch: int, *, limit: int, but: Sequence[str] = (), now: datetime | None = None

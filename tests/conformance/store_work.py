@@ -215,6 +215,22 @@ class LeaseConformance:
         other = await store.register("other", ["all"], now=NOW)
         assert await store.queued_runs(other, limit=100) == []
 
+    async def test_a_workflow_that_waits_in_vain_keeps_no_other_of_its_tenant_waiting(
+        self, store: Store, epoch: int
+    ) -> None:
+        """As one that is paused, at its cap or without a budget: however many of its runs came first."""
+        queue: dict[str, Any] = {"status": "queued", "slot": False}
+        for workflow, runs in (("many", 4), ("few", 2)):
+            for _ in range(runs):
+                await open_a_run(store, epoch, workflow=workflow, **queue)
+
+        async def first(limit: int) -> Counter[str]:
+            return Counter(run.workflow for run in await store.queued_runs(epoch, limit=limit))
+
+        assert await first(2) == {"many": 1, "few": 1}
+        assert await first(4) == {"many": 2, "few": 2}
+        assert await first(100) == {"many": 4, "few": 2}
+
     async def test_slots_go_to_tenants_by_their_weights(self, store: Store, epoch: int) -> None:
         """Of the first slots each has its share, and a change holds at once."""
         queue: dict[str, Any] = {"status": "queued", "slot": False}

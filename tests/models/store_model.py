@@ -380,13 +380,19 @@ class StoreModel:
         run.owner = epoch
 
     def queued(self, epoch: int) -> list[Run]:
-        """Fair between tenants of equal weight; within one woken runs first, then by age."""
+        """Fair between tenants of equal weight; within one its workflows in turn, woken runs first, then by age."""
         waiting = [run for run in self.runs.values() if run.status == "queued" and run.owner in (None, epoch)]
         held = Counter(run.tenant for run in self.runs.values() if run.slot)
         turn: dict[UUID, int] = {}
         for tenant in {run.tenant for run in waiting}:
             mine = [run for run in waiting if run.tenant == tenant]
             mine.sort(key=lambda run: (not run.woken, run.started_at, run.run_id))
+            before: Counter[str] = Counter()
+            place: dict[UUID, int] = {}
+            for run in mine:
+                place[run.run_id] = before[run.workflow]
+                before[run.workflow] += 1
+            mine.sort(key=lambda run: place[run.run_id])
             turn |= {run.run_id: held[tenant] + place for place, run in enumerate(mine, 1)}
         return sorted(waiting, key=lambda run: (turn[run.run_id], run.started_at, run.run_id))
 

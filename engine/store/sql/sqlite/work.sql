@@ -67,17 +67,20 @@ SELECT * FROM open_runs WHERE run_id = :run AND tenant = :tenant
 SELECT * FROM open_runs WHERE (:tenant IS NULL OR tenant = :tenant) AND (:after IS NULL OR run_id > :after) ORDER BY run_id LIMIT :limit
 
 -- name: queued_runs
--- Fair between tenants: who holds few slots for his weight (`quotas`) comes first; within a tenant woken runs before new ones, then by age.
+-- Fair between tenants: who holds few slots for his weight (`quotas`) comes first. Within a tenant one run of each workflow in turn, so that
+-- one that is paused, at its cap or without a budget keeps no other waiting; within a workflow woken runs before new ones, then by age.
 SELECT * FROM (
-    SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
-    FROM open_runs o JOIN (
+    SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.place, o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY tenant, workflow ORDER BY woken DESC, started_at, run_id) AS place
+        FROM open_runs WHERE queued AND (owner IS NULL OR owner = :epoch)
+    ) o JOIN (
         SELECT q.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = q.tenant) AS held,
             coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
                       WHERE name = 'quotas' AND tenant IN (q.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
                       ORDER BY tenant = '*' LIMIT 1), 1.0) AS weight
         FROM (SELECT DISTINCT tenant FROM open_runs WHERE queued AND (owner IS NULL OR owner = :epoch)) q
     ) t ON t.tenant = o.tenant
-    WHERE o.queued AND (o.owner IS NULL OR o.owner = :epoch)
 )
 ORDER BY turn, started_at, run_id LIMIT :limit
 

@@ -68,19 +68,22 @@ CREATE OR REPLACE FUNCTION open_runs(p_tenant text, p_after uuid, p_limit intege
     SELECT * FROM run_rows WHERE (p_tenant IS NULL OR tenant = p_tenant) AND (p_after IS NULL OR run_id > p_after) ORDER BY run_id LIMIT p_limit;
 $$;
 
--- Fair between tenants: who holds few slots for his weight (`quotas`) comes first; within a tenant woken runs before new ones, then by age.
+-- Fair between tenants: who holds few slots for his weight (`quotas`) comes first. Within a tenant one run of each workflow in turn, so that
+-- one that is paused, at its cap or without a budget keeps no other waiting; within a workflow woken runs before new ones, then by age.
 CREATE OR REPLACE FUNCTION queued_runs(p_epoch bigint, p_limit integer) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
     SELECT f.tenant, f.run_id, f.workflow, f.workflow_version, f.status, f.slot, f.owner, f.takeovers, f.deadline, f.started_at
     FROM (
-        SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
-        FROM open_runs o JOIN (
+        SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.place, o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
+        FROM (
+            SELECT w.*, row_number() OVER (PARTITION BY w.tenant, w.workflow ORDER BY w.woken DESC, w.started_at, w.run_id) AS place
+            FROM open_runs w WHERE w.queued AND (w.owner IS NULL OR w.owner = p_epoch)
+        ) o JOIN (
             SELECT q.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = q.tenant) AS held,
                    coalesce((SELECT (s.value ->> 'weight')::double precision FROM settings s
                              WHERE s.name = 'quotas' AND s.tenant IN (q.tenant, '*') AND s.value ->> 'weight' IS NOT NULL
                              ORDER BY s.tenant = '*' LIMIT 1), 1) AS weight
             FROM (SELECT DISTINCT d.tenant FROM open_runs d WHERE d.queued AND (d.owner IS NULL OR d.owner = p_epoch)) q
         ) t ON t.tenant = o.tenant
-        WHERE o.queued AND (o.owner IS NULL OR o.owner = p_epoch)
     ) f
     ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
 $$;
