@@ -9,7 +9,6 @@ That this process itself lives is said by `consumers.heartbeat`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -123,7 +122,7 @@ class Janitor:
         """Whoever could not look for a while may not judge yet: when the database comes back everybody was silent, and
         the living say so first.
         """
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         looked, self._looked = self._looked, now
         if looked is not None and now - looked > self._dead / 2:
             self._judges_from = now + self._dead
@@ -196,7 +195,7 @@ class Janitor:
         ours = self._door.epoch
         stuck = [run for run in found if self._rests(run.run_id) and (run.owner == ours or run.owner not in living)]
         self._count(stuck)
-        tried, now = self._tried, time.monotonic()
+        tried, now = self._tried, asyncio.get_running_loop().time()
         self._tried = {run.run_id: tried[run.run_id] for run in stuck if run.run_id in tried}
         by_tenant: defaultdict[str, list[UUID]] = defaultdict(list)
         for run in stuck:

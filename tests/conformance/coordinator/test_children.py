@@ -69,7 +69,8 @@ async def test_a_child_that_has_gone_on_as_other_runs_is_stopped_with_its_parent
 
     async def rests() -> bool:
         wards = await descendants(node, parent, "ward")
-        return len(wards) == 3 and await node.stands(wards[-1], "waiting")
+        last = await node.state(wards[-1])
+        return len(wards) == 3 and last.is_open and last.status == "waiting"
 
     await eventually(rests)
     *_, last = await descendants(node, parent, "ward")
