@@ -2,13 +2,16 @@
 only inside a decision, as something no saga catches by accident.
 
 Outside the main thread it does nothing; the assembly's watchdog then ends the process instead. A turn takes a few
-milliseconds, so an alarm set at its start finds the culprit within its second.
+milliseconds, so an alarm set at its start finds the culprit within its second. One alarm proves nothing: on a machine
+without a free core, or one that stood still, a second passes in which the saga has not computed. It is interrupted when
+it then goes on computing, or does nothing while alarm after alarm finds it in the same place.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Final
 
@@ -21,7 +24,14 @@ DECIDE_SECONDS: Final = 1.0
 """How long a saga's coroutine may run without yielding."""
 
 AGAIN_SECONDS: Final = 0.05
-"""An alarm that falls between two decisions comes again this soon."""
+"""The alarm comes again this soon: it may have fallen between two decisions, or proves too little."""
+
+PROOF_SECONDS: Final = 0.2
+"""CPU time after its first alarm that shows that a decision computes on; half of what it may take, where that is less.
+"""
+
+BLOCKED_ALARMS: Final = 10
+"""So many alarms more in the same decision show that it is blocked: with each of them it had a core to compute on."""
 
 
 class SagaStuck(BaseException):
@@ -35,8 +45,13 @@ class Interrupter:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._proof = min(PROOF_SECONDS, seconds / 2)
         self._deciding = False
         self._installed = False
+        self._decision = 0
+        self._suspect = 0
+        self._alarms = 0
+        self._computed = 0.0
 
     def install(self) -> bool:
         """Takes SIGALRM for this process. False outside the main thread."""
@@ -55,6 +70,7 @@ class Interrupter:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def __enter__(self) -> None:
+        self._decision += 1
         self._deciding = True
 
     def __exit__(
@@ -76,6 +92,12 @@ class Interrupter:
 
     def _alarm(self, signum: int, frame: FrameType | None) -> None:
         if not self._deciding:
+            return
+        if self._suspect != self._decision:
+            self._suspect, self._alarms, self._computed = self._decision, 0, time.thread_time()
+            return
+        self._alarms += 1
+        if self._alarms < BLOCKED_ALARMS and time.thread_time() - self._computed < self._proof:
             return
         self._deciding = False
         where = (

@@ -82,6 +82,14 @@ RUNS: Final = (
         needs=("postgres",),
     ),
     Mutant(
+        name="one-alarm-parks-a-run",
+        law="A saga that had no core to compute on is not stuck",
+        path="engine/interrupt.py",
+        old="if self._suspect != self._decision:",
+        new="if self._suspect < 0:",
+        test="tests/pure/plan/test_interrupt.py",
+    ),
+    Mutant(
         name="rerun-reuses-what-was-undone",
         law="A rerun reuses only what stands",
         path="engine/run/rerun.py",

@@ -51,6 +51,20 @@ def test_an_alarm_between_two_decisions_harms_nobody_and_comes_again(interrupter
         CodePlan(endless, {}).next(started())
 
 
+def test_a_saga_that_blocks_is_interrupted_though_it_computes_nothing(interrupter: Interrupter) -> None:
+    interrupter.begin()
+    with pytest.raises(SagaStuck), interrupter:
+        threading.Event().wait(60)
+
+
+def test_one_alarm_proves_nothing_of_a_decision_that_may_have_had_no_core_to_compute_on(
+    interrupter: Interrupter,
+) -> None:
+    for _ in range(3):
+        with interrupter:
+            signal.raise_signal(signal.SIGALRM)
+
+
 def test_a_turn_that_is_over_is_not_interrupted(interrupter: Interrupter) -> None:
     interrupter.begin()
     interrupter.end()
