@@ -24,7 +24,7 @@ from engine.clock import Clock
 from engine.endless import Endless
 from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressRefused, EgressTimeout, Response
 from engine.logs import logger
-from engine.outlets import Outlets
+from engine.outlets import LEASE, Outlets
 from engine.store import Outlet, OutletDelivery, OutletRows, OutletState
 
 PAUSES_SECONDS: Final = (5.0, 30.0, 120.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0, 28_800.0)
@@ -35,7 +35,6 @@ KEPT: Final = timedelta(days=30)
 AT_ONCE: Final = 50
 """Requests under way in this process, and of one outlet:"""
 AT_ONCE_EACH: Final = 5
-LEASE: Final = timedelta(seconds=60)
 REQUEST_SECONDS: Final = 15.0
 """Well within the lease: name, turn, request and answer."""
 POLL_SECONDS: Final = 1.0

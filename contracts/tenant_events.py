@@ -111,6 +111,18 @@ class OutletDisabled(RunEvent):
 
 
 @value(kw_only=True)
+class NoticesRedelivered(RunEvent):
+    """Somebody had the outlet sent again a notice, or all made since then that it had not taken."""
+
+    TOPIC: ClassVar[str] = "outlet.redelivered"
+
+    outlet: str
+    message_id: str | None
+    since: datetime | None
+    by: str
+
+
+@value(kw_only=True)
 class OutletRemoved(RunEvent):
     TOPIC: ClassVar[str] = "outlet.removed"
 
@@ -667,6 +679,7 @@ TENANT_EVENTS: Final[tuple[type[RunEvent], ...]] = (
     OutletRotated,
     OutletEnabled,
     OutletDisabled,
+    NoticesRedelivered,
     OutletRemoved,
     TenantPaused,
     TenantResumed,

@@ -24,7 +24,15 @@ from standardwebhooks import Webhook
 from contracts.envelope import format_time
 from contracts.notices import UNWIND, OutletDisabledV1
 from contracts.problems import Conflict, NotFound, PayloadInvalid, TenantOffboarded
-from contracts.tenant_events import PLATFORM, OutletAdded, OutletDisabled, OutletEnabled, OutletRemoved, OutletRotated
+from contracts.tenant_events import (
+    PLATFORM,
+    NoticesRedelivered,
+    OutletAdded,
+    OutletDisabled,
+    OutletEnabled,
+    OutletRemoved,
+    OutletRotated,
+)
 from engine.clock import Clock
 from engine.guards.addresses import EgressRefused, SafeUrl, Target
 from engine.hooks import NAME, checked_secret
@@ -40,6 +48,12 @@ TEST: Final = "unwind.OutletTestV1"
 """The type of a test; no such fact is ever on the bus."""
 NOTICES: Final = f"{UNWIND.name}."
 FRESH_SECONDS: Final = 2.0
+LEASE: Final = timedelta(seconds=60)
+"""How long whoever sends a notice has it to himself."""
+SOON: Final = 2 * LEASE
+"""What is due by then may be in somebody's hand, and comes by itself."""
+MOST_REDELIVERED: Final = 10_000
+"""Notices sent again at one word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +160,49 @@ class Outlets:
 
     async def test(self, tenant: str, name: str) -> str:
         """Has a test delivered as any notice is; answers its id."""
-        outlet = await self.one(tenant, name)
-        if not outlet.enabled:
-            raise Conflict("the outlet is disabled; enable it first", field="outlet")
+        outlet = await self._enabled(tenant, name)
         message_id = str(uuid4())
         await self._add(outlet, TEST, message_id, tenant, format_time(self._clock.now()), {"outlet": name})
         self.on_due()
         return message_id
+
+    async def redeliver(self, tenant: str, name: str, message_id: str, *, by: str) -> int:
+        """Has a notice sent again, whatever became of it: its id and its document are what they were, and so a
+        receiver knows it; its attempts begin anew. Answers 0 where it comes within two minutes by itself. Raises
+        `NotFound`; `Conflict` while the outlet is disabled.
+        """
+        outlet, now = await self._enabled(tenant, name), self._clock.now()
+        delivery = await self._rows.delivery(tenant, name, message_id)
+        if delivery is None:
+            raise NotFound("the outlet has no such delivery", field="message_id")
+        if delivery.state == "waiting" and delivery.due_at <= now + SOON:
+            return 0
+        await self._log.record(
+            tenant, NoticesRedelivered(at=now, outlet=outlet.name, message_id=message_id, since=None, by=by)
+        )
+        sent = await self._rows.resend_delivery(tenant, name, message_id, now=now, soon=now + SOON)
+        self.on_due()
+        return int(sent)
+
+    async def redeliver_failed(self, tenant: str, name: str, since: datetime, *, by: str) -> int:
+        """The same for all notices made since then that have failed, for good or so far: the oldest
+        `MOST_REDELIVERED`. Answers how many. Raises as `redeliver` does.
+        """
+        outlet, now = await self._enabled(tenant, name), self._clock.now()
+        await self._log.record(
+            tenant, NoticesRedelivered(at=now, outlet=outlet.name, message_id=None, since=since, by=by)
+        )
+        sent = await self._rows.resend_failed(
+            tenant, name, since=since, now=now, soon=now + SOON, limit=MOST_REDELIVERED
+        )
+        self.on_due()
+        return sent
+
+    async def _enabled(self, tenant: str, name: str) -> Outlet:
+        outlet = await self.one(tenant, name)
+        if not outlet.enabled:
+            raise Conflict("the outlet is disabled; enable it first", field="outlet")
+        return outlet
 
     # ------------------------------------------------------------------------------------------------- on the way out
 

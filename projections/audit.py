@@ -45,7 +45,7 @@ _LEAF = struct.Struct(">QI16s32sB")
 _SHOWN: Final = frozenset({
     "workflow", "workflow_version", "status", "name", "previous", "step", "visit", "reason", "how", "cause", "approved",
     "incident", "role", "correlation_id", "action", "key", "kind", "endpoint", "scheme", "count",
-    "outlet", "host", "types",
+    "outlet", "host", "types", "message_id",
     "scope", "runs", "run_ids", "known", "since", "until", "month", "events",
     "bulk", "word", "filter", "ids", "found", "told", "refused", "failed", "version",
     "root_id", "replaces", "keys", "prefix", "roles", "expires_at", "letter", "approvals_own",

@@ -9,8 +9,8 @@ from typing import Any
 
 from consumers.web import asked_outlets as asked
 from consumers.web.routes import Answer, Call
-from contracts.envelope import format_time
-from engine.outlets import NewOutlet, signs_until
+from contracts.envelope import format_time, parse_time
+from engine.outlets import MOST_REDELIVERED, NewOutlet, signs_until
 from engine.store import Outlet, OutletDelivery
 
 
@@ -50,6 +50,16 @@ async def switch_outlet(call: Call) -> Answer:
 async def test_outlet(call: Call) -> Answer:
     message_id = await call.deps.door.outlets.test(call.named_tenant, call.path("outlet"))
     return Answer(status=202, content={"message_id": message_id})
+
+
+async def redeliver_notices(call: Call) -> Answer:
+    given: asked.Redeliver = call.body
+    outlets, tenant, name, by = call.deps.door.outlets, call.named_tenant, call.path("outlet"), call.principal.name
+    if given.message_id is not None:
+        count = await outlets.redeliver(tenant, name, given.message_id, by=by)
+    else:
+        count = await outlets.redeliver_failed(tenant, name, parse_time(given.since or "", "since"), by=by)
+    return Answer(status=202, content={"redelivered": count, "more": count == MOST_REDELIVERED})
 
 
 async def remove_outlet(call: Call) -> Answer:

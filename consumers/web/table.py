@@ -337,6 +337,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         query=asked_outlets.DeliveriesQuery, answer=told_outlets.Deliveries,
     ),
     Route(
+        method="POST", path="/v1/outlets/{outlet}/redeliver", handler=outlets.redeliver_notices, tag="outlets",
+        permission="outlets.redeliver", summary="Send one notice again, or all since a time that were not taken",
+        body=asked_outlets.Redeliver, query=asked.Query, answer=told_outlets.Redelivered, status=202,
+    ),
+    Route(
         method="DELETE", path="/v1/outlets/{outlet}", handler=outlets.remove_outlet, tag="outlets",
         permission="outlets.manage", summary="Remove an outlet with its deliveries", query=asked.Query,
         answer=told_outlets.OutletRemoved,

@@ -45,6 +45,11 @@ class OutletTest(Told):
     message_id: str = Field(description="As the delivery log names it; the webhook-id of the request")
 
 
+class Redelivered(Told):
+    redelivered: int = Field(description="How many are sent again; 0 for one that comes within two minutes by itself")
+    more: bool = Field(description="There may be more that have failed: ask again")
+
+
 class Delivery(Told):
     message_id: str
     tenant: str = Field(description="Whose notice it is")

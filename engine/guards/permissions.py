@@ -43,7 +43,7 @@ _OPERATE: Final = frozenset(
     {
         "events.publish", "runs.start", "runs.cancel", "runs.terminate", "runs.retry", "runs.skip", "runs.abandon",
         "runs.rerun", "runs.pause", "deadletters.read", "deadletters.redrive", "deadletters.discard", "action.http",
-        "outlets.read",
+        "outlets.read", "outlets.redeliver",
     }
 )  # fmt: skip
 _AUTHOR: Final = frozenset({"workflows.write", "runs.rehearse", "action.http"})

@@ -462,6 +462,20 @@ class OutletRows(Protocol):
     ) -> list[OutletDelivery]:
         """Newest first."""
 
+    async def delivery(self, tenant: str, outlet: str, message_id: str) -> OutletDelivery | None: ...
+
+    async def resend_delivery(
+        self, tenant: str, outlet: str, message_id: str, *, now: datetime, soon: datetime
+    ) -> bool:
+        """Due at once with all of its attempts, whatever became of it. False: it waits and is due by `soon`, or there
+        is none."""
+
+    async def resend_failed(
+        self, tenant: str, outlet: str, *, since: datetime, now: datetime, soon: datetime, limit: int
+    ) -> int:
+        """The same for those made since then that have failed, or have failed so far and are not due by `soon`: the
+        oldest of them. Answers how many."""
+
     async def prune_deliveries(self, *, before: datetime) -> int:
         """Forgets those settled before that moment; answers how many."""
 

@@ -69,6 +69,24 @@ class OutletVerbs(Caller):
         found = await self.call("deliveries", tenant=tenant, outlet=outlet, state=state, limit=limit)
         return [read.outlet_delivery(row) for row in found]
 
+    async def delivery(self, tenant: str, outlet: str, message_id: str) -> OutletDelivery | None:
+        found = await self.call("delivery", tenant=tenant, outlet=outlet, message_id=message_id)
+        return read.outlet_delivery(found[0]) if found else None
+
+    async def resend_delivery(
+        self, tenant: str, outlet: str, message_id: str, *, now: datetime, soon: datetime
+    ) -> bool:
+        given = {"tenant": tenant, "outlet": outlet, "message_id": message_id}
+        return bool(await self.call("resend_delivery", **given, at=now, soon=soon))
+
+    async def resend_failed(
+        self, tenant: str, outlet: str, *, since: datetime, now: datetime, soon: datetime, limit: int
+    ) -> int:
+        found = await self.call(
+            "resend_failed", tenant=tenant, outlet=outlet, since=since, at=now, soon=soon, limit=limit
+        )
+        return len(found)
+
     async def prune_deliveries(self, *, before: datetime) -> int:
         return len(await self.call("prune_deliveries", before=before))
 

@@ -133,6 +133,36 @@ OUTBOUND: Final = (
         select="again_until_it_is_taken and embedded",
     ),
     Mutant(
+        name="redelivered-as-another",
+        law="A notice that is sent again keeps its id and its document",
+        path="engine/outlets.py",
+        old='"webhook-id": delivery.message_id,',
+        new='"webhook-id": str(uuid4()),',
+        test="tests/stories/test_outlets.py",
+        select="sent_again_as_it_was and embedded",
+    ),
+    Mutant(
+        name="redelivery-without-an-entry",
+        law="Whoever has a notice sent again is in the audit",
+        path="engine/outlets.py",
+        old="""        await self._log.record(
+            tenant, NoticesRedelivered(at=now, outlet=outlet.name, message_id=None, since=since, by=by)
+        )
+""",
+        new="",
+        test="tests/stories/test_outlets.py",
+        select="sent_again_as_it_was and embedded",
+    ),
+    Mutant(
+        name="in-hand-sent-again",
+        law="What is in somebody's hand is not sent again beside it",
+        path="engine/store/sql/sqlite/outlets.sql",
+        old="AND (state <> 'waiting' OR due_at > :soon)",
+        new="",
+        test="tests/conformance/test_store_sqlite.py",
+        select="left_alone",
+    ),
+    Mutant(
         name="outlet-hears-of-others",
         law="An outlet takes the notices of its tenant",
         path="engine/outlets.py",

@@ -138,6 +138,30 @@ async def deliveries(
     return Answer(found["items"], table(columns, rows, empty="No deliveries."))
 
 
+@verb(app, "redeliver")
+async def redeliver(
+    name: Name,
+    message_id: Annotated[
+        str | None, typer.Argument(help="The notice's id; whatever became of it.", metavar="[ID]")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="All made from then on, RFC 3339, that were not taken yet.")
+    ] = None,
+    tenant: Tenant = None,
+) -> Answer:
+    """Send one notice again, or all since a time that have failed, for good or so far. Their ids stay, so that a
+    receiver knows what it has."""
+    from scripts.reach import reach, segment
+
+    async with reach() as api:
+        given = {"message_id": message_id, "since": since}
+        done = await api.post(f"/v1/outlets/{segment(name)}/redeliver", given, act_for=tenant)
+    said = f"{done['redelivered']} on their way again"
+    if message_id is not None:
+        said = f"{message_id} is on its way" + ("" if done["redelivered"] else " already; nothing was done")
+    return Answer(done, f"{said}; there may be more, say it again" if done["more"] else said)
+
+
 @verb(app, "remove")
 async def remove(name: Name, tenant: Tenant = None) -> Answer:
     """Deliver nothing there any more, and forget what was."""

@@ -107,6 +107,46 @@ class OutletConformance:
         assert await store.prune_deliveries(before=LEASE + timedelta(seconds=1)) == 1
         assert await store.deliveries("acme", "ops") == [again]
 
+    async def test_what_failed_is_due_again_with_all_of_its_attempts_and_what_comes_by_itself_is_left_alone(
+        self, store: Store
+    ) -> None:
+        await store.add_outlet(outlet())
+        at, soon = NOW + timedelta(hours=1), NOW + timedelta(hours=1, minutes=2)
+        for number in range(1, 7):
+            await store.add_delivery(delivery(number))
+        failed = [
+            replace(delivery(number), state="failed", attempts=11, status=500, error="http_500", settled_at=NOW)
+            for number in (1, 2, 3)
+        ]
+        late = replace(delivery(4), attempts=6, due_at=soon + timedelta(seconds=1), status=503, error="http_503")
+        in_hand = replace(delivery(5), attempts=1, due_at=soon)
+        done = replace(delivery(6), state="delivered", attempts=1, status=204, settled_at=NOW)
+        for settled in (*failed, late, in_hand, done):
+            assert await store.settle_delivery(settled)
+
+        async def resend(number: int, **when: int) -> int:
+            since = delivery(number).created_at
+            return await store.resend_failed("acme", "ops", since=since, now=at, soon=soon, limit=when.get("limit", 9))
+
+        assert await resend(4) == 1
+        assert await resend(2, limit=1) == 1  # the oldest
+        again = replace(failed[1], state="waiting", attempts=0, due_at=at, settled_at=None)
+        assert await store.delivery("acme", "ops", "m2") == again
+        assert await store.delivery("acme", "ops", "m4") == replace(late, attempts=0, due_at=at)
+        assert await resend(2) == 1
+        assert await store.deliveries("acme", "ops", state="failed") == [failed[0]]
+        assert [await store.delivery("acme", "ops", name) for name in ("m5", "m6")] == [in_hand, done]
+
+        async def one(message_id: str, tenant: str = "acme") -> bool:
+            return await store.resend_delivery(tenant, "ops", message_id, now=at, soon=soon)
+
+        assert [await one(name) for name in ("m1", "m6", "m5", "m2", "m9")] == [True, True, False, False, False]
+        assert not await one("m1", "globex")
+        assert await store.delivery("acme", "ops", "m6") == replace(
+            done, state="waiting", attempts=0, due_at=at, settled_at=None
+        )
+        assert await store.delivery("acme", "ops", "m9") is None
+
     async def test_a_tenant_that_is_forgotten_goes_with_its_outlets_and_with_what_others_are_to_be_told_of_it(
         self, store: Store
     ) -> None:

@@ -36,11 +36,14 @@ class Came:
 
 
 class Receiver(OutsideService):
-    """`/<place>` takes; `/flaky` fails at each id's first coming; `/broken` always does; `/gone` is gone for good."""
+    """`/<place>` takes; `/flaky` fails at each id's first coming; `/broken` always does; `/gone` is gone for good.
+    What is in `mended` takes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.came: dict[str, list[Came]] = {}
+        self.mended: set[str] = set()
 
     def at(self, place: str) -> list[Came]:
         return self.came.get(place, [])
@@ -52,4 +55,4 @@ class Receiver(OutsideService):
         self.came.setdefault(place, []).append(came)
         first = sum(one.id == came.id for one in self.came[place]) == 1
         status = {"broken": 500, "gone": 410, "flaky": 500 if first else 204}.get(place, 200)
-        return web.Response(status=status)
+        return web.Response(status=200 if place in self.mended else status)

@@ -4,6 +4,7 @@ and no longer to who takes nothing.
 
 from __future__ import annotations
 
+from contracts.envelope import format_time
 from tests.stories.house import House, MovableClock, Record, Stack, until, until_now
 from tests.stories.receiver import Came, Receiver
 from tests.stories.test_secrets import proven
@@ -151,3 +152,51 @@ async def test_an_outlet_that_takes_nothing_is_disabled_and_that_is_said_once(st
         assert about(receiver.at("broken"), run) == []
         assert len(receiver.at("gone")) == seen["gone"]
         assert sorted(one.document["data"]["outlet"] for one in receiver.at("board")) == ["broken", "gone"]
+
+
+async def test_what_an_outlet_did_not_take_is_sent_again_as_it_was_and_who_had_it_sent_is_in_the_audit(
+    stack: Stack,
+) -> None:
+    clock = MovableClock()
+    async with (
+        Receiver() as receiver,
+        House(stack, clock=clock, sagas=(proven,), modules=(), egress={"sandbox": (receiver.address,)}) as house,
+    ):
+        secret = await add(house, receiver, "acme", "gone", ENDED)
+        began = clock.now()
+        await fail(house, "acme")
+
+        async def log(name: str = "gone") -> list[Record]:
+            return await deliveries(house, "acme", name)
+
+        [lost] = await until(log, lambda items: bool(items and items[0]["state"] == "failed"))
+        await until(lambda: house.api.get("/v1/outlets", tenant="acme"), lambda said: not said["items"][0]["enabled"])
+        receiver.mended.add("gone")
+        await house.cli("outlets", "enable", "gone", "--tenant", "acme")
+        clock.forward(minutes=3)
+        assert len(receiver.at("gone")) == 1
+
+        async def redeliver(*what: str) -> Record:
+            return dict(await house.cli("outlets", "redeliver", "gone", *what, "--tenant", "acme"))
+
+        assert (await redeliver("--since", format_time(clock.now())))["redelivered"] == 0
+        assert (await redeliver("--since", format_time(began)))["redelivered"] == 1
+        [taken] = await until(log, lambda items: items[0]["state"] == "delivered")
+        assert (taken["message_id"], taken["attempts"], taken["status"]) == (lost["message_id"], 1, 200)
+        assert (await redeliver("--since", format_time(began)))["redelivered"] == 0
+
+        # Whoever has lost what it took asks for it by its id, and knows it by it.
+        assert (await redeliver(lost["message_id"]))["redelivered"] == 1
+        came = await until_now(lambda: receiver.at("gone"), lambda found: len(found) == 3)
+        assert {one.id for one in came} == {lost["message_id"]}
+        assert len({one.body for one in came}) == 1
+        assert came[2].proven_by(secret)
+
+        async def audited() -> list[Record]:
+            page = await house.api.get("/v1/audit", tenant="acme", limit=100)
+            return [one for one in page["items"] if one["topic"] == "outlet.redelivered"]
+
+        entries = await until(audited, lambda found: len(found) == 4)
+        assert {one["actor"] for one in entries} != {"engine"}
+        by_id = {"outlet": "gone", "message_id": lost["message_id"]}
+        assert [one["details"] for one in entries if "message_id" in one["details"]] == [by_id]

@@ -59,6 +59,7 @@ BODIES: dict[str, Any] = {
     "put_egress": {"allow": ["10.1.2.3:8443"], "requests": 5, "seconds": 60.0},
     "add_outlet": {"name": "ops", "url": "https://ops.example.org/notices"},
     "switch_outlet": {"enabled": True},
+    "redeliver_notices": {"since": "2030-01-01T00:00:00Z"},
     "create_token": {"name": "ann", "roles": ["viewer"]},
     "put_secret": {"kind": "api_key", "hosts": ["api.example.org"], "value": {"key": "a value"}},
     "rotate_secret": {"value": {"key": "another value"}},

@@ -59,9 +59,24 @@ async def test_an_outlet_is_its_tenants_and_its_secret_is_told_once(town: Site) 
     [waiting] = (await (await town.get("/v1/outlets/ops/deliveries")).json())["items"]
     assert (waiting["type"], waiting["state"], waiting["attempts"]) == ("unwind.OutletTestV1", "waiting", 0)
     assert (await town.get("/v1/outlets/ops/deliveries", state="done")).status == 400
+    again = {"message_id": waiting["message_id"]}
+    since = {"since": waiting["created_at"]}
+    for given, status, field in (
+        ({}, 422, "body"), (again | since, 422, "body"), ({"since": "yesterday"}, 400, "since"),
+        ({"message_id": "nothing"}, 404, "message_id"),
+    ):  # fmt: skip
+        refused = await town.post("/v1/outlets/ops/redeliver", given)
+        assert (refused.status, (await refused.json()).get("field")) == (status, field)
+    # It comes by itself.
+    for role in ("operator", "admin"):
+        sent = await town.post("/v1/outlets/ops/redeliver", again, role=role)
+        assert (sent.status, await sent.json()) == (202, {"redelivered": 0, "more": False})
+    assert (await town.post("/v1/outlets/ops/redeliver", since, role="viewer")).status == 403
+    assert (await town.post("/v1/outlets/ops/redeliver", since, tenant="globex")).status == 404
     off = {"enabled": False, "reason": "moving"}
     assert (await (await town.post("/v1/outlets/ops/switch", off)).json())["switched_why"] == "moving"
-    assert (await town.post("/v1/outlets/ops/test")).status == 409
+    for address, given in (("test", {}), ("redeliver", again), ("redeliver", since)):
+        assert (await town.post(f"/v1/outlets/ops/{address}", given)).status == 409
     for expected in (200, 404):
         gone = await town.client.delete("/v1/outlets/ops", headers=town.headers())
         assert gone.status == expected

@@ -33,5 +33,14 @@ SELECT message_id FROM settle_delivery(:tenant, :outlet, :message_id, :state, :a
 -- name: deliveries
 SELECT * FROM deliveries(:tenant, :outlet, :state, :limit)
 
+-- name: delivery
+SELECT * FROM delivery(:tenant, :outlet, :message_id)
+
+-- name: resend_delivery
+SELECT message_id FROM resend_delivery(:tenant, :outlet, :message_id, :at, :soon) AS r(message_id)
+
+-- name: resend_failed
+SELECT message_id FROM resend_failed(:tenant, :outlet, :since, :at, :soon, :limit) AS r(message_id)
+
 -- name: prune_deliveries
 SELECT message_id FROM prune_deliveries(:before) AS p(message_id)

@@ -55,5 +55,24 @@ SELECT * FROM outlet_deliveries
 WHERE tenant = :tenant AND outlet = :outlet AND (:state IS NULL OR state = :state)
 ORDER BY created_at DESC, message_id LIMIT :limit
 
+-- name: delivery
+SELECT * FROM outlet_deliveries WHERE tenant = :tenant AND outlet = :outlet AND message_id = :message_id
+
+-- name: resend_delivery
+-- What is due soon comes by itself, or somebody has it in hand.
+UPDATE outlet_deliveries SET state = 'waiting', attempts = 0, due_at = :at, settled_at = NULL
+WHERE tenant = :tenant AND outlet = :outlet AND message_id = :message_id AND (state <> 'waiting' OR due_at > :soon)
+RETURNING message_id
+
+-- name: resend_failed
+-- Failed for good, or so far.
+UPDATE outlet_deliveries SET state = 'waiting', attempts = 0, due_at = :at, settled_at = NULL
+WHERE tenant = :tenant AND outlet = :outlet AND message_id IN (
+    SELECT message_id FROM outlet_deliveries
+    WHERE tenant = :tenant AND outlet = :outlet AND created_at >= :since
+      AND (state = 'failed' OR state = 'waiting' AND attempts > 0 AND due_at > :soon)
+    ORDER BY created_at, message_id LIMIT :limit
+) RETURNING message_id
+
 -- name: prune_deliveries
 DELETE FROM outlet_deliveries WHERE settled_at < :before RETURNING message_id

@@ -82,6 +82,33 @@ RETURNS SETOF outlet_deliveries LANGUAGE sql STABLE AS $$
     ORDER BY created_at DESC, message_id LIMIT p_limit;
 $$;
 
+CREATE OR REPLACE FUNCTION delivery(p_tenant text, p_outlet text, p_message_id text)
+RETURNS SETOF outlet_deliveries LANGUAGE sql STABLE AS $$
+    SELECT * FROM outlet_deliveries WHERE tenant = p_tenant AND outlet = p_outlet AND message_id = p_message_id;
+$$;
+
+-- What is due soon comes by itself, or somebody has it in hand.
+CREATE OR REPLACE FUNCTION resend_delivery(p_tenant text, p_outlet text, p_message_id text, p_at timestamptz, p_soon timestamptz)
+RETURNS SETOF text LANGUAGE sql AS $$
+    UPDATE outlet_deliveries SET state = 'waiting', attempts = 0, due_at = p_at, settled_at = NULL
+    WHERE tenant = p_tenant AND outlet = p_outlet AND message_id = p_message_id AND (state <> 'waiting' OR due_at > p_soon)
+    RETURNING message_id;
+$$;
+
+-- Failed for good, or so far.
+CREATE OR REPLACE FUNCTION resend_failed(
+    p_tenant text, p_outlet text, p_since timestamptz, p_at timestamptz, p_soon timestamptz, p_limit integer
+) RETURNS SETOF text LANGUAGE sql AS $$
+    WITH picked AS (
+        SELECT message_id FROM outlet_deliveries
+        WHERE tenant = p_tenant AND outlet = p_outlet AND created_at >= p_since
+          AND (state = 'failed' OR state = 'waiting' AND attempts > 0 AND due_at > p_soon)
+        ORDER BY created_at, message_id LIMIT p_limit FOR UPDATE
+    )
+    UPDATE outlet_deliveries x SET state = 'waiting', attempts = 0, due_at = p_at, settled_at = NULL FROM picked p
+    WHERE x.tenant = p_tenant AND x.outlet = p_outlet AND x.message_id = p.message_id RETURNING x.message_id;
+$$;
+
 CREATE OR REPLACE FUNCTION prune_deliveries(p_before timestamptz) RETURNS SETOF text LANGUAGE sql AS $$
     DELETE FROM outlet_deliveries WHERE settled_at < p_before RETURNING message_id;
 $$;
