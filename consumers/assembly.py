@@ -330,7 +330,7 @@ class Assembly:
             outlets=self.door.outlets,
         )
         self.relay = relay
-        notifier = Notifier(self.store, self.door.outlets, self.egress, self.clock)
+        notifier = Notifier(self.store, self.door.outlets, self.egress, self.clock, self.metrics)
         self.door.outlets.on_due = notifier.wake
         self._failing.append(notifier.failed)
         await notifier.start()

@@ -1,5 +1,5 @@
 """Counts what waits in the database, again and again, for the metrics: open runs, messages, late timers, dead letters,
-processes, and the runs that wait for an operator.
+notices for outlets, processes, and the runs that wait for an operator.
 
 It changes nothing and decides nothing. Processes that own runs count the work, those with the web role count incidents,
 which only the read models tell apart by reason. What could not be counted is taken off the page, not left standing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, get_args
 
@@ -29,6 +30,7 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 
 OPEN: Final = tuple(status for status in get_args(RunStatus) if status not in TERMINAL)
 REASONS: Final[tuple[str, ...]] = get_args(IncidentReason)
+DISABLED: Final = ("failing", "gone", "person")
 
 
 class Census:
@@ -64,6 +66,20 @@ class Census:
         metrics.timers_lateness.set(found.timers_lateness_seconds)
         metrics.dead_letters_kept.set(found.dead_letters)
         metrics.processes.set(found.processes)
+        await self._count_notices()
+
+    async def _count_notices(self) -> None:
+        metrics, now = self._metrics, self._clock.now()
+        queues = await self._store.outlet_queues()
+        enabled = [queue for queue in queues if queue.enabled]
+        ages = [(now - queue.oldest).total_seconds() for queue in enabled if queue.oldest is not None]
+        # A person's own words are no label.
+        disabled = Counter(
+            queue.switched_why if queue.switched_why in DISABLED else "person" for queue in queues if not queue.enabled
+        )
+        metrics.outlet_backlog.set(sum(queue.waiting for queue in enabled))
+        metrics.outlet_backlog_age.set(max([0.0, *ages]))
+        metrics.outlets_disabled.put(dict.fromkeys(DISABLED, 0) | disabled)
 
     async def count_incidents(self) -> None:
         found = await self._reader.incidents(None)
@@ -74,6 +90,8 @@ class Census:
         for gauge in (metrics.runs_open, metrics.outbox_rows, metrics.outbox_age, metrics.timers_late):
             gauge.forget()
         for gauge in (metrics.timers_lateness, metrics.dead_letters_kept, metrics.processes):
+            gauge.forget()
+        for gauge in (metrics.outlet_backlog, metrics.outlet_backlog_age, metrics.outlets_disabled):
             gauge.forget()
 
     async def _again(self, count: Callable[[], Awaitable[None]], forget: Callable[[], None]) -> None:

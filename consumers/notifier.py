@@ -24,6 +24,7 @@ from engine.clock import Clock
 from engine.endless import Endless
 from engine.guards.egress import Egress, EgressFailed, EgressLimited, EgressRefused, EgressTimeout, Response
 from engine.logs import logger
+from engine.metrics import Metrics
 from engine.outlets import LEASE, Outlets
 from engine.store import Outlet, OutletDelivery, OutletRows, OutletState
 
@@ -46,8 +47,8 @@ _log = logger("notifier")
 class Notifier:
     """`wake` is called when something is due at once."""
 
-    def __init__(self, rows: OutletRows, outlets: Outlets, egress: Egress, clock: Clock) -> None:
-        self._rows, self._outlets, self._egress, self._clock = rows, outlets, egress, clock
+    def __init__(self, rows: OutletRows, outlets: Outlets, egress: Egress, clock: Clock, metrics: Metrics) -> None:
+        self._rows, self._outlets, self._egress, self._clock, self._metrics = rows, outlets, egress, clock, metrics
         self._wake = asyncio.Event()
         self._work = Endless()
         self._sending: set[asyncio.Task[None]] = set()
@@ -133,6 +134,7 @@ class Notifier:
         except EgressLimited as limited:
             due = self._clock.now() + timedelta(seconds=limited.seconds)
             await self._rows.settle_delivery(replace(delivery, due_at=due, error=limited.code))
+            self._metrics.outlet_deliveries.of("limited").inc()
             return
         except (EgressRefused, EgressTimeout, EgressFailed) as failed:
             error = failed.code
@@ -159,6 +161,7 @@ class Notifier:
             await self._rows.settle_delivery(
                 replace(delivery, attempts=attempts, due_at=due, status=status, error=error)
             )
+            self._metrics.outlet_deliveries.of("retried").inc()
         _log.info("notice_refused", tenant_id=outlet.tenant, outlet=outlet.name, error=error, attempt=attempts)
         if status == 410:
             await self._outlets.disable(outlet, "gone", since)
@@ -180,6 +183,7 @@ class Notifier:
                 settled_at=now,
             )
         )
+        self._metrics.outlet_deliveries.of(state).inc()
 
     async def _run(self) -> None:
         while True:

@@ -118,6 +118,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         "result",
     ),
     _counter("egress_requests", "Outbound calls: ok, refused, limited, timeout, failed", "kind", "result"),
+    _counter(
+        "outlet_deliveries",
+        "Notices sent outside: delivered; retried later, failed for good, limited by rate",
+        "outcome",
+    ),
+    _gauge("outlet_backlog", "", "Notices that wait for an outlet that is enabled"),
+    _gauge("outlet_backlog_age", "seconds", "Age of the oldest of them"),
+    _gauge("outlets_disabled", "", "Outlets that are disabled: failing, gone, or by a person", "reason"),
     _counter("http_requests", "Requests answered, by route and status class", "method", "route", "status"),
     _histogram("http_request_duration", "seconds", "Time to answer a request", "route"),
 )
@@ -234,6 +242,10 @@ class Metrics:
     event_loop_lag: Family
     module_messages: Family
     egress_requests: Family
+    outlet_deliveries: Family
+    outlet_backlog: Family
+    outlet_backlog_age: Family
+    outlets_disabled: Family
     http_requests: Family
     http_request_duration: Family
 

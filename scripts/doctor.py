@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from contracts.problems import Problem
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 STUCK_SECONDS: Final = 60.0
 RUNS_LOOKED_AT: Final = 100_000
+UNDELIVERED: Final = timedelta(minutes=10)
+"""A notice that has waited for longer has been refused more than once, or nobody sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
         letters = await store.dead_letters(tenant=None, limit=100)
         if letters:
             yield Finding("dead letters", "note", f"{len(letters)} wait for an operator; `unwind deadletters list`")
+        async for finding in _outlets(store):
+            yield finding
     except Problem as problem:
         yield Finding("database", "wrong", problem.detail)
     finally:
@@ -176,6 +181,31 @@ async def _runs(settings: Settings, store: Store) -> AsyncIterator[Finding]:
         yield Finding("runs", "wrong", detail)
     elif not orphans:
         yield Finding("runs", "ok", "every open run has a reason to wake, and a program that knows its version")
+
+
+async def _outlets(store: Store) -> AsyncIterator[Finding]:
+    """Who is told nothing of what the platform has to say, and where it piles up."""
+    from contracts.envelope import format_time
+
+    now = datetime.now(UTC)
+    for queue in await store.outlet_queues():
+        name = f"{queue.outlet} --tenant {queue.tenant}"
+        if not queue.enabled:
+            why = queue.switched_why or "by a person, who gave no reason"
+            detail = (
+                f"{queue.outlet} of {queue.tenant} is disabled ({why}), {queue.waiting} notices wait for it; when its "
+                f"receiver is mended, `unwind outlets enable {name}`, when it is gone, `unwind outlets remove {name}`"
+            )
+        elif queue.oldest is not None and now - queue.oldest > UNDELIVERED:
+            failing = "" if queue.failing_since is None else f", failing since {format_time(queue.failing_since)}"
+            detail = (
+                f"{queue.waiting} notices wait for {queue.outlet} of {queue.tenant}, the oldest since "
+                f"{format_time(queue.oldest)}{failing}; `unwind outlets deliveries {name} --state waiting` shows what "
+                "it answers"
+            )
+        else:
+            continue
+        yield Finding("outlets", "note", detail)
 
 
 async def _bus(settings: Settings) -> Finding:

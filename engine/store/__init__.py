@@ -57,6 +57,7 @@ from engine.store.shapes import (
     Outcome,
     Outlet,
     OutletDelivery,
+    OutletQueue,
     OutletState,
     PastArrival,
     Pending,
@@ -120,6 +121,7 @@ __all__ = [
     "Outcome",
     "Outlet",
     "OutletDelivery",
+    "OutletQueue",
     "OutletRows",
     "OutletState",
     "PastArrival",
@@ -475,6 +477,9 @@ class OutletRows(Protocol):
     ) -> int:
         """The same for those made since then that have failed, or have failed so far and are not due by `soon`: the
         oldest of them. Answers how many."""
+
+    async def outlet_queues(self, *, most: int = 100_000) -> list[OutletQueue]:
+        """Of outlets that are disabled or have notices waiting. `most` notices are counted, those due first."""
 
     async def prune_deliveries(self, *, before: datetime) -> int:
         """Forgets those settled before that moment; answers how many."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from engine.store import Outlet, OutletDelivery, OutletState
+from engine.store import Outlet, OutletDelivery, OutletQueue, OutletState
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -86,6 +86,9 @@ class OutletVerbs(Caller):
             "resend_failed", tenant=tenant, outlet=outlet, since=since, at=now, soon=soon, limit=limit
         )
         return len(found)
+
+    async def outlet_queues(self, *, most: int = 100_000) -> list[OutletQueue]:
+        return [read.outlet_queue(row) for row in await self.call("outlet_queues", most=most)]
 
     async def prune_deliveries(self, *, before: datetime) -> int:
         return len(await self.call("prune_deliveries", before=before))

@@ -21,6 +21,7 @@ from engine.store import (
     OutboxRow,
     Outlet,
     OutletDelivery,
+    OutletQueue,
     Process,
     SealedSecret,
     SecretNote,
@@ -265,6 +266,18 @@ def outlet_delivery(row: Row) -> OutletDelivery:
         status=row["status"],
         error=row["error"],
         settled_at=maybe_instant(row["settled_at"]),
+    )
+
+
+def outlet_queue(row: Row) -> OutletQueue:
+    return OutletQueue(
+        tenant=row["tenant"],
+        outlet=row["outlet"],
+        enabled=bool(row["enabled"]),
+        switched_why=row["switched_why"],
+        failing_since=maybe_instant(row["failing_since"]),
+        waiting=row["waiting"],
+        oldest=maybe_instant(row["oldest"]),
     )
 
 

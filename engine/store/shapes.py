@@ -531,6 +531,19 @@ class OutletDelivery:
     settled_at: datetime | None = None
 
 
+@value(kw_only=True)
+class OutletQueue:
+    """What waits for one outlet; `oldest` is when the oldest of it was made, None: nothing waits."""
+
+    tenant: str
+    outlet: str
+    enabled: bool
+    switched_why: str
+    failing_since: datetime | None
+    waiting: int
+    oldest: datetime | None
+
+
 @value()
 class WrappedKey:
     """A data key as stored: wrapped by the key ring's root key `root_id`. `scope` is `tenant`, `index`,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from engine.store import Outlet, OutletDelivery, Store
+from engine.store import Outlet, OutletDelivery, OutletQueue, Store
 from tests.conformance.store_making import NOW
 
 LEASE = NOW + timedelta(minutes=1)
@@ -146,6 +146,36 @@ class OutletConformance:
             done, state="waiting", attempts=0, due_at=at, settled_at=None
         )
         assert await store.delivery("acme", "ops", "m9") is None
+
+    async def test_outlets_with_something_waiting_and_those_disabled_are_told_with_the_oldest_of_it(
+        self, store: Store
+    ) -> None:
+        for name in ("ops", "desk", "done", "idle"):
+            await store.add_outlet(outlet(name))
+        assert await store.outlet_queues() == []
+        for number in (3, 2, 5):
+            await store.add_delivery(delivery(number))
+        await store.settle_delivery(replace(delivery(5), state="failed", attempts=11, settled_at=LEASE))
+        await store.add_delivery(delivery(1, "desk"))
+        await store.add_delivery(delivery(1, "done"))
+        await store.settle_delivery(replace(delivery(1, "done"), state="delivered", attempts=1, settled_at=LEASE))
+        await store.note_outlet("acme", "ops", failed=True, now=NOW)
+        for name in ("desk", "idle"):
+            await store.switch_outlet("acme", name, enabled=False, why="gone", now=NOW)
+
+        def queue(name: str, waiting: int, oldest: int | None) -> OutletQueue:
+            return OutletQueue(
+                tenant="acme",
+                outlet=name,
+                enabled=name == "ops",
+                switched_why="" if name == "ops" else "gone",
+                failing_since=NOW if name == "ops" else None,
+                waiting=waiting,
+                oldest=None if oldest is None else delivery(oldest).created_at,
+            )
+
+        assert await store.outlet_queues() == [queue("desk", 1, 1), queue("idle", 0, None), queue("ops", 2, 2)]
+        assert await store.outlet_queues(most=2) == [queue("desk", 1, 1), queue("idle", 0, None), queue("ops", 1, 2)]
 
     async def test_a_tenant_that_is_forgotten_goes_with_its_outlets_and_with_what_others_are_to_be_told_of_it(
         self, store: Store

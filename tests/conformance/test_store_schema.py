@@ -301,6 +301,7 @@ class TestSqlitePlans:
             "tokens",
             "hooks",
             "outlets",
+            "outlet_queues",
             "dead_letters",
             "keys_not_under",
             "forget_subject",

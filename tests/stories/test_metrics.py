@@ -36,6 +36,9 @@ NOTHING: Page = {
     "outbox_age_seconds": 0,
     "timers_late": 0,
     "timers_lateness_seconds": 0,
+    "outlet_backlog": 0,
+    "outlet_backlog_age_seconds": 0,
+    "outlets_disabled/failing": 0,
     "processes": 1,
 }
 

@@ -4,6 +4,9 @@ and no longer to who takes nothing.
 
 from __future__ import annotations
 
+import orjson
+import pytest
+
 from contracts.envelope import format_time
 from tests.stories.house import House, MovableClock, Record, Stack, until, until_now
 from tests.stories.receiver import Came, Receiver
@@ -200,3 +203,51 @@ async def test_what_an_outlet_did_not_take_is_sent_again_as_it_was_and_who_had_i
         assert {one["actor"] for one in entries} != {"engine"}
         by_id = {"outlet": "gone", "message_id": lost["message_id"]}
         assert [one["details"] for one in entries if "message_id" in one["details"]] == [by_id]
+
+
+async def test_metrics_and_doctor_name_where_notices_pile_up_and_which_outlets_are_told_nothing(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.census.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("consumers.census.PAUSE_PER_COUNT", 1)
+    clock = MovableClock()
+    clock.forward(hours=-1)  # what happens in this house was an hour ago for whoever looks from outside
+    async with (
+        Receiver() as receiver,
+        House(stack, clock=clock, sagas=(proven,), modules=(), egress={"sandbox": (receiver.address,)}) as house,
+    ):
+        for name in ("broken", "gone", "fine", "left"):
+            await add(house, receiver, "acme", name, ENDED)
+        await house.cli("outlets", "disable", "left", "--reason", "we moved", "--tenant", "acme")
+        await fail(house, "acme")
+
+        async def told() -> dict[str, float]:
+            lines = (await house.page(f"{house.url}/metrics")).decode().splitlines()
+            samples = (line.removeprefix("unwind_outlet").rpartition(" ") for line in lines if "unwind_outlet" in line)
+            return {name: float(value) for name, _, value in samples if "#" not in name and "_created" not in name}
+
+        wanted = {
+            '_deliveries_total{outcome="delivered"}': 1, '_deliveries_total{outcome="failed"}': 1,
+            '_deliveries_total{outcome="retried"}': 1, "_backlog": 1,
+            's_disabled{reason="failing"}': 0, 's_disabled{reason="gone"}': 1, 's_disabled{reason="person"}': 1,
+        }  # fmt: skip
+        found = await until(told, lambda found: {name: found.get(name) for name in wanted} == wanted)
+        assert set(found) - set(wanted) == {"_backlog_age_seconds"}
+        assert 0 < found["_backlog_age_seconds"] < 60
+
+        _, printed, _ = await house.cli_raw("doctor", UNWIND_LEASE__DEAD_SECONDS="60")
+        said = [one["detail"] for one in orjson.loads(printed) if one["check"] == "outlets"]
+        assert [detail.partition(",")[0] for detail in said] == [
+            "1 notices wait for broken of acme",
+            "gone of acme is disabled (gone)",
+            "left of acme is disabled (we moved)",
+        ]
+        assert all(word in said[0] for word in ("failing since", "`unwind outlets deliveries broken --tenant acme"))
+
+        # What waits for one that is told nothing wakes nobody up for being old.
+        await house.cli("outlets", "disable", "broken", "--tenant", "acme")
+        await until(told, lambda found: (found["_backlog"], found["_backlog_age_seconds"]) == (0, 0))
+        receiver.mended.add("broken")
+        clock.forward(seconds=6)
+        await house.cli("outlets", "enable", "broken", "--tenant", "acme")
+        await until(told, lambda found: found['_deliveries_total{outcome="delivered"}'] == 2)

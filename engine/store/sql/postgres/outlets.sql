@@ -42,5 +42,8 @@ SELECT message_id FROM resend_delivery(:tenant, :outlet, :message_id, :at, :soon
 -- name: resend_failed
 SELECT message_id FROM resend_failed(:tenant, :outlet, :since, :at, :soon, :limit) AS r(message_id)
 
+-- name: outlet_queues
+SELECT * FROM outlet_queues(:most)
+
 -- name: prune_deliveries
 SELECT message_id FROM prune_deliveries(:before) AS p(message_id)

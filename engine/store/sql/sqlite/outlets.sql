@@ -74,5 +74,15 @@ WHERE tenant = :tenant AND outlet = :outlet AND message_id IN (
     ORDER BY created_at, message_id LIMIT :limit
 ) RETURNING message_id
 
+-- name: outlet_queues
+-- Outlets that are disabled, or for which notices wait; of those, as many as are due first.
+SELECT o.tenant, o.name AS outlet, o.enabled, o.switched_why, o.failing_since, coalesce(w.waiting, 0) AS waiting, w.oldest
+FROM outlets o LEFT JOIN (
+    SELECT tenant, outlet, count(*) AS waiting, min(created_at) AS oldest
+    FROM (SELECT tenant, outlet, created_at FROM outlet_deliveries WHERE state = 'waiting' ORDER BY due_at LIMIT :most)
+    GROUP BY tenant, outlet
+) w ON w.tenant = o.tenant AND w.outlet = o.name
+WHERE NOT o.enabled OR w.waiting > 0 ORDER BY o.tenant, o.name
+
 -- name: prune_deliveries
 DELETE FROM outlet_deliveries WHERE settled_at < :before RETURNING message_id

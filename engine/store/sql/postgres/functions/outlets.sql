@@ -109,6 +109,19 @@ CREATE OR REPLACE FUNCTION resend_failed(
     WHERE x.tenant = p_tenant AND x.outlet = p_outlet AND x.message_id = p.message_id RETURNING x.message_id;
 $$;
 
+-- Outlets that are disabled, or for which notices wait; of those, as many as are due first.
+CREATE OR REPLACE FUNCTION outlet_queues(p_most integer) RETURNS TABLE (
+    tenant text, outlet text, enabled boolean, switched_why text, failing_since timestamptz, waiting bigint, oldest timestamptz
+) LANGUAGE sql STABLE AS $$
+    SELECT o.tenant, o.name, o.enabled, o.switched_why, o.failing_since, coalesce(w.waiting, 0), w.oldest
+    FROM outlets o LEFT JOIN (
+        SELECT d.tenant, d.outlet, count(*) AS waiting, min(d.created_at) AS oldest
+        FROM (SELECT x.* FROM outlet_deliveries x WHERE x.state = 'waiting' ORDER BY x.due_at LIMIT p_most) d
+        GROUP BY d.tenant, d.outlet
+    ) w ON w.tenant = o.tenant AND w.outlet = o.name
+    WHERE NOT o.enabled OR w.waiting > 0 ORDER BY o.tenant, o.name;
+$$;
+
 CREATE OR REPLACE FUNCTION prune_deliveries(p_before timestamptz) RETURNS SETOF text LANGUAGE sql AS $$
     DELETE FROM outlet_deliveries WHERE settled_at < p_before RETURNING message_id;
 $$;
