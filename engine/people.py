@@ -21,7 +21,6 @@ from uuid import UUID
 import uuid_utils
 
 from contracts.envelope import is_tenant
-from contracts.modules.tenancy import BARS
 from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid
 from contracts.run_events import RunEvent
 from contracts.tenant_events import (
@@ -41,7 +40,7 @@ from contracts.tenant_events import (
 from engine.clock import Clock
 from engine.guards.passwords import Passwords, check_new
 from engine.guards.permissions import Principal, check_roles, digest_of, permissions_of
-from engine.guards.sessions import barred
+from engine.guards.standing import require_served
 from engine.store.people import Invitation, Membership, PeopleRows, Person, User
 from engine.tenant_log import TenantLog
 
@@ -334,9 +333,7 @@ class People:
                 await self.revoke(one.id, by=by)
 
     async def _require_served(self, tenant: str | None) -> None:
-        state = None if tenant is None else await self.rows.standing(tenant)
-        if state in BARS:
-            raise barred(state)
+        require_served(None if tenant is None else await self.rows.standing(tenant))
 
     async def _record(self, tenant: str | None, event: RunEvent, *, once: str | None = None) -> None:
         await self._log.record(tenant or PLATFORM, event, once=once)

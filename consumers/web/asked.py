@@ -331,7 +331,11 @@ class PutEgress(Asked):
 class CreateToken(Asked):
     name: Text = Field(description="Whose token it is; stands in the audit as the actor")
     roles: list[Text] = Field(min_length=1, max_length=20, description="Roles that hold no more than the caller may")
-    expires_at: Instant | None = Field(None, description="From then on it is worthless; null: never")
+    expires_at: Instant | None = Field(
+        None,
+        description="From then on it is worthless; null: never, or when the token ends that it is made with, which it "
+        "does not outlast",
+    )
     platform: bool = Field(False, description="A token of the platform, which reaches every tenant")
 
 

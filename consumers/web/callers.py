@@ -18,7 +18,8 @@ from consumers.web.routes import TENANT_HEADER, Cookie, Deps, Route
 from contracts.problems import Forbidden
 from engine.guards.oidc.attempts import LIFE_SECONDS
 from engine.guards.permissions import Principal, unauthenticated
-from engine.guards.sessions import Visit, is_token, require_served
+from engine.guards.sessions import Visit, is_token
+from engine.guards.standing import require_served
 
 TOKEN_HEADER: Final = "X-CSRF-Token"
 COOKIE: Final = "unwind"
@@ -57,7 +58,7 @@ class Caller:
 
 async def identify(route: Route, deps: Deps, request: web.Request) -> Caller:
     """Raises the one `Unauthenticated`, `RateLimited`, and `Forbidden` for a session whose request is not to be
-    believed, or whose tenant is suspended or closed.
+    believed, and for a session or a token whose tenant is suspended or closed.
     """
     if route.permission is None and not route.session:
         return Caller(NOBODY)
@@ -67,7 +68,7 @@ async def identify(route: Route, deps: Deps, request: web.Request) -> Caller:
     if visit is None:
         raise unauthenticated()
     if route.permission is not None:
-        require_served(visit)
+        require_served(visit.state)
     return Caller(visit.principal, visit)
 
 

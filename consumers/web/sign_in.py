@@ -26,7 +26,8 @@ from contracts.envelope import format_time
 from contracts.modules.tenancy import BARS
 from contracts.problems import NotFound, PayloadInvalid, Unauthenticated, Unavailable
 from contracts.tenant_events import PLATFORM, SessionsEnded, SignInsRefused
-from engine.guards.sessions import Visit, barred, enabled
+from engine.guards.sessions import Visit, enabled
+from engine.guards.standing import require_served
 from engine.store.people import User
 
 
@@ -108,9 +109,7 @@ async def move_session(call: Call) -> Answer:
     place = next((one for one in enabled(visit.person) if one.tenant == given.tenant), None)
     if place is None:
         raise NotFound("there is no such thing here", field="tenant")
-    state = visit.signed.states.get(given.tenant) if given.tenant is not None else None
-    if state in BARS:
-        raise barred(state)
+    require_served(None if given.tenant is None else visit.signed.states.get(given.tenant))
     await deps.store.move_session(visit.signed.session.digest, given.tenant)
     return Answer(content=_told(deps, await deps.sessions.admit(visit.text)))
 

@@ -27,22 +27,26 @@ async def list_tokens(call: Call) -> Answer:
 
 
 async def create_token(call: Call) -> Answer:
-    """A token of the tenant; one of the platform only where the body says so. Raises `Forbidden` for roles that can do
-    more than the caller may.
+    """A token of the tenant; one of the platform only where the body says so. It stands on the rights of the user who
+    makes it, himself or with a token that stands on them. Raises `Forbidden` for roles that can do more than the caller
+    may, `PayloadInvalid` for an end after that of the token it is made with.
     """
     given: asked.CreateToken = call.body
-    now = call.deps.clock.now()
+    now, own = call.deps.clock.now(), call.principal.token
+    maker = call.visit.person.user.id if call.visit is not None else None
     text, token = make_token(
         given.name,
         given.roles,
         tenant=_owner(call, platform=given.platform),
         now=now,
-        expires_at=None if given.expires_at is None else _expiry(given.expires_at, now),
+        expires_at=_end(given.expires_at, now, own),
+        made_with=None if own is None else own.prefix,
+        maker=maker if own is None else own.maker,
     )
     beyond = permissions_of(token.roles, token.tenant) - call.principal.permissions
     if beyond:
         raise Forbidden(f"these roles hold permissions that you lack, such as {min(beyond)}; give away what you hold")
-    await _recorded(call).add(token, by=call.principal.name)
+    token = await _recorded(call).add(token, by=call.principal.name)
     return Answer(status=201, content={**_told(token), "token": text})
 
 
@@ -77,6 +81,21 @@ def _owner(call: Call, *, platform: bool) -> str | None:
     return tenant
 
 
+def _end(text: str | None, now: datetime, own: Token | None) -> datetime | None:
+    """None: never. What is made with a token ends with it unless an earlier moment is named."""
+    until = None if own is None else own.expires_at
+    if text is None:
+        return until
+    at = _expiry(text, now)
+    if until is not None and at > until:
+        raise PayloadInvalid(
+            f"what a token makes does not outlast it: expires_at lies after its end, {format_time(until)}; name no "
+            "later moment, or make it with a token that lasts longer, or signed in",
+            field="expires_at",
+        )
+    return at
+
+
 def _expiry(text: str, now: datetime) -> datetime:
     at = parse_time(text, "expires_at")
     if not now < at <= now + LONGEST:
@@ -93,5 +112,7 @@ def _told(token: Token) -> dict[str, Any]:
         "name": token.name,
         "tenant": token.tenant,
         "roles": list(token.roles),
+        "made_by": token.made_by,
+        "made_with": token.made_with,
         **{name: None if (at := getattr(token, name)) is None else format_time(at) for name in moments},
     }

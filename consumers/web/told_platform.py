@@ -358,6 +358,8 @@ class Token(Told):
     name: str
     tenant: str | None
     roles: list[str]
+    made_by: str | None = Field(description="Who made it, as the audit names him; null: that was not noted")
+    made_with: str | None = Field(description="The prefix of the token that it was made with; null: with none")
     created_at: Instant
     expires_at: Instant | None
     revoked_at: Instant | None

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from contracts.problems import RateLimited, Unauthenticated, Unavailable
 from engine.clock import Clock
-from engine.guards.permissions import Principal, TokenCatalog, prefix_of, verify_token
+from engine.guards.permissions import PresentedTokens, Principal, prefix_of, verify_token
 
 BAD_TOKENS: Final = 20
 """Bad tokens of one address in a minute, after which it is refused."""
@@ -24,7 +24,7 @@ MINUTE: Final = timedelta(minutes=1)
 MOST_REMEMBERED: Final = 10_000
 
 
-class UsedTokenCatalog(TokenCatalog, Protocol):
+class UsedTokens(PresentedTokens, Protocol):
     async def touch_token(self, prefix: str, *, now: datetime, before: datetime) -> bool: ...
 
 
@@ -62,15 +62,15 @@ class Throttle:
 class Gate:
     """One per process that answers HTTP."""
 
-    def __init__(self, tokens: UsedTokenCatalog, clock: Clock) -> None:
+    def __init__(self, tokens: UsedTokens, clock: Clock) -> None:
         self._tokens, self._clock = tokens, clock
         self._bad = Throttle(BAD_TOKENS)
         self._used: OrderedDict[str, datetime] = OrderedDict()
         """Good tokens by prefix, and when their use was last noted."""
 
     async def admit(self, header: str | None, address: str) -> Principal:
-        """Whoever an Authorization header stands for. Raises `Unauthenticated`, the same for every cause, or
-        `RateLimited`.
+        """Whoever an Authorization header stands for. Raises `Unauthenticated`, the same for every cause,
+        `RateLimited`, and the `Forbidden` of a good token whose tenant or maker is barred.
         """
         scheme, _, rest = (header or "").partition(" ")
         text = rest.strip() if scheme.lower() == "bearer" else ""

@@ -14,13 +14,15 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal, Protocol, get_args
+from uuid import UUID
 
 from contracts.problems import Forbidden, NotFound, Problem, Unauthenticated
-from engine.store import Token
+from engine.guards.standing import require_served
+from engine.store import PresentedToken, Token
 from engine.store.key_ring import write_private
 
 Role = Literal["viewer", "author", "publisher", "approver", "operator", "admin", "auditor"]
@@ -91,6 +93,11 @@ class RoleUnknown(Problem):
     exit_code = 2
 
 
+class MakerGone(Forbidden):
+    code = "token_maker_gone"
+    title = "Who made this token may not do this any more"
+
+
 class TokenCatalog(Protocol):
     """The part of the store that keeps tokens."""
 
@@ -101,14 +108,23 @@ class TokenCatalog(Protocol):
     async def tokens(self, tenant: str | None) -> list[Token]: ...
 
 
+class PresentedTokens(Protocol):
+    """The part of the store that is asked at each request with a token."""
+
+    async def presented(self, prefix: str) -> PresentedToken | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever a token stands for. `tenant` None is the platform: it may act in every tenant."""
+    """Whoever a token or a session stands for. `tenant` None is the platform: it may act in every tenant. `token` is
+    the one he came with, None: with none; roles of it that its maker lost are not among `roles`.
+    """
 
     name: str
     tenant: str | None
     roles: tuple[str, ...]
     permissions: frozenset[str]
+    token: Token | None = field(default=None, repr=False)
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
@@ -116,7 +132,11 @@ class Principal:
     def require(self, permission: str) -> None:
         """Raises `Forbidden` naming what is missing."""
         if permission not in self.permissions:
-            raise Forbidden(f"this needs the permission {permission}; ask an admin for a role that holds it")
+            remedy = "ask an admin for a role that holds it"
+            if self.token is not None and self.token.roles != self.roles:
+                lost = ", ".join(role for role in self.token.roles if role not in self.roles)
+                remedy = f"user:{self.token.maker}, on whose rights this token stands, lost the role {lost}"
+            raise Forbidden(f"this needs the permission {permission}; {remedy}")
 
     def reaches(self, tenant: str) -> bool:
         return self.tenant is None or self.tenant == tenant
@@ -157,14 +177,24 @@ _NOBODY: Final = hashlib.sha256(b"no such token").digest()
 
 
 def make_token(
-    name: str, roles: Iterable[str], *, tenant: str | None, now: datetime, expires_at: datetime | None = None
+    name: str,
+    roles: Iterable[str],
+    *,
+    tenant: str | None,
+    now: datetime,
+    expires_at: datetime | None = None,
+    made_with: str | None = None,
+    maker: UUID | None = None,
 ) -> tuple[str, Token]:
-    """A new token as text, shown once and never again, and as the store keeps it."""
+    """A new token as text, shown once and never again, and as the store keeps it. See `Token` for the last two."""
     held = check_roles(roles)
     prefix = "".join(secrets.choice(_DIGITS) for _ in range(8))
     stem = f"unw_{prefix}_{_base62(int.from_bytes(secrets.token_bytes(32), 'big'), _SECRET_LENGTH)}"
     text = stem + _checksum(stem)
-    return text, Token(prefix, digest_of(text), tenant, name, held, now, expires_at)
+    token = Token(
+        prefix, digest_of(text), tenant, name, held, now, expires_at=expires_at, made_with=made_with, maker=maker
+    )
+    return text, token
 
 
 def digest_of(text: str) -> bytes:
@@ -182,25 +212,45 @@ def prefix_of(text: str) -> str | None:
     return text[4:12] if well_formed(text) else None
 
 
-async def verify_token(catalog: TokenCatalog, text: str, *, now: datetime) -> Principal:
+async def verify_token(catalog: PresentedTokens, text: str, *, now: datetime) -> Principal:
     """Whoever this token stands for. Malformed, unknown, wrong, expired and revoked all get the same
-    `Unauthenticated`.
+    `Unauthenticated`. A good one raises `TenantSuspended` or `TenantClosed` where its tenant is so, and `MakerGone`
+    when its maker lost all that he gave away with it.
     """
     prefix = prefix_of(text)
-    token = await catalog.token(prefix) if prefix is not None else None
+    found = await catalog.presented(prefix) if prefix is not None else None
+    token = found.token if found is not None else None
     # Compared even when there is nothing to compare with, so that time tells nothing.
     same = hmac.compare_digest(token.digest if token is not None else _NOBODY, digest_of(text))
     if (
-        token is None
+        found is None
+        or token is None
         or not same
         or token.revoked_at is not None
         or (token.expires_at is not None and token.expires_at <= now)
     ):
         raise unauthenticated()
-    return Principal(token.name, token.tenant, token.roles, permissions_of(token.roles, token.tenant))
+    require_served(found.state)
+    roles = _roles_left(found)
+    return Principal(token.name, token.tenant, roles, permissions_of(roles, token.tenant), token)
 
 
-async def verify_authorization(catalog: TokenCatalog, header: str | None, *, now: datetime) -> Principal:
+def _roles_left(found: PresentedToken) -> tuple[str, ...]:
+    """Those that its maker might give away now. Raises `MakerGone` when there are none."""
+    token = found.token
+    if found.maker_roles is None:
+        return token.roles
+    may = permissions_of(found.maker_roles, token.tenant)
+    left = tuple(role for role in token.roles if permissions_of((role,), token.tenant) <= may)
+    if not left:
+        raise MakerGone(
+            f"user:{token.maker}, on whose rights this token stands, may do nothing of it any more; somebody who may "
+            "makes another"
+        )
+    return left
+
+
+async def verify_authorization(catalog: PresentedTokens, header: str | None, *, now: datetime) -> Principal:
     """The same for an Authorization header, `Bearer unw_...`."""
     scheme, _, text = (header or "").partition(" ")
     return await verify_token(catalog, text.strip() if scheme.lower() == "bearer" else "", now=now)

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from contracts.modules.tenancy import BAR_WORDS, BARS
-from contracts.problems import Forbidden, NotFound, Unavailable
+from contracts.modules.tenancy import BARS
+from contracts.problems import NotFound, Unavailable
 from engine.clock import Clock
 from engine.guards.gate import MINUTE
 from engine.guards.permissions import Principal, digest_of, permissions_of, unauthenticated
+from engine.guards.standing import barred
 from engine.store.people import Membership, Person, Session, Signed
 
 IDLE_SECONDS: Final = 3_600.0
@@ -46,16 +47,6 @@ class SessionRows(Protocol):
     async def end_session(self, digest: bytes, *, now: datetime) -> bool: ...
 
     async def standing(self, tenant: str) -> str | None: ...
-
-
-class TenantSuspended(Forbidden):
-    code = "tenant_suspended"
-    title = "The tenant is suspended"
-
-
-class TenantClosed(Forbidden):
-    code = "tenant_closed"
-    title = "The tenant is closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +73,12 @@ class Visit:
     @property
     def person(self) -> Person:
         return self.signed.person
+
+    @property
+    def state(self) -> str | None:
+        """What tenancy said last of the tenant that the user acts in; None of the platform."""
+        tenant = self.principal.tenant
+        return None if tenant is None else self.signed.states.get(tenant)
 
 
 class Sessions:
@@ -165,14 +162,6 @@ class Sessions:
             await self._rows.touch_session(session.digest, now=now, before=now - MINUTE)
 
 
-def require_served(visit: Visit) -> None:
-    """Raises `TenantSuspended` or `TenantClosed` where the tenant that the user acts in is so."""
-    tenant = visit.principal.tenant
-    state = visit.signed.states.get(tenant) if tenant is not None else None
-    if state in BARS:
-        raise barred(state)
-
-
 def principal_of(person: Person, membership: Membership) -> Principal:
     """The user as a principal, with the rights of this one membership."""
     return Principal(
@@ -189,12 +178,6 @@ def token_of(text: str) -> str:
 def is_token(given: str | None, visit: Visit) -> bool:
     """Whether a request brought its session's token."""
     return given is not None and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), visit.token.encode())
-
-
-def barred(state: str | None) -> Forbidden:
-    """The refusal for a tenant in one of the states of `BARS`."""
-    code = BARS[str(state)]
-    return (TenantSuspended if code == TenantSuspended.code else TenantClosed)(BAR_WORDS[code])
 
 
 def enabled(person: Person) -> list[Membership]:

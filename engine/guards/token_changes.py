@@ -7,6 +7,7 @@ two are for that moment processes of their own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from contracts.tenant_events import PLATFORM, TokenCreated, TokenRevoked
@@ -25,7 +26,8 @@ class RecordedTokens:
     def __init__(self, store: Store, log: TenantLog, clock: Clock) -> None:
         self._store, self._log, self._clock = store, log, clock
 
-    async def add(self, token: Token, *, by: str) -> None:
+    async def add(self, token: Token, *, by: str) -> Token:
+        """The token as kept: with the name of who made it."""
         event = TokenCreated(
             at=self._clock.now(),
             prefix=token.prefix,
@@ -34,8 +36,10 @@ class RecordedTokens:
             expires_at=token.expires_at,
             by=by,
         )
+        made = replace(token, made_by=by)
         await self._log.record(token.tenant or PLATFORM, event)
-        await self._store.add_token(token)
+        await self._store.add_token(made)
+        return made
 
     async def revoke(self, token: Token, *, by: str) -> bool:
         """False when it was revoked before."""

@@ -62,6 +62,7 @@ from engine.store.shapes import (
     PastArrival,
     Pending,
     Position,
+    PresentedToken,
     Process,
     Recorded,
     SealedSecret,
@@ -128,6 +129,7 @@ __all__ = [
     "Pending",
     "PeopleRows",
     "Position",
+    "PresentedToken",
     "Process",
     "QuotaRows",
     "ReadModels",
@@ -354,6 +356,9 @@ class Catalog(Protocol):
     async def add_token(self, token: Token) -> None: ...
 
     async def token(self, prefix: str) -> Token | None: ...
+
+    async def presented(self, prefix: str) -> PresentedToken | None:
+        """The token with all that is asked of it at a request, in one look."""
 
     async def tokens(self, tenant: str | None) -> list[Token]: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.problems import Conflict
-from engine.store import ChangedSetting, Guard, Hook, Token, WrappedKey
+from engine.store import ChangedSetting, Guard, Hook, PresentedToken, Token, WrappedKey
 from engine.store import rows as read
 from engine.store.outlets import OutletVerbs
 
@@ -66,11 +66,18 @@ class CatalogVerbs(OutletVerbs):
             expires_at=token.expires_at,
             revoked_at=token.revoked_at,
             last_used_at=token.last_used_at,
+            made_by=token.made_by,
+            made_with=token.made_with,
+            maker=token.maker,
         )
 
     async def token(self, prefix: str) -> Token | None:
         found = await self.call("token", prefix=prefix)
         return read.token(found[0]) if found else None
+
+    async def presented(self, prefix: str) -> PresentedToken | None:
+        found = await self.call("presented", prefix=prefix)
+        return read.presented_token(found[0]) if found else None
 
     async def tokens(self, tenant: str | None) -> list[Token]:
         return [read.token(row) for row in await self.call("tokens", tenant=tenant)]

@@ -22,6 +22,7 @@ from engine.store import (
     Outlet,
     OutletDelivery,
     OutletQueue,
+    PresentedToken,
     Process,
     SealedSecret,
     SecretNote,
@@ -185,7 +186,15 @@ def token(row: Row) -> Token:
         expires_at=maybe_instant(row["expires_at"]),
         revoked_at=maybe_instant(row["revoked_at"]),
         last_used_at=maybe_instant(row["last_used_at"]),
+        made_by=row["made_by"],
+        made_with=row["made_with"],
+        maker=None if row["maker"] is None else uuid(row["maker"]),
     )
+
+
+def presented_token(row: Row) -> PresentedToken:
+    roles = row["maker_roles"]
+    return PresentedToken(token(row), row["state"], None if roles is None else tuple(document(roles)))
 
 
 def secret_note(row: Row) -> SecretNote:

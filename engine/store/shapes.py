@@ -445,7 +445,11 @@ class Guard:
 
 @value()
 class Token:
-    """An API token as stored: never the token itself, only SHA-256 of it. `tenant` None: a platform operator's."""
+    """An API token as stored: never the token itself, only SHA-256 of it. `tenant` None: a platform operator's.
+    `made_by` is who made it, by his name in the audit; `made_with` the prefix of the token that it was made with, None:
+    with none; `maker` the user on whose rights it stands, who made it or whose token it was made with, None: on no
+    user's. All are None where that was not noted.
+    """
 
     prefix: str
     digest: bytes
@@ -456,6 +460,21 @@ class Token:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    made_by: str | None = None
+    made_with: str | None = None
+    maker: UUID | None = None
+
+
+@value()
+class PresentedToken:
+    """A token with what is asked of it at each request. `state` is what tenancy said of its tenant last, None: nothing.
+    `maker_roles` are those that its maker has now, in its tenant or in the platform: none when he is gone or disabled,
+    None where it stands on no user's rights.
+    """
+
+    token: Token
+    state: str | None = None
+    maker_roles: tuple[str, ...] | None = None
 
 
 HookScheme = Literal["standard", "github", "stripe"]

@@ -12,6 +12,7 @@ _CHAIN: Final = "tests/projections/test_audit_chain.py"
 _HELD: Final = "tests/stories/test_permissions.py"
 _AUDIT: Final = "tests/stories/test_audit.py"
 _SIGN_IN: Final = "tests/web/test_sign_in.py"
+_TOKENS: Final = "tests/web/test_tokens.py"
 
 PEOPLE: Final = (
     Mutant(
@@ -54,8 +55,8 @@ PEOPLE: Final = (
         law="Whoever makes a token is in the audit",
         path="engine/guards/token_changes.py",
         old="        await self._log.record(token.tenant or PLATFORM, event)\n"
-        "        await self._store.add_token(token)\n",
-        new="        await self._store.add_token(token)\n",
+        "        await self._store.add_token(made)\n",
+        new="        await self._store.add_token(made)\n",
         test=_AUDIT,
         select="token and embedded",
     ),
@@ -186,9 +187,54 @@ PEOPLE: Final = (
         name="standing-not-asked",
         law="Nobody of a suspended tenant acts",
         path="consumers/web/callers.py",
-        old="        require_served(visit)\n",
+        old="        require_served(visit.state)\n",
         new="        pass\n",
         test=f"{_SIGN_IN}::test_a_member_of_a_suspended_tenant_is_refused_by_name_and_may_sign_out",
+    ),
+    Mutant(
+        name="token-of-a-suspended-tenant",
+        law="Nobody of a suspended tenant acts by program either",
+        path="engine/guards/permissions.py",
+        old="    require_served(found.state)\n",
+        new="",
+        test=_TOKENS,
+        select="suspended and sqlite",
+    ),
+    Mutant(
+        name="token-keeps-what-its-maker-lost",
+        law="A token is worth no more than its maker may do",
+        path="engine/guards/permissions.py",
+        old="    if found.maker_roles is None:\n",
+        new="    if True:\n",
+        test=_TOKENS,
+        select="worth and sqlite",
+    ),
+    Mutant(
+        name="token-forgets-whose-it-is",
+        law="What is made with a token stands on the rights of the same user",
+        path="consumers/web/tokens.py",
+        old="        maker=maker if own is None else own.maker,\n",
+        new="        maker=maker,\n",
+        test=_TOKENS,
+        select="worth and sqlite",
+    ),
+    Mutant(
+        name="token-outlasts-its-own",
+        law="What is made with a token does not outlast it",
+        path="consumers/web/tokens.py",
+        old="    if until is not None and at > until:\n",
+        new="    if False:\n",
+        test=_TOKENS,
+        select="outlast and sqlite",
+    ),
+    Mutant(
+        name="token-of-who-is-disabled",
+        law="A token is worth nothing while its maker is disabled",
+        path="engine/store/sql/sqlite/catalog.sql",
+        old=" AND u.disabled_at IS NULL AND m.disabled_at IS NULL",
+        new="",
+        test=_TOKENS,
+        select="worth and sqlite",
     ),
     Mutant(
         name="granted-beyond-oneself",

@@ -57,7 +57,7 @@ async def list_tokens(
         str | None, typer.Option("--tenant", "-t", help="Only this tenant's; none: the platform's.")
     ] = None,
 ) -> Answer:
-    """Tokens by prefix, with roles and last use."""
+    """Tokens by prefix, with roles, who made them and last use."""
     from engine.settings import load
     from scripts.opening import opened_store
 
@@ -69,6 +69,8 @@ async def list_tokens(
             "name": token.name,
             "tenant": token.tenant,
             "roles": token.roles,
+            "made_by": token.made_by,
+            "made_with": token.made_with,
             "created_at": token.created_at,
             "expires_at": token.expires_at,
             "revoked_at": token.revoked_at,
@@ -82,6 +84,8 @@ async def list_tokens(
             token.name,
             token.tenant,
             ",".join(token.roles),
+            token.made_by,
+            token.made_with,
             token.created_at,
             token.expires_at,
             token.last_used_at,
@@ -92,7 +96,7 @@ async def list_tokens(
     return Answer(
         document,
         table(
-            ("PREFIX", "NAME", "TENANT", "ROLES", "CREATED", "EXPIRES", "LAST USED", "REVOKED"),
+            ("PREFIX", "NAME", "TENANT", "ROLES", "MADE BY", "MADE WITH", "CREATED", "EXPIRES", "LAST USED", "REVOKED"),
             rows,
             empty="No tokens.",
         ),

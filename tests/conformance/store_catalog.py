@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from contracts.problems import Conflict
-from engine.store import Closed, Commit, DeadLetter, Hook, NewInput, Store, Token, WrappedKey
+from engine.store import Closed, Commit, DeadLetter, Hook, NewInput, PresentedToken, Store, Token, WrappedKey
 from engine.store.errors import ContentRefused
+from engine.store.people import Membership, User
 from tests.conformance.store_making import NOW, Opening, append, arrived, events, later, open_a_run
 
 KEY = WrappedKey(tenant="acme", scope="tenant", key_id=1, wrapped=b"wrapped by a", root_id="a")
 TOKEN = Token(prefix="uw_abc", digest=b"digest", tenant="acme", name="ci", roles=("viewer", "operator"), created_at=NOW)
+MAKER = User(id=uuid.UUID(int=7), email="ann@example.org", name="Ann", created_at=NOW)
 
 HOOK = Hook(
     tenant="acme",
@@ -227,6 +229,36 @@ class CatalogConformance:
         assert not await store.revoke_token("uw_none")
         revoked = await store.token("uw_abc")
         assert revoked == replace(TOKEN, revoked_at=later(hours=2))
+
+    async def test_a_token_is_presented_with_how_its_tenant_stands_and_what_its_maker_holds(self, store: Store) -> None:
+        def place(tenant: str | None, *roles: str, disabled: bool = False) -> Membership:
+            return Membership(
+                user_id=MAKER.id, tenant=tenant, roles=roles, created_at=NOW, disabled_at=NOW if disabled else None
+            )
+
+        made = replace(TOKEN, prefix="uw_made", made_by=MAKER.actor, made_with="uw_abc", maker=MAKER.id)
+        platform = replace(made, prefix="uw_plat", tenant=None)
+        for token in (TOKEN, made, platform):
+            await store.add_token(token)
+        await store.note_standing("acme", "Suspended", 1)
+        assert await store.presented("uw_none") is None
+        assert await store.presented("uw_abc") == PresentedToken(TOKEN, "Suspended")
+        assert await store.presented("uw_made") == PresentedToken(made, "Suspended", ())
+
+        async def held() -> list[set[str]]:
+            found = [await store.presented(prefix) for prefix in ("uw_made", "uw_plat")]
+            return [set(one.maker_roles or ()) for one in found if one is not None]
+
+        await store.add_user(MAKER)
+        await store.put_membership(place("acme", "viewer", "admin"))
+        await store.put_membership(place("other", "approver"))
+        assert await held() == [{"viewer", "admin"}, set()]
+        await store.put_membership(place(None, "operator", "viewer"))
+        assert await held() == [{"viewer", "admin", "operator"}, {"viewer", "operator"}]
+        await store.put_membership(place("acme", "viewer", "admin", disabled=True))
+        assert await held() == [{"viewer", "operator"}] * 2
+        await store.disable_user(MAKER.id, now=NOW)
+        assert await held() == [set(), set()]
 
     async def test_a_hook_keeps_its_last_two_secrets_and_is_found_by_tenant_and_name(self, store: Store) -> None:
         assert await store.add_hook(HOOK)

@@ -14,7 +14,8 @@ from contracts.problems import Conflict, Forbidden, NotFound, PayloadInvalid, Ra
 from engine.clock import VirtualClock
 from engine.guards.passwords import Passwords
 from engine.guards.permissions import Principal, RoleUnknown, digest_of, permissions_of
-from engine.guards.sessions import Sessions, TenantClosed, TenantSuspended, Terms, require_served, token_of
+from engine.guards.sessions import Sessions, Terms, token_of
+from engine.guards.standing import TenantClosed, TenantSuspended, require_served
 from engine.metrics import Metrics
 from engine.people import InvitationOver, People, address_of
 from engine.sign_in import ADDRESS_TRIES, EMAIL_TRIES, SignInRefused, SignIns
@@ -152,9 +153,9 @@ class PeopleInStore:
         here, operator = await house.begin(ann, "acme"), await house.begin(root)
         await house.store.note_standing("acme", "Suspended", 3)
         with pytest.raises(TenantSuspended, match="works again when it is reinstated"):
-            require_served(await house.sessions.admit(here))
-        require_served(await house.sessions.admit(here, "globex"))
-        require_served(await house.sessions.admit(operator, "acme"))
+            require_served((await house.sessions.admit(here)).state)
+        require_served((await house.sessions.admit(here, "globex")).state)
+        require_served((await house.sessions.admit(operator, "acme")).state)
         with pytest.raises(TenantSuspended):
             await house.begin(ann, "acme")
         assert (await house.sessions.admit(await house.begin(ann))).principal.tenant == "globex"
@@ -163,9 +164,9 @@ class PeopleInStore:
                 await refused
         await house.store.note_standing("acme", "Decommissioned", 4)
         with pytest.raises(TenantClosed):
-            require_served(await house.sessions.admit(here))
+            require_served((await house.sessions.admit(here)).state)
         await house.store.note_standing("acme", "Active", 5)
-        require_served(await house.sessions.admit(here))
+        require_served((await house.sessions.admit(here)).state)
 
     # -------------------------------------------------------------------------------------------------------- sign-in
 

@@ -196,12 +196,20 @@ async def filled(shared: SharedDatabase) -> AsyncIterator[tuple[Store, int]]:
         runs = [started(tenant="acme", workflow=f"w{page}") for _ in range(300)]
         await append(store, epoch, *runs)
         await append(store, epoch, *(full_commit(run.stream, 1) for run in runs if run.stream is not None))
-    connection = await asyncpg.connect(shared.url)
+    connection = await asyncpg.connect(shared.url, server_settings={"search_path": "unwind"})
+    await connection.execute(_PEOPLE)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
     yield store, epoch
     await store.stop()
 
+
+_PEOPLE = """
+INSERT INTO standings SELECT 't' || n, 'Active', 1 FROM generate_series(1, 3000) n;
+INSERT INTO users (id, email, name, created_at)
+SELECT md5(n::text)::uuid, n || '@example.org', 'x', now() FROM generate_series(1, 3000) n;
+INSERT INTO memberships (user_id, tenant, roles, created_at) SELECT id, 'acme', '{viewer}', created_at FROM users;
+"""
 
 _SMALL = {
     "processes",
@@ -251,6 +259,7 @@ class TestPostgresPlans:
             "queued_runs": (epoch, 50),
             "wakes": ("acme", run),
             "claim_runs": (epoch, ["w1"], [1], 50),
+            "presented": ("12345678",),
         }
         for name, arguments in calls.items():
             places = ", ".join(f"${n}" for n in range(1, len(arguments) + 1))

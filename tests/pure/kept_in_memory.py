@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.store import Token, WrappedKey
+from engine.store import PresentedToken, Token, WrappedKey
 
 
 class MemoryCatalog:
@@ -59,6 +59,10 @@ class MemoryCatalog:
 
     async def token(self, prefix: str) -> Token | None:
         return self.kept_tokens.get(prefix)
+
+    async def presented(self, prefix: str) -> PresentedToken | None:
+        token = self.kept_tokens.get(prefix)
+        return None if token is None else PresentedToken(token)
 
     async def tokens(self, tenant: str | None) -> list[Token]:
         return [token for token in self.kept_tokens.values() if tenant is None or token.tenant == tenant]

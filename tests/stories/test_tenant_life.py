@@ -335,7 +335,8 @@ async def test_an_operator_suspends_reinstates_and_closes_from_both_and_a_tenant
 ) -> None:
     async with House(stack) as house:
         await _active(house, "acme", "globex")
-        token = await house.make_token("admin", "acme")
+        tokens = {tenant: await house.make_token("admin", tenant) for tenant in ("acme", "globex")}
+        token = tokens["acme"]
         for path in ("/v1/tenants/acme/suspend", "/v1/tenants/acme/reinstate", "/v1/tenants/acme/close"):
             assert (await house.refused(path, {"reason": "me"}, token=token))["code"] == "forbidden"
         for workflow in ("tenant-suspension", "tenant-reinstatement", "tenant-closure", "tenant-notice"):
@@ -349,20 +350,15 @@ async def test_an_operator_suspends_reinstates_and_closes_from_both_and_a_tenant
         assert (again["run_id"], again["duplicate"]) == (begun["run_id"], True)
         run = await house.until_status(begun["run_id"], "succeeded")
         assert (run["business_state"], run["initiator"]) == ("Suspended", "first admin")
-        for path in ("cancel", "terminate", "abandon"):
-            stop = await house.refused(f"/v1/runs/{run['run_id']}/{path}", {"reason": "me"}, token=token)
-            assert stop["code"] == "forbidden"
         shown = await house.cli("tenants", "show", "acme")
         assert (shown["state"], shown["holds"], shown["edition"]) == ("Suspended", ["operator"], "standard")
-        own = await Api(house.session, house.url, token).get("/v1/tenants/acme")
-        assert own == shown
+        with pytest.raises(Refused, match="the tenant is suspended; this works again when it is reinstated"):
+            await Api(house.session, house.url, token).get("/v1/tenants/acme")
+        settle = {"type": "billing.PaySubscriptionV1", "data": {"amount_minor": 1, "currency": "EUR"}}
+        assert (await house.refused("/v1/commands", settle, token=token))["code"] == "tenant_suspended"
         for tenant in ("globex", "nobody"):
             code, _, complaint = await house.cli_raw("tenants", "show", tenant)
             assert (code, "no such tenant" in complaint) == ((0, False) if tenant == "globex" else (3, True))
-            with pytest.raises(Refused, match="no such"):
-                await Api(house.session, house.url, token).get(f"/v1/tenants/{tenant}")
-        settle = {"type": "billing.PaySubscriptionV1", "data": {"amount_minor": 1, "currency": "EUR"}}
-        assert (await house.refused("/v1/commands", settle, token=token))["code"] == "forbidden"
         await _shut(house, "acme", "tenant_suspended")
         refused_run = await house.cli("tenants", "suspend", "acme", "--reason", "a complaint")
         assert (await house.until_status(refused_run["run_id"], "failed"))["error_code"] == "already_suspended"
@@ -370,6 +366,15 @@ async def test_an_operator_suspends_reinstates_and_closes_from_both_and_a_tenant
         begun = await house.api.post("/v1/tenants/acme/reinstate", {"reason": "it was a mistake"})
         assert (await house.until_status(begun["run_id"], "succeeded"))["business_state"] == "Active"
         await _open(house, "acme", "new@example.org")
+        own = Api(house.session, house.url, token)
+        assert await own.get("/v1/tenants/acme") == await house.cli("tenants", "show", "acme")
+        for tenant in ("globex", "nobody"):
+            with pytest.raises(Refused, match="no such"):
+                await own.get(f"/v1/tenants/{tenant}")
+        for path in ("cancel", "terminate", "abandon"):
+            stop = await house.refused(f"/v1/runs/{run['run_id']}/{path}", {"reason": "me"}, token=token)
+            assert stop["code"] == "forbidden"
+        assert (await house.refused("/v1/commands", settle, token=token))["code"] == "forbidden"
 
         begun = await house.api.post("/v1/tenants/globex/suspend", {"reason": "they want to leave"})
         await house.until_status(begun["run_id"], "succeeded")
@@ -382,6 +387,8 @@ async def test_an_operator_suspends_reinstates_and_closes_from_both_and_a_tenant
             assert (await subscription_of(house, tenant)).live == 0
             assert await edition_of(house, tenant) is None
             await _shut(house, tenant, "tenant_closed")
+            closed_to = await house.refused("/v1/events", forged, token=tokens[tenant])
+            assert (closed_to["status"], closed_to["code"]) == (403, "tenant_closed")
             await _told_owner(house, tenant, "is closed")
             refused_run = await house.api.post(f"/v1/tenants/{tenant}/reinstate", {"reason": "come back"})
             ended = await house.until_status(refused_run["run_id"], "failed")

@@ -25,7 +25,12 @@ SELECT key_id FROM drop_key(:tenant, :scope) AS d(key_id)
 SELECT * FROM root_ids()
 
 -- name: add_token
-SELECT add_token(:prefix, :digest, :tenant, :name, :roles, :created_at, :expires_at, :revoked_at, :last_used_at)
+SELECT keep_token(
+    :prefix, :digest, :tenant, :name, :roles, :created_at, :expires_at, :revoked_at, :last_used_at, :made_by, :made_with, :maker
+)
+
+-- name: presented
+SELECT * FROM presented(:prefix)
 
 -- name: token
 SELECT * FROM token(:prefix)

@@ -28,8 +28,17 @@ DELETE FROM keys WHERE tenant = :tenant AND scope = :scope RETURNING key_id
 SELECT root_id, count(*) AS held FROM keys GROUP BY root_id
 
 -- name: add_token
-INSERT INTO tokens (prefix, digest, tenant, name, roles, created_at, expires_at, revoked_at, last_used_at)
-VALUES (:prefix, :digest, :tenant, :name, :roles, :created_at, :expires_at, :revoked_at, :last_used_at)
+INSERT INTO tokens (prefix, digest, tenant, name, roles, created_at, expires_at, revoked_at, last_used_at, made_by, made_with, maker)
+VALUES (:prefix, :digest, :tenant, :name, :roles, :created_at, :expires_at, :revoked_at, :last_used_at, :made_by, :made_with, :maker)
+
+-- name: presented
+-- All that is asked of a token with each request, in one look: itself, what tenancy said of its tenant, and the roles that its maker has there now,
+-- or in the platform; none of who is gone, NULL where it stands on no user's rights.
+SELECT t.*, s.state, CASE WHEN t.maker IS NOT NULL THEN (
+    SELECT json_group_array(DISTINCT r.value) FROM users u JOIN memberships m ON m.user_id = u.id, json_each(m.roles) r
+    WHERE u.id = t.maker AND u.disabled_at IS NULL AND m.disabled_at IS NULL AND (m.tenant IS NULL OR m.tenant = t.tenant)
+) END AS maker_roles
+FROM tokens t LEFT JOIN standings s ON s.tenant = t.tenant WHERE t.prefix = :prefix
 
 -- name: token
 SELECT * FROM tokens WHERE prefix = :prefix

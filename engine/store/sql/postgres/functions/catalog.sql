@@ -47,12 +47,35 @@ CREATE OR REPLACE FUNCTION root_ids() RETURNS TABLE (root_id text, held bigint) 
     SELECT root_id, count(*) FROM keys GROUP BY root_id;
 $$;
 
+-- Called by the release before alone.
 CREATE OR REPLACE FUNCTION add_token(
     p_prefix text, p_digest bytea, p_tenant text, p_name text, p_roles text[], p_created_at timestamptz, p_expires_at timestamptz,
     p_revoked_at timestamptz, p_last_used_at timestamptz
 ) RETURNS void LANGUAGE sql AS $$
     INSERT INTO tokens (prefix, digest, tenant, name, roles, created_at, expires_at, revoked_at, last_used_at)
     VALUES (p_prefix, p_digest, p_tenant, p_name, p_roles, p_created_at, p_expires_at, p_revoked_at, p_last_used_at);
+$$;
+
+CREATE OR REPLACE FUNCTION keep_token(
+    p_prefix text, p_digest bytea, p_tenant text, p_name text, p_roles text[], p_created_at timestamptz, p_expires_at timestamptz,
+    p_revoked_at timestamptz, p_last_used_at timestamptz, p_made_by text, p_made_with text, p_maker uuid
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO tokens (prefix, digest, tenant, name, roles, created_at, expires_at, revoked_at, last_used_at, made_by, made_with, maker)
+    VALUES (p_prefix, p_digest, p_tenant, p_name, p_roles, p_created_at, p_expires_at, p_revoked_at, p_last_used_at, p_made_by, p_made_with, p_maker);
+$$;
+
+-- All that is asked of a token with each request, in one look: itself, what tenancy said of its tenant, and the roles that its maker has there now,
+-- or in the platform; none of who is gone, NULL where it stands on no user's rights.
+CREATE OR REPLACE FUNCTION presented(p_prefix text) RETURNS TABLE (
+    prefix text, digest bytea, tenant text, name text, roles text[], created_at timestamptz, expires_at timestamptz, revoked_at timestamptz,
+    last_used_at timestamptz, made_by text, made_with text, maker uuid, state text, maker_roles text[]
+) LANGUAGE sql STABLE AS $$
+    SELECT t.prefix, t.digest, t.tenant, t.name, t.roles, t.created_at, t.expires_at, t.revoked_at, t.last_used_at, t.made_by, t.made_with, t.maker,
+        s.state, CASE WHEN t.maker IS NOT NULL THEN ARRAY(
+            SELECT DISTINCT r FROM users u JOIN memberships m ON m.user_id = u.id CROSS JOIN unnest(m.roles) AS x (r)
+            WHERE u.id = t.maker AND u.disabled_at IS NULL AND m.disabled_at IS NULL AND (m.tenant IS NULL OR m.tenant = t.tenant)
+        ) END
+    FROM tokens t LEFT JOIN standings s ON s.tenant = t.tenant WHERE t.prefix = p_prefix;
 $$;
 
 CREATE OR REPLACE FUNCTION token(p_prefix text) RETURNS SETOF tokens LANGUAGE sql STABLE AS $$ SELECT * FROM tokens WHERE prefix = p_prefix; $$;
