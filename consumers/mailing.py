@@ -29,7 +29,10 @@ class MailRules:
         self._settings = settings
         self._clock = SharedClock()
         self._store = open_store(
-            database_url(settings), patience_seconds=settings.timeouts.database_seconds, pool_size=POOL_SIZE
+            database_url(settings),
+            patience_seconds=settings.timeouts.database_seconds,
+            pool_size=POOL_SIZE,
+            role="mail",
         )
         self._keeping = Endless()
         self.outbound = Outbound(self._store, self._clock, Rate(settings.egress.requests_per_minute, 60.0))

@@ -141,12 +141,18 @@ def _host(text: str) -> HostRule:
     return rule
 
 
-class Catalog(Protocol):
-    """The part of the store that rules and leases are kept in."""
+class Settings(Protocol):
+    """The part of the store that rules are kept in."""
 
     async def setting(self, tenant: str, name: str) -> Any: ...
 
     async def put_setting(self, tenant: str, name: str, value: Any) -> None: ...
+
+
+class Catalog(Protocol):
+    """The part of the store that rules are read and leases taken from."""
+
+    async def egress_rules(self, tenant: str) -> Any: ...
 
     async def lease_egress(
         self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int
@@ -160,7 +166,7 @@ class OutboundRules:
     before it takes hold, which it does in every process within `FRESH_SECONDS`.
     """
 
-    def __init__(self, catalog: Catalog, log: TenantLog, clock: Clock) -> None:
+    def __init__(self, catalog: Settings, log: TenantLog, clock: Clock) -> None:
         self._catalog, self._log, self._clock = catalog, log, clock
 
     async def get(self, tenant: str) -> Rules:
@@ -215,7 +221,7 @@ class Outbound:
         if known is not None and self._monotonic() - known[0] <= FRESH_SECONDS:
             return known[1]
         try:
-            rules = Rules.of(await self._catalog.setting(tenant, SETTING))
+            rules = Rules.of(await self._catalog.egress_rules(tenant))
         except Unavailable:
             if known is None:
                 raise
@@ -232,7 +238,7 @@ class Outbound:
         """The rate that bounds the tenant, and how much of it is leased in the window under way. Raises
         `Unavailable`.
         """
-        rate = Rules.of(await self._catalog.setting(tenant, SETTING)).rate or self._usual
+        rate = Rules.of(await self._catalog.egress_rules(tenant)).rate or self._usual
         width_ms = max(1, round(rate.slot_seconds * 1000))
         slot = (self._clock.now() - _EPOCH) // timedelta(milliseconds=width_ms)
         return rate, await self._catalog.egress_taken(tenant, slot=slot, width_ms=width_ms, slots=SLOTS + 1)

@@ -394,6 +394,9 @@ class Catalog(Protocol):
         """What these settings of any tenant say that were changed later than the change `after`; after -1, all of them.
         One that is taken away with its tenant is not among them."""
 
+    async def egress_rules(self, tenant: str) -> Any:
+        """The setting `egress` of the tenant, or everybody's; None: neither is set."""
+
     async def lease_egress(self, tenant: str, *, slot: int, width_ms: int, slots: int, most: int, wanted: int) -> int:
         """Up to `wanted` outbound requests of the slot, so that this one and the `slots - 1` before it hold at most
         `most`, over all processes. Slots of another width are forgotten."""
@@ -583,17 +586,25 @@ class Store(Log, Work, Journal, Catalog, QuotaRows, OutletRows, SecretRows, Peop
         """Raises `Unavailable` when the database does not answer."""
 
 
-def open_store(url: str, *, views: Path | None = None, patience_seconds: float = 5.0, pool_size: int = 4) -> Store:
+def open_store(
+    url: str,
+    *,
+    views: Path | None = None,
+    patience_seconds: float = 5.0,
+    pool_size: int = 4,
+    role: Literal["engine", "mail"] = "engine",
+) -> Store:
     """The driver for `postgresql://...` or `sqlite:///path`; `start` it before use. `views` is the folder of the read
     models' statements, by default the projections' for that driver. `patience_seconds` is how long a call is tried
-    again before it raises `Unavailable`. `pool_size` is how many connections a role of PostgreSQL may have."""
+    again before it raises `Unavailable`. `pool_size` is how many connections a role of PostgreSQL may have; `role` is
+    the one that calls are made under: `mail` may ask `egress_rules`, `lease_egress`, `time` and `ping`, and no more."""
     scheme = url.split(":", 1)[0]
     folder = Path(__file__).parents[2] / "projections" / "sql"
     if scheme in ("postgresql", "postgres"):
         from engine.store.postgres import PostgresStore
 
         return PostgresStore(
-            url, views=views or folder / "postgres", patience_seconds=patience_seconds, pool_size=pool_size
+            url, views=views or folder / "postgres", patience_seconds=patience_seconds, pool_size=pool_size, role=role
         )
     if scheme == "sqlite":
         from engine.store.sqlite import SqliteStore

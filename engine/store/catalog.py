@@ -128,6 +128,10 @@ class CatalogVerbs(OutletVerbs):
         found = await self.call("setting", tenant=tenant, name=name)
         return read.document(found[0]["value"]) if found and found[0]["value"] is not None else None
 
+    async def egress_rules(self, tenant: str) -> Any:
+        found = await self.call("egress_rules", tenant=tenant)
+        return read.document(found[0]["value"]) if found and found[0]["value"] is not None else None
+
     async def settings_named(self, name: str) -> dict[str, Any]:
         return {row["tenant"]: read.document(row["value"]) for row in await self.call("settings_named", name=name)}
 

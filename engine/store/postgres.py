@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from asyncpg import InsufficientPrivilegeError
@@ -42,10 +42,18 @@ class PostgresStore(
 ):
     """`engine.store.Store` on PostgreSQL 13 or newer."""
 
-    def __init__(self, url: str, *, views: Path, patience_seconds: float = 5.0, pool_size: int = 4) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        views: Path,
+        patience_seconds: float = 5.0,
+        pool_size: int = 4,
+        role: Literal["engine", "mail"] = "engine",
+    ) -> None:
         CatalogVerbs.__init__(self)
         self._statements: dict[str, Statement] = load([FOLDER / "postgres"], "postgres")
-        self._patience = patience_seconds
+        self._patience, self._role = patience_seconds, role
         self._sessions = Sessions(url, self._statements, patience_seconds=patience_seconds, pool_size=pool_size)
         self._listening = Listening(self._sessions, self.head)
         self._telling = Telling(self._tell)
@@ -72,7 +80,8 @@ class PostgresStore(
 
     async def start(self) -> None:
         check("postgres", *await self._look())
-        self._listening.start()
+        if self._role == "engine":
+            self._listening.start()
 
     async def pending(self) -> Missing:
         return missing("postgres", *await self._look())
@@ -87,7 +96,7 @@ class PostgresStore(
 
     async def migrate(self) -> list[str]:
         async def run() -> list[str]:
-            async with self._as_owner("lock_migrations", "prepare") as connection:
+            async with self._as_owner("lock_migrations", "prepare", "prepare_mail") as connection:
                 return await self._migrate(connection)
 
         return await patiently(run, seconds=self._patience)
@@ -101,7 +110,7 @@ class PostgresStore(
         for each in fresh.functions:
             await connection.execute(each.script)
             await connection.execute(self._sql("record_functions"), each.name, each.checksum)
-        if fresh.functions:
+        if fresh.functions or await connection.fetchval(self._sql("mail_unguarded")):
             await connection.execute(self._sql("guard_functions"))
         await self.create_views(connection)
         return fresh.names
@@ -154,7 +163,7 @@ class PostgresStore(
 
     async def call(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
         step = self._statements[statement].steps[0]
-        return await self._sessions.fetch("engine", step.sql, bind(step, values))
+        return await self._sessions.fetch(self._role, step.sql, bind(step, values))
 
     # --------------------------------------------------------------------------------------------------------- the log
 

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from consumers.mailing import MailRules
+from engine.guards.outbound import Rules
+from engine.settings import load
 from engine.store import Change, Store, open_store
 from engine.store.batch import flatten
 from engine.store.postgres_wire import columns, packed_instant, packed_uuid
@@ -52,7 +55,7 @@ def sent(*commits: object) -> tuple[list[object], ...]:
     return columns(flatten(commits, uuids=packed_uuid, instants=packed_instant))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("role", ["engine", "projector", "web", "operator"])
+@pytest.mark.parametrize("role", ["engine", "projector", "web", "operator", "mail"])
 async def test_no_role_touches_a_table_of_the_store(connection: Connection, role: str) -> None:
     await become(connection, role)
     for table in TABLES:
@@ -78,6 +81,80 @@ async def test_the_engine_executes_functions_and_makes_nothing(store: Store, con
     for statement in ("SELECT * FROM seen", "INSERT INTO seen VALUES ('acme', 'a', 1)", "SELECT * FROM checkpoints"):
         with pytest.raises(Denied):
             await connection.execute(statement)
+
+
+async def test_mail_reads_the_rules_of_outbound_requests_leases_their_rate_and_does_nothing_else(
+    store: Store, connection: Connection, postgres_url: str, tmp_path: Path
+) -> None:
+    """Through a login of that role alone, as the notifications module has it, and in the database itself."""
+    await store.put_setting("acme", "egress", {"allow": [], "rate": None})
+    login = f"u_{uuid.uuid4().hex}"
+    role = await connection.fetchval("SELECT role FROM roles WHERE name = 'mail'")
+    await connection.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE \"{role}\"")
+    views = write_views(tmp_path / "mail", "postgres")
+    mail = open_store(as_login(postgres_url, login), views=views, pool_size=1, role="mail")
+    await mail.start()
+    try:
+        assert await mail.egress_rules("acme") == {"allow": [], "rate": None}
+        assert await mail.egress_rules("globex") is None
+        assert await mail.lease_egress("acme", slot=1, width_ms=1000, slots=11, most=5, wanted=9) == 5
+        assert await mail.lease_egress("acme", slot=1, width_ms=1000, slots=11, most=5, wanted=9) == 0
+        assert abs((await mail.time() - await store.time()).total_seconds()) < 60
+        for refused in (mail.setting("acme", "egress"), mail.put_setting("acme", "egress", {}), mail.tokens(None)):
+            with pytest.raises(Denied):
+                await refused
+        module = MailRules(load(database_url=as_login(postgres_url, login), data_dir=tmp_path))
+        await module.start()
+        rules = await module.outbound.rules("acme")
+        await module.outbound.permit("acme", rules, 1.0)
+        await module.stop()
+        assert rules == Rules()
+    finally:
+        await mail.stop()
+        await connection.execute(f"DROP ROLE {login}")
+    await become(connection, "mail")
+    may = await connection.fetch(
+        "SELECT p.proname AS name FROM pg_proc p WHERE p.pronamespace = 'unwind'::regnamespace"
+        " AND has_function_privilege(p.oid, 'EXECUTE') AND p.proname <> 'refuse_change'"
+    )
+    assert {row["name"] for row in may} == {"egress_rules", "lease_egress"}
+    for table in ("views.seen", "checkpoints", "egress_slots", "secrets", "settings"):
+        with pytest.raises(Denied):
+            await connection.execute(f"SELECT * FROM {table}")
+
+
+async def test_a_database_of_before_gets_the_mail_role_and_an_older_login_the_engine_s(
+    store: Store, connection: Connection, postgres_url: str, tmp_path: Path
+) -> None:
+    role = await connection.fetchval("DELETE FROM roles WHERE name = 'mail' RETURNING role")
+    await connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+    views = write_views(tmp_path / "mail", "postgres")
+
+    async def rules(url: str) -> object:
+        mail = open_store(url, views=views, pool_size=1, role="mail")
+        await mail.start()
+        try:
+            return await mail.egress_rules("acme"), await mail.lease_egress(
+                "acme", slot=1, width_ms=1000, slots=11, most=5, wanted=1
+            )
+        finally:
+            await mail.stop()
+
+    engine = await connection.fetchval("SELECT role FROM roles WHERE name = 'engine'")
+    login = f"u_{uuid.uuid4().hex}"
+    await connection.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE \"{engine}\"")
+    try:
+        older = as_login(postgres_url, login)
+        assert await rules(older) == (None, 1)
+        assert await store.migrate() == []
+        assert await connection.fetchval("SELECT role FROM roles WHERE name = 'mail'") == role
+        assert await rules(older) == (None, 1)
+        assert await rules(postgres_url) == (None, 1)
+        await become(connection, "mail")
+        assert await connection.fetchval("SELECT egress_rules('acme')") is None
+    finally:
+        await connection.execute("RESET ROLE")
+        await connection.execute(f"DROP ROLE {login}")
 
 
 async def test_the_projector_writes_read_models_and_appends_nothing(store: Store, connection: Connection) -> None:
@@ -219,7 +296,7 @@ async def test_a_login_that_is_no_superuser_gets_the_roles_apart(
 ) -> None:
     login = f"u_{uuid.uuid4().hex}"
     database = urlsplit(postgres_url).path[1:]
-    names = [f"unwind_{database}_{name}" for name in ("owner", "engine", "projector", "web", "operator")]
+    names = [f"unwind_{database}_{name}" for name in ("owner", "engine", "projector", "web", "operator", "mail")]
     admin = await asyncpg.connect(postgres_server_url)
     may = "CREATEROLE" if made_by == "the migrating login" else "NOCREATEROLE"
     await admin.execute(f"CREATE ROLE {login} LOGIN {may} PASSWORD 'x'")
@@ -238,7 +315,7 @@ async def test_a_login_that_is_no_superuser_gets_the_roles_apart(
         assert len(await plain.fetch("seen_list", tenant=None, least=0)) == 1
         assert await plain.fetch("seen_list", tenant="other", least=0) == []
         owner = await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)", names)
-        assert owner == 5
+        assert owner == 6
     finally:
         await plain.stop()
         own = await asyncpg.connect(postgres_url)
@@ -257,7 +334,7 @@ async def test_the_roles_carry_the_databases_name(connection: Connection, postgr
     database = urlsplit(postgres_url).path[1:]
     roles = await connection.fetch("SELECT name, role FROM unwind.roles")
     assert {row["role"] for row in roles} == {f"unwind_{database}_{row['name']}" for row in roles}
-    assert {row["name"] for row in roles} == {"owner", "engine", "projector", "web", "operator"}
+    assert {row["name"] for row in roles} == {"owner", "engine", "projector", "web", "operator", "mail"}
 
 
 def as_login(url: str, login: str) -> str:

@@ -141,12 +141,12 @@ async def test_rules_are_held_on_to_while_the_database_is_away_and_without_any_n
 
         away = False
 
-        async def setting(self, tenant: str, name: str) -> Any:
+        async def egress_rules(self, tenant: str) -> Any:
             if self.away:
                 raise Unavailable("the database does not answer")
-            return await store.setting(tenant, name)
+            return await store.egress_rules(tenant)
 
-        put_setting, lease_egress, egress_taken = store.put_setting, store.lease_egress, store.egress_taken
+        lease_egress, egress_taken = store.lease_egress, store.egress_taken
 
     turned, cut = Turned(), Cut()
     outbound = Outbound(cut, turned.clock, USUAL, monotonic=turned.monotonic)

@@ -56,6 +56,9 @@ SELECT * FROM settings_changed(:names, :after)
 -- name: put_setting
 SELECT put_setting(:tenant, :name, :value)
 
+-- name: egress_rules
+SELECT egress_rules(:tenant) AS value
+
 -- name: lease_egress
 SELECT lease_egress(:tenant, :slot, :width_ms, :slots, :most, :wanted) AS granted
 

@@ -7,6 +7,32 @@ SELECT pg_advisory_xact_lock(1970169719, -1)
 -- name: become_owner
 SELECT set_config('role', role, true) FROM unwind.roles WHERE name = 'owner'
 
+-- The notifications module's role, which databases did not always have; nothing where it cannot be made, or the others could not.
+-- name: prepare_mail
+DO $$
+DECLARE
+    mail text;
+BEGIN
+    -- The first migration of a database goes on as its owner, who makes no roles.
+    SET LOCAL ROLE NONE;
+    SELECT left(role, -length('engine')) || 'mail' INTO mail FROM unwind.roles WHERE name = 'engine';
+    IF mail IS NULL OR EXISTS (SELECT 1 FROM unwind.roles WHERE name = 'mail') THEN
+        RETURN;
+    END IF;
+    BEGIN
+        IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = mail) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', mail);
+            IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+                EXECUTE format('GRANT %I TO %I', mail, current_user);
+            END IF;
+        END IF;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RETURN;
+    END;
+    EXECUTE format('SET LOCAL ROLE %I', (SELECT role FROM unwind.roles WHERE name = 'owner'));
+    INSERT INTO unwind.roles (name, role) VALUES ('mail', mail);
+END $$
+
 -- name: make_in
 SELECT set_config('search_path', :schema, true)
 
@@ -19,8 +45,20 @@ SELECT set_config('app.tenant', :tenant, :here)
 -- name: batch_types
 SELECT 'unwind.batch'::regtype::oid AS batch, 'unwind.batch_rest'::regtype::oid AS rest
 
+-- Where the login may not be the mail role, or there is none, the engine's stands in.
 -- name: roles
-SELECT name, role FROM unwind.roles
+SELECT r.name, r.role FROM unwind.roles r WHERE r.name <> 'mail'
+UNION ALL
+SELECT 'mail', coalesce((
+    SELECT m.role FROM unwind.roles m JOIN pg_roles p ON p.rolname = m.role WHERE m.name = 'mail' AND pg_has_role(p.oid, 'MEMBER')
+), e.role) FROM unwind.roles e WHERE e.name = 'engine'
+
+-- A role that came after the functions were guarded.
+-- name: mail_unguarded
+SELECT EXISTS (
+    SELECT 1 FROM unwind.roles m JOIN pg_roles p ON p.rolname = m.role
+    WHERE m.name = 'mail' AND NOT has_function_privilege(p.oid, 'unwind.egress_rules(text)', 'EXECUTE')
+)
 
 -- Functions are known by every text they ever had here: an older program leaves alone what a newer one has replaced.
 -- name: prepare_functions
@@ -56,7 +94,7 @@ DECLARE
     r record;
 BEGIN
     SELECT max(role) FILTER (WHERE name = 'engine') AS engine, max(role) FILTER (WHERE name = 'projector') AS projector,
-           max(role) FILTER (WHERE name = 'web') AS web
+           max(role) FILTER (WHERE name = 'web') AS web, max(role) FILTER (WHERE name = 'mail') AS mail
     INTO r FROM unwind.roles;
     GRANT SELECT ON unwind.functions TO PUBLIC;
     FOR f IN SELECT p.oid::regprocedure AS signature, p.proname AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -72,6 +110,9 @@ BEGIN
         END IF;
         IF r.web IS NOT NULL AND f.name IN ('append_for', 'head', 'lane_of') THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.web);
+        END IF;
+        IF r.mail IS NOT NULL AND f.name IN ('egress_rules', 'lease_egress') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f.signature, r.mail);
         END IF;
     END LOOP;
 END $$

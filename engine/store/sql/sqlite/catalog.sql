@@ -66,6 +66,9 @@ UPDATE setting_changes SET last = last + 1 WHERE id = 1;
 INSERT INTO settings (tenant, name, value, changed) VALUES (:tenant, :name, :value, (SELECT last FROM setting_changes WHERE id = 1))
 ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value, changed = excluded.changed
 
+-- name: egress_rules
+SELECT value FROM settings WHERE name = 'egress' AND tenant IN (:tenant, '*') ORDER BY tenant = '*' LIMIT 1
+
 -- name: lease_egress
 DELETE FROM egress_slots WHERE tenant = :tenant AND (width_ms <> :width_ms OR slot <= :slot - :slots);
 SELECT max(0, min(:wanted, :most - coalesce((SELECT sum(taken) FROM egress_slots WHERE tenant = :tenant), 0))) AS granted;

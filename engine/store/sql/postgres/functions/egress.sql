@@ -1,3 +1,8 @@
+-- The outbound rules of a tenant: its own, or everybody's.
+CREATE OR REPLACE FUNCTION egress_rules(p_tenant text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT value FROM settings WHERE name = 'egress' AND tenant IN (p_tenant, '*') ORDER BY tenant = '*' LIMIT 1;
+$$;
+
 -- Up to `p_wanted` outbound requests of a slot, so that it and those before it hold at most `p_most`; tenants do not wait for each other.
 CREATE OR REPLACE FUNCTION lease_egress(p_tenant text, p_slot bigint, p_width_ms bigint, p_slots integer, p_most integer, p_wanted integer)
 RETURNS integer LANGUAGE plpgsql AS $$
