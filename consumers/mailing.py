@@ -8,8 +8,8 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from consumers.assembly import patiently
 from consumers.heartbeat import keep_time
+from consumers.patience import patiently
 from contracts.problems import Unavailable
 from engine.clock import SharedClock
 from engine.endless import Endless

@@ -22,7 +22,7 @@ async def opened_store(settings: Settings, *, migrate: bool = False, wait_second
     """The store of these settings, started; with `migrate`, its missing migrations are applied first. A database that
     is still starting is waited for.
     """
-    from consumers.assembly import patiently
+    from consumers.patience import patiently
     from engine.settings import database_url
     from engine.store import open_store
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
 from aiohttp import web
 
+from consumers.process import Process
 from consumers.web.app import create_app
 from consumers.web.malformed import Runner
 from consumers.web.probes import probe_app
-from consumers.web.routes import Deps, Process
+from consumers.web.routes import Checks, Deps
 from contracts.problems import Problem
 from contracts.sdk.queries import Asker
 from engine.guards.oidc import Provider
@@ -57,7 +59,7 @@ class Server:
         await self._runner.cleanup()
 
 
-def deps_of(process: Process) -> Deps:
+def deps_of(process: Process, checks: Callable[[], Awaitable[Checks]]) -> Deps:
     """What the handlers use, taken from the process."""
     secret = process.settings.signup_secret
     return Deps(
@@ -69,7 +71,7 @@ def deps_of(process: Process) -> Deps:
         plans=process.plans,
         clock=process.clock,
         metrics=process.metrics,
-        checks=process.checks,
+        checks=checks,
         asker=Asker(process.transport, name="web"),
         signup_secrets=() if secret is None else (secret.get_secret_value(),),
         max_body_bytes=process.settings.http.max_body_bytes,
@@ -86,13 +88,14 @@ def deps_of(process: Process) -> Deps:
     )
 
 
-async def serve(process: Process) -> Server:
-    """A started server for this process: the API with the role `web`, else the probes on their own port."""
+async def serve(process: Process, checks: Callable[[], Awaitable[Checks]]) -> Server:
+    """A started server for this process: the API with the role `web`, else the probes on their own port. `checks`
+    answers what /readyz says."""
     http = process.settings.http
     if "web" in process.roles:
-        server = Server(create_app(deps_of(process)), http.host, http.port, "UNWIND_HTTP__PORT")
+        server = Server(create_app(deps_of(process, checks)), http.host, http.port, "UNWIND_HTTP__PORT")
     else:
-        app = probe_app(process.metrics, process.checks)
+        app = probe_app(process.metrics, checks)
         server = Server(app, http.host, http.probe_port, "UNWIND_HTTP__PROBE_PORT")
     await server.start()
     return server

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from aiohttp import web
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict
 from contracts.problems import NotFound, PayloadInvalid
 from contracts.registry import Registry
 from contracts.sdk.queries import Asker
-from contracts.sdk.transport import Transport
 from engine.clock import Clock
 from engine.door import Door
 from engine.guards.gate import Gate
@@ -28,7 +27,6 @@ from engine.guards.sessions import Sessions, Terms, Visit
 from engine.metrics import Metrics
 from engine.oidc_sign_in import OidcSignIns
 from engine.pauses import Pauses
-from engine.settings import Settings
 from engine.sign_in import SignIns
 from engine.store import Store
 from engine.store.keys import Vault
@@ -42,26 +40,6 @@ WAIT_HEADER: Final = "Unwind-Wait-For-Position"
 TENANT_HEADER: Final = "X-Tenant"
 
 Checks = Mapping[str, Mapping[str, Any]]
-
-
-class Process(Protocol):
-    """What the web needs of the process it runs in (`consumers.assembly.Assembly`)."""
-
-    settings: Settings
-    roles: Sequence[str]
-    store: Store
-    vault: Vault
-    door: Door
-    registry: Registry
-    plans: Plans
-    clock: Clock
-    metrics: Metrics
-    pauses: Pauses
-    quotas: KnownQuotas
-    transport: Transport
-    run_tracing: RunTracing | None
-
-    async def checks(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ TENANTS: Final = (
     Mutant(
         name="pauses-its-suspension",
         law="A tenant's own pause does not hold what the platform does to it",
-        path="consumers/assembly.py",
+        path="consumers/process.py",
         old="self.pauses.holds(EVERYONE if workflow in self.plans.platforms else tenant)",
         new="self.pauses.holds(tenant)",
         test=_LIFE,

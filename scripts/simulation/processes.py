@@ -1,4 +1,4 @@
-"""The processes of a world: engines, all roles wired as `consumers.assembly` wires them, and the module. Each is its
+"""The processes of a world: engines, all roles wired as `consumers.roles` wires them, and the module. Each is its
 own gate and line: what the world does to it happens at the awaits on its ports.
 """
 
@@ -184,7 +184,7 @@ class Process(ABC):
 
 
 class Engine(Process):
-    """All roles of the engine in one process, wired as `consumers.assembly` wires them."""
+    """All roles of the engine in one process, wired as `consumers.roles` wires them."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)

@@ -49,7 +49,8 @@ def _comes(place: str) -> bool:
 
 def watch(assembly: Assembly) -> None:
     """Puts the places around the calls they name; nothing else of the assembly is touched."""
-    append, publish, consume = assembly.store.append, assembly.transport.publish, assembly.transport.consume
+    store, transport = assembly.process.store, assembly.process.transport
+    append, publish, consume = store.append, transport.publish, transport.consume
 
     async def appending(commits: Sequence[Any], **given: Any) -> Any:
         of_a_run = any(commit.stream is not None for commit in commits)
@@ -84,6 +85,6 @@ def watch(assembly: Assembly) -> None:
         consumer.ack = acking  # type: ignore[method-assign]
         return consumer
 
-    assembly.store.append = appending  # type: ignore[method-assign]
-    assembly.transport.publish = publishing  # type: ignore[method-assign]
-    assembly.transport.consume = consuming  # type: ignore[method-assign]
+    store.append = appending  # type: ignore[method-assign]
+    transport.publish = publishing  # type: ignore[method-assign]
+    transport.consume = consuming  # type: ignore[method-assign]

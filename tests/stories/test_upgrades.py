@@ -73,7 +73,7 @@ async def test_what_is_unsafe_is_refused_and_changes_nothing(stack: Stack, tmp_p
         provider.release()
         await house.until_status(run, "succeeded")
         assert house.assembly is not None
-        assert (await house.assembly.store.pending()).names == []
+        assert (await house.assembly.process.store.pending()).names == []
 
 
 @pytest.mark.postgres
