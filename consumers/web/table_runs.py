@@ -88,8 +88,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/terminate", handler=acting.terminate_run, tag="runs",
-        permission="runs.terminate", summary="Close a run at once, undo nothing, list what is left",
-        body=asked.Reason, query=asked.Query, answer=told.Accepted, status=202,
+        permission="runs.terminate",
+        summary="Close a run and its open children at once, undo nothing, list what is left", body=asked.Reason,
+        query=asked.Query, answer=told.Accepted, status=202,
     ),
     Route(
         method="POST", path="/v1/runs/{run_id}/retry", handler=acting.retry_run, tag="runs", permission="runs.retry",
