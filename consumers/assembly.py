@@ -74,6 +74,10 @@ class Assembly:
     async def start(self) -> None:
         """Opens the store, the key ring and the bus, then the roles. Raises what a person must mend: settings, key
         file, schema, an unreachable server."""
+        # Heavy: loaded by the process that starts, not by who imports the wiring; and before it has an epoch, since it
+        # does nothing else meanwhile, and who is not heard of is declared dead.
+        from consumers.web import serve
+
         process, parts = self.process, self._parts
         await process.start(parts)
         if OWNING & set(process.roles):
@@ -91,20 +95,14 @@ class Assembly:
         await parts.begin(
             Census(process.store, process.vault, process.clock, process.metrics, work=work, incidents=incidents)
         )
-        await self._start_web()
+        # The API with the web role; the probes alone without it.
+        server = await serve(process, self.checks)
+        self.url = server.url
+        parts.keep(server)
         if self._owns_process:
             calm_collector()
         self._watchdog = Watchdog(WATCHDOG_SECONDS if self._owns_process else None, process.metrics)
         await self._watchdog.start()
-
-    async def _start_web(self) -> None:
-        """The API with the web role; the probes alone without it."""
-        # aiohttp is heavy: loaded by the process that starts, not by who imports the wiring.
-        from consumers.web import serve
-
-        server = await serve(self.process, self.checks)
-        self.url = server.url
-        self._parts.keep(server)
 
     # -------------------------------------------------------------------------------------------------- while it runs
 

@@ -32,7 +32,7 @@ from engine.endless import Endless
 from engine.logs import logger
 from engine.metrics import Metrics
 from engine.run.inputs import Begin, FactMatched, Input, StepDone, StepLost
-from engine.store import Commit, InputRow, Start, Store
+from engine.store import Commit, Fenced, InputRow, Start, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import Mapper, open_input
 from engine.tracing import RunTracing
@@ -337,7 +337,7 @@ class Inputs:
 
     def _answered(self, row: InputRow, result: Result) -> None:
         """Settled rows are gone, a late one leaves its reason in the journal. One that is not ours stays for its owner,
-        and may be offered again.
+        and may be offered again, as may what this process had in hand when it was declared dead.
         """
         self._in_hand.pop(row.id, None)
         self._room.set()
@@ -349,7 +349,7 @@ class Inputs:
         if isinstance(result, Ignored) and row.arrival is not None:
             self._metrics.ignored.of(row.kind).inc()
             self._spawn(self._remember(row, row.arrival, f"ignored: {result.reason}"))
-        if isinstance(result, NotOurs) or len(self._taken) > 100_000:
+        if isinstance(result, NotOurs | Fenced) or len(self._taken) > 100_000:
             self._taken.discard(row.id)
         else:
             asyncio.get_running_loop().call_later(30.0, self._taken.discard, row.id)

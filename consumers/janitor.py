@@ -114,7 +114,7 @@ class Janitor:
         """Declares silent processes dead and takes over runs that nobody owns."""
         await self._claim()
         if self._may_judge() and await self._store.declare_dead(
-            silent_seconds=self._dead, now=self._clock.database_now()
+            silent_seconds=self._dead, but=self._door.epoch, now=self._clock.database_now()
         ):
             await self._claim()
 

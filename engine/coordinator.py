@@ -266,7 +266,10 @@ class Coordinator:
     def resume(self, tenant: str, run_ids: Iterable[UUID]) -> None:
         """Loads runs just taken over and performs their open local attempts again, under the same keys."""
         for run_id in run_ids:
-            if run_id not in self.runs.by_id:
+            known = self.runs.by_id.get(run_id)
+            if known is not None:
+                known.taken_meanwhile = known.busy
+            else:
                 hot = self.runs.by_id[run_id] = Hot(tenant, run_id, claimed=True)
                 self.runs.make_ready(hot)
 

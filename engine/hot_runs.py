@@ -49,6 +49,8 @@ class Hot:
     performing: int = 0
     bare: bool = False
     claimed: bool = False
+    taken_meanwhile: bool = False
+    """This process took the run over while it was busy with it, under an epoch that had been declared dead."""
     start: Start | None = None
     arrival: Arrival | None = None
     brought: dict[str | None, Arrival] = field(default_factory=dict)
@@ -104,6 +106,15 @@ class HotRuns:
         hot.ready = True
         self.ready.append(hot)
         self._on_ready()
+
+    def lost(self, hot: Hot) -> None:
+        """What is known of the run is void. Had it been taken over meanwhile, it is loaded again: whoever took it over
+        found it in memory and left it alone.
+        """
+        self.forget(hot)
+        if hot.taken_meanwhile:
+            again = self.by_id[hot.run_id] = Hot(hot.tenant, hot.run_id)
+            self.make_ready(again)
 
     def appended(self, hot: Hot, commit: Commit) -> None:
         """What the run has asked, and what was answered, by this commit."""

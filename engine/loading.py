@@ -104,6 +104,7 @@ class Loader:
         """Claims, loads and folds cold runs; what is not ours goes back to whoever handed it in."""
         try:
             ours: list[Hot] = []
+            theirs: list[Hot] = []
             named = [(hot.tenant, hot.run_id) for hot in loading if not hot.claimed]
             taken = {run.run_id for run in await self._store.claim_named(self._epoch(), named)} if named else set()
             for hot in loading:
@@ -111,7 +112,13 @@ class Loader:
                     hot.claimed = False
                     ours.append(hot)
                 else:
-                    await self._not_ours(hot)
+                    theirs.append(hot)
+            if theirs:
+                # What they were loaded for was leased here: their owners need not wait for the end of that.
+                runs = [hot.run_id for hot in theirs]
+                await self._store.hand_over(self._epoch(), runs, now=self._clock.database_now())
+            for hot in theirs:
+                await self._not_ours(hot)
             tails = await snapshots.read_tails(self._store, [(hot.tenant, hot.run_id) for hot in ours])
             for hot in ours:
                 try:
@@ -167,7 +174,7 @@ class Loader:
         """Another live process owns it: leave its inputs to that one. Closed: settle them as ignored, they came too
         late.
         """
-        self._runs.forget(hot)
+        self._runs.lost(hot)
         closed = await self._store.open_run(hot.tenant, hot.run_id) is None
         while hot.mailbox:
             given, done = hot.mailbox.popleft()

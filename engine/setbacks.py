@@ -123,7 +123,7 @@ class Setbacks:
     def lost(self, hot: Hot, answered: Sequence[tuple[Input, Done | None]]) -> None:
         """The run belongs to another process now."""
         hot.ready = False
-        self._runs.forget(hot)
+        self._runs.lost(hot)
         waiting, hot.mailbox = list(hot.mailbox), deque()
         for _, done in (*answered, *waiting):
             if done is not None:

@@ -199,9 +199,11 @@ class Work(Protocol):
     async def heartbeat(self, epoch: int, *, now: datetime | None = None) -> bool:
         """False: this process was declared dead and must drop everything and register anew."""
 
-    async def declare_dead(self, *, silent_seconds: float, now: datetime | None = None) -> list[int]:
+    async def declare_dead(
+        self, *, silent_seconds: float, but: int | None = None, now: datetime | None = None
+    ) -> list[int]:
         """Marks silent processes dead (row lock FOR UPDATE, so that none of their appends is in flight) and answers
-        their epochs."""
+        their epochs. Never the epoch `but`, of whoever asks."""
 
     async def retire(self, epoch: int) -> None:
         """A clean goodbye: releases every run it owns."""
@@ -221,6 +223,10 @@ class Work(Protocol):
         takeover on each taken from a dead process. A commit with `Changed` sets the count back to 0."""
 
     async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None: ...
+
+    async def hand_over(self, epoch: int, runs: Sequence[UUID], *, now: datetime | None = None) -> None:
+        """Ends the leases of this process on inputs, timers and deadlines of those of the runs that another living
+        process owns: it may claim them at once."""
 
     async def claim_named(self, epoch: int, runs: Sequence[tuple[str, UUID]]) -> list[OpenRun]:
         """Takes those of these (tenant, run) that are unowned, owned by a dead process, or ours already. What is

@@ -29,8 +29,10 @@ class WorkVerbs(Caller):
         [row] = await self.call("time")
         return read.instant(row["now"])
 
-    async def declare_dead(self, *, silent_seconds: float, now: datetime | None = None) -> list[int]:
-        found = await self.call("declare_dead", silent_seconds=float(silent_seconds), now=now)
+    async def declare_dead(
+        self, *, silent_seconds: float, but: int | None = None, now: datetime | None = None
+    ) -> list[int]:
+        found = await self.call("declare_dead", silent_seconds=float(silent_seconds), but=but, now=now)
         return sorted(row["epoch"] for row in found)
 
     async def retire(self, epoch: int) -> None:
@@ -73,6 +75,9 @@ class WorkVerbs(Caller):
 
     async def release_runs(self, epoch: int, runs: Sequence[UUID]) -> None:
         await self.call("release_runs", epoch=epoch, runs=list(runs))
+
+    async def hand_over(self, epoch: int, runs: Sequence[UUID], *, now: datetime | None = None) -> None:
+        await self.call("hand_over", epoch=epoch, runs=list(runs), now=now)
 
     async def claim_named(self, epoch: int, runs: Sequence[tuple[str, UUID]]) -> list[OpenRun]:
         tenants, ids = [tenant for tenant, _ in runs], [run_id for _, run_id in runs]

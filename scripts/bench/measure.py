@@ -372,7 +372,7 @@ KINDS: Final = {
     "checkpoints": ("checkpoint",),
     "projector": ("read_log", "head"),
     "heartbeats": ("heartbeat",),
-    "takeover": ("declare_dead", "claim_runs"),
+    "takeover": ("declare_dead_but", "claim_runs"),
     "admission": ("queued_runs",),
     "timers": ("due_timers",),
     "inputs": ("claim_inputs_but",),

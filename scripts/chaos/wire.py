@@ -64,7 +64,7 @@ class PostgresTalk:
 
     _WRITES: Final = re.compile(
         rb"^\s*COMMIT\b|\b(INSERT|UPDATE|DELETE)\b"
-        rb"|\b(append|append_for|bury|claim_\w+|due_timers|release_runs|settle_outbox|declare_dead)\(",
+        rb"|\b(append|append_for|bury|claim_\w+|due_timers|release_runs|hand_over|settle_outbox|declare_dead\w*)\(",
         re.IGNORECASE,
     )
     """The heartbeat is left out, or it would be what is lost most of the time."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from scripts.mutants.run import Mutant
 
+_DEAD: Final = "tests/conformance/coordinator/test_declared_dead.py"
 _OWNERS: Final = "tests/conformance/coordinator/test_owners.py"
 _PAUSES: Final = "tests/conformance/coordinator/test_pauses.py"
 _STOPPING: Final = "tests/stories/test_pauses.py"
@@ -21,6 +22,42 @@ KEEPING: Final = (
         new="        return True\n",
         test=_OWNERS,
         select="only_waits and sqlite",
+    ),
+    Mutant(
+        name="dead-and-alive-leaves-inputs",
+        law="What a process had in hand when it was declared dead it takes again under its next epoch",
+        path="consumers/inputs.py",
+        old="isinstance(result, NotOurs | Fenced)",
+        new="isinstance(result, NotOurs)",
+        test=_DEAD,
+        select="had_in_hand and sqlite",
+    ),
+    Mutant(
+        name="dead-and-alive-leaves-runs",
+        law="A run that its process took over from itself has a reason to wake",
+        path="engine/coordinator.py",
+        old="                known.taken_meanwhile = known.busy\n",
+        new="                pass\n",
+        test=_DEAD,
+        select="being_appended and sqlite",
+    ),
+    Mutant(
+        name="leases-kept-from-owners",
+        law="What was claimed of a run is free for whoever has taken it over",
+        path="engine/store/sql/sqlite/work.sql",
+        old="UPDATE inputs SET available_at = :now, owner = NULL\nWHERE owner = :epoch AND run_id IN (\n",
+        new="UPDATE inputs SET owner = NULL\nWHERE owner = :epoch AND run_id IN (\n",
+        test=_DEAD,
+        select="an_input and sqlite",
+    ),
+    Mutant(
+        name="declares-itself-dead",
+        law="Whoever looks for the silent lives",
+        path="consumers/janitor.py",
+        old="but=self._door.epoch",
+        new="but=None",
+        test=_DEAD,
+        select="itself_dead and sqlite",
     ),
     Mutant(
         name="refused-for-a-while-taken-for-good",

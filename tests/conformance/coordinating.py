@@ -202,13 +202,16 @@ SAGAS: tuple[Saga, ...] = (
 
 
 class Watched:
-    """A store that remembers its appends and which runs it loaded whole, can lose an answer after it has committed or
-    the next few answers to what a log holds, refuse a batch of one commit, and can show a broken body or snapshot.
+    """A store that remembers its appends and which runs it loaded whole, can keep appends and claims of runs waiting at
+    a gate, lose an answer after it has committed or the next few answers to what a log holds, refuse a batch of one
+    commit, and can show a broken body or snapshot.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.batches: list[list[Commit]] = []
+        self.gate: asyncio.Event | None = None
+        self.waiting = asyncio.Event()
         self.lose: Callable[[int], bool] = lambda number: False
         self.loads_to_lose = 0
         self.refuse: Callable[[Commit], bool] = lambda commit: False
@@ -222,12 +225,21 @@ class Watched:
     async def append(self, commits: Sequence[Commit], *, epoch: int, now: datetime | None = None) -> list[Outcome]:
         self.batches.append(list(commits))
         number = len(self.batches)
+        if self.gate is not None:
+            self.waiting.set()
+            await self.gate.wait()
         if len(commits) == 1 and self.refuse(commits[0]):
             raise CommitRefused({0: "scripted"}, [None])
         outcomes = await self._store.append(commits, epoch=epoch, now=now)
         if self.lose(number):
             raise Unavailable("the answer got lost")
         return outcomes
+
+    async def claim_named(self, epoch: int, runs: Sequence[tuple[str, UUID]]) -> Any:
+        if self.gate is not None:
+            self.waiting.set()
+            await self.gate.wait()
+        return await self._store.claim_named(epoch, runs)
 
     async def load(self, tenant: str, stream: UUID, *, after: int = 0) -> Any:
         if self.loads_to_lose:
@@ -314,6 +326,12 @@ class Node:
         typed: Any = self.store
         self.door = Door(typed, self.vault, self.mapper, self.registry, self.plans, self.clock, None, self.epoch)
         self.door.on_input = self.inputs.wake
+
+    async def goes_on_as_another(self, name: str = "again") -> None:
+        """What a process does that learns that it was declared dead."""
+        self.coordinator.fenced()
+        self.epoch = await self.store.register(name, ("worker",), now=self.clock.now())
+        self.coordinator.epoch = self.door.epoch = self.epoch
 
     async def stop(self) -> None:
         await self.inputs.stop()

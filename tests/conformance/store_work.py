@@ -284,6 +284,31 @@ class OutboxConformance:
         assert len(await store.claim_inputs(other, limit=5, now=later(seconds=20))) == 1
         assert len(await store.due_timers(other, limit=5, now=later(seconds=20))) == 1
 
+    async def test_who_asks_for_the_silent_is_none_of_them(self, store: Store, epoch: int) -> None:
+        other = await store.register("other", ["all"], now=NOW)
+        assert await store.declare_dead(silent_seconds=10, but=epoch, now=later(seconds=20)) == [other]
+        assert await store.heartbeat(epoch, now=later(seconds=20))
+        assert await store.declare_dead(silent_seconds=10, now=later(seconds=40)) == [epoch]
+
+    async def test_what_was_claimed_of_a_run_that_another_owns_is_handed_over(self, store: Store, epoch: int) -> None:
+        theirs, mine = [
+            await open_a_run(store, epoch, timers=(Timer(key="t", due=NOW),), deadline=NOW) for _ in range(2)
+        ]
+        for run in (theirs, mine):
+            await append(store, epoch, arrived(f"e-{run}", inputs=(NewInput(kind="note", run_id=run, body=b"x"),)))
+        await store.release_runs(epoch, [theirs, mine])
+        assert len(await store.claim_inputs(epoch, limit=5, now=NOW)) == 2
+        assert len(await store.due_timers(epoch, limit=5, now=NOW)) == 4
+        other = await store.register("other", ["all"], now=NOW)
+        await store.claim_named(other, [("acme", theirs)])
+
+        await store.hand_over(epoch, [theirs, mine], now=NOW)
+
+        # What it holds of a run that nobody else owns it keeps.
+        assert [row.run_id for row in await store.claim_inputs(other, limit=5, now=NOW)] == [theirs]
+        due = await store.due_timers(other, limit=5, now=NOW)
+        assert {(timer.run_id, timer.key) for timer in due} == {(theirs, "t"), (theirs, "run/deadline")}
+
     async def test_processes_racing_for_messages_send_each_once(
         self, store: Store, epoch: int, opening: Opening
     ) -> None:

@@ -255,6 +255,7 @@ class TestPostgresPlans:
             "settle_outbox": ([1], [2], now),
             "due_timers": (epoch, 50, now),
             "claim_named": (epoch, ["acme"], [run]),
+            "hand_over": (epoch, [run], now),
             "open_run": ("acme", run),
             "queued_runs": (epoch, 50),
             "wakes": ("acme", run),

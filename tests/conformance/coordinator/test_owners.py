@@ -86,14 +86,6 @@ async def test_a_takeover_asks_again_what_became_of_an_attempt_and_never_makes_i
     assert [name for name, _ in world.done].count("looking") == 2
 
 
-async def test_a_process_declared_dead_lets_go_of_everything_it_holds(house: House, node: Node) -> None:
-    run_id = await node.run("waiting")
-    await node.settled()
-    node.coordinator.fenced()
-    assert not node.coordinator.owns(run_id)
-    assert node.coordinator.active == 0
-
-
 # ------------------------------------------------------------------------------------------ what comes from elsewhere
 
 

@@ -7,7 +7,7 @@ SELECT register_process(:name, :roles, :version, :now) AS epoch
 SELECT heartbeat(:epoch, :now) AS epoch
 
 -- name: declare_dead
-SELECT epoch FROM declare_dead(:silent_seconds, :now) AS d(epoch)
+SELECT epoch FROM declare_dead_but(:silent_seconds, :now, :but) AS d(epoch)
 
 -- name: retire
 SELECT retire(:epoch)
@@ -26,6 +26,9 @@ SELECT * FROM claim_named(:epoch, :tenants, :runs)
 
 -- name: release_runs
 SELECT release_runs(:epoch, :runs)
+
+-- name: hand_over
+SELECT hand_over(:epoch, :runs, :now)
 
 -- name: open_run
 SELECT * FROM open_run(:tenant, :run)

@@ -7,16 +7,17 @@ INSERT INTO processes (name, roles, version, started_at, seen_at) VALUES (:name,
 UPDATE processes SET seen_at = :now WHERE epoch = :epoch AND NOT dead RETURNING epoch
 
 -- name: declare_dead
--- What a dead process held is free at once; its `seen_at` is how the last step knows those of this call.
+-- What a dead process held is free at once; its `seen_at` is how the last step knows those of this call. Whoever asks (`:but`) lives,
+-- however long it could not say so.
 UPDATE inputs SET available_at = :now, owner = NULL
-WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 AND epoch IS NOT :but);
 UPDATE outbox SET available_at = :now, owner = NULL
-WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 AND epoch IS NOT :but);
 UPDATE timers SET available_at = due, owner = NULL
-WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 AND epoch IS NOT :but);
 UPDATE open_runs SET deadline_lease = NULL
-WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000);
-UPDATE processes SET dead = 1 WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 RETURNING epoch
+WHERE owner IN (SELECT epoch FROM processes WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 AND epoch IS NOT :but);
+UPDATE processes SET dead = 1 WHERE NOT dead AND seen_at < :now - :silent_seconds * 1000000 AND epoch IS NOT :but RETURNING epoch
 
 -- name: retire
 UPDATE processes SET dead = 1 WHERE epoch = :epoch;
@@ -59,6 +60,21 @@ RETURNING *
 
 -- name: release_runs
 UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE run_id IN (SELECT value FROM json_each(:runs)) AND owner = :epoch
+
+-- name: hand_over
+-- What was leased of runs that another living process has taken meanwhile: without this it would get them at the end of the lease.
+UPDATE open_runs SET deadline_lease = NULL
+WHERE deadline_lease IS NOT NULL AND run_id IN (
+    SELECT o.run_id FROM open_runs o JOIN processes p ON p.epoch = o.owner
+    WHERE o.run_id IN (SELECT value FROM json_each(:runs)) AND p.epoch <> :epoch AND NOT p.dead);
+UPDATE timers SET available_at = due, owner = NULL
+WHERE owner = :epoch AND run_id IN (
+    SELECT o.run_id FROM open_runs o JOIN processes p ON p.epoch = o.owner
+    WHERE o.run_id IN (SELECT value FROM json_each(:runs)) AND p.epoch <> :epoch AND NOT p.dead);
+UPDATE inputs SET available_at = :now, owner = NULL
+WHERE owner = :epoch AND run_id IN (
+    SELECT o.run_id FROM open_runs o JOIN processes p ON p.epoch = o.owner
+    WHERE o.run_id IN (SELECT value FROM json_each(:runs)) AND p.epoch <> :epoch AND NOT p.dead)
 
 -- name: open_run
 SELECT * FROM open_runs WHERE run_id = :run AND tenant = :tenant

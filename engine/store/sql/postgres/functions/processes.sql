@@ -14,13 +14,17 @@ CREATE OR REPLACE FUNCTION heartbeat(p_epoch bigint, p_now timestamptz) RETURNS 
 $$;
 
 -- FOR UPDATE waits for every append that holds the row, so none of a dead process's appends is in flight when this answers.
-CREATE OR REPLACE FUNCTION declare_dead(p_silent_seconds double precision, p_now timestamptz) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+-- Whoever asks (`p_but`) lives, however long it could not say so.
+CREATE OR REPLACE FUNCTION declare_dead_but(p_silent_seconds double precision, p_now timestamptz, p_but bigint) RETURNS SETOF bigint
+LANGUAGE plpgsql AS $$
 DECLARE
     gone bigint[];
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 BEGIN
     SELECT array_agg(p.epoch) INTO gone FROM (
-        SELECT epoch FROM processes WHERE NOT dead AND seen_at < v_now - make_interval(secs => p_silent_seconds) ORDER BY epoch FOR UPDATE
+        SELECT epoch FROM processes
+        WHERE NOT dead AND seen_at < v_now - make_interval(secs => p_silent_seconds) AND epoch IS DISTINCT FROM p_but
+        ORDER BY epoch FOR UPDATE
     ) p;
     IF gone IS NULL THEN
         RETURN;
@@ -34,6 +38,11 @@ BEGIN
     UPDATE open_runs SET deadline_lease = NULL WHERE owner = ANY (gone) AND deadline_lease IS NOT NULL;
     RETURN QUERY SELECT unnest(gone) ORDER BY 1;
 END $$;
+
+-- For processes from before `declare_dead_but`.
+CREATE OR REPLACE FUNCTION declare_dead(p_silent_seconds double precision, p_now timestamptz) RETURNS SETOF bigint LANGUAGE sql AS $$
+    SELECT * FROM declare_dead_but(p_silent_seconds, p_now, NULL);
+$$;
 
 CREATE OR REPLACE FUNCTION retire(p_epoch bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

@@ -60,6 +60,22 @@ CREATE OR REPLACE FUNCTION release_runs(p_epoch bigint, p_runs uuid[]) RETURNS v
     UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE run_id = ANY (p_runs) AND owner = p_epoch;
 $$;
 
+-- What was leased of runs that another living process has taken meanwhile: without this it would get them at the end of the lease.
+-- Rows are locked in the order of `append`.
+CREATE OR REPLACE FUNCTION hand_over(p_epoch bigint, p_runs uuid[], p_now timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    theirs uuid[];
+BEGIN
+    SELECT array_agg(o.run_id) INTO theirs FROM open_runs o JOIN processes p ON p.epoch = o.owner
+    WHERE o.run_id = ANY (p_runs) AND o.owner <> p_epoch AND NOT p.dead;
+    UPDATE open_runs SET deadline_lease = NULL WHERE run_id = ANY (theirs) AND deadline_lease IS NOT NULL;
+    UPDATE timers SET available_at = due, owner = NULL WHERE run_id = ANY (theirs) AND owner = p_epoch;
+    UPDATE inputs SET available_at = coalesce(p_now, clock_timestamp()), owner = NULL WHERE run_id = ANY (theirs) AND owner = p_epoch;
+    IF FOUND THEN
+        PERFORM pg_notify('unwind_inputs', '');
+    END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION open_run(p_tenant text, p_run uuid) RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
     SELECT * FROM run_rows WHERE run_id = p_run AND tenant = p_tenant;
 $$;
