@@ -32,11 +32,13 @@ class Parts:
         self._failing: list[Callable[[], BaseException | None]] = []
 
     async def begin(self, *parts: Part, stopped_last: bool = False) -> None:
-        """Starts them; those that can die are watched from then on. `stopped_last`: after all that was begun before."""
+        """Starts them, one after the other; those that can die are watched from then on. `stopped_last`: after all that
+        was begun before. One that cannot start keeps those before it, so that they are stopped.
+        """
         for part in parts:
             await part.start()
-        self.watch(*(part for part in parts if isinstance(part, Mortal)))
-        for part in parts:
+            if isinstance(part, Mortal):
+                self.watch(part)
             self._begun.insert(0 if stopped_last else len(self._begun), part)
 
     def keep(self, part: Part) -> None:
