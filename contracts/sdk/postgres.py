@@ -47,6 +47,7 @@ class PostgresDatabase:
             "statement_timeout": f"{STATEMENT_SECONDS}s",
             "lock_timeout": f"{LOCK_SECONDS}s",
             "idle_in_transaction_session_timeout": "60s",
+            "tcp_user_timeout": "10s",
         }
         if self._schema is not None:
             settings["search_path"] = self._schema

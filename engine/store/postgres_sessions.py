@@ -34,9 +34,11 @@ SERVER_SETTINGS = {
     "statement_timeout": "30s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "30s",
+    "tcp_user_timeout": "10s",
     "jit": "off",
 }
-"""Timeouts live in the server: one in the client leaves the fate of a COMMIT unknown."""
+"""Timeouts live in the server: one in the client leaves the fate of a COMMIT unknown. `tcp_user_timeout` is how long it
+tries to send to a machine that has vanished: until it gives up, what that one's transaction has locked stays locked."""
 APPEND_SETTINGS = SERVER_SETTINGS | {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",

@@ -51,6 +51,16 @@ KEEPING: Final = (
         select="an_input and sqlite",
     ),
     Mutant(
+        name="sends-to-the-vanished",
+        law="Who has vanished can be declared dead",
+        path="engine/store/postgres_sessions.py",
+        old='    "tcp_user_timeout": "10s",\n',
+        new="",
+        test="tests/conformance/test_store_lost.py",
+        select="vanishes",
+        needs=("postgres",),
+    ),
+    Mutant(
         name="declares-itself-dead",
         law="Whoever looks for the silent lives",
         path="consumers/janitor.py",

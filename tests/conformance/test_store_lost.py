@@ -7,12 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-from engine.store import Appended, Commit, Duplicate, Stale, Store, open_store
+from engine.store import Appended, Commit, Duplicate, NewInput, Stale, Store, open_store
 from engine.store.errors import CommitRefused, Unavailable
 from engine.store.postgres_sessions import poisonous, retryable
 from tests.conformance.store_making import NOW, append, arrived, events, open_a_run, started
@@ -20,10 +21,12 @@ from tests.conformance.store_postgres_database import SharedDatabase
 
 pytestmark = pytest.mark.postgres
 
+_CHUNK = 1 << 16
+
 
 class Proxy:
     """Between the store and its server. `lose_next_answer` lets one request through and cuts the line before its
-    answer."""
+    answer; `vanish_after` reads the first piece of a large one and no more, and leaves the line as it is."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -31,6 +34,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._marker: bytes | None = None
+        self._vanishes = False
         self.lost = asyncio.Event()
         self.port = 0
 
@@ -55,6 +59,10 @@ class Proxy:
         """To the first request that holds these bytes."""
         self._marker = marker
 
+    def vanish_after(self, marker: bytes) -> None:
+        """The first request that holds these bytes: as a machine that was unplugged."""
+        self._marker, self._vanishes = marker, True
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -65,7 +73,7 @@ class Proxy:
         deaf = asyncio.Event()
 
         async def requests() -> None:
-            while data := await reader.read(1 << 16):
+            while data := await reader.read(_CHUNK):
                 if self._marker is not None and self._marker in data:
                     self._marker = None
                     deaf.set()
@@ -74,8 +82,11 @@ class Proxy:
             back.close()
 
         async def answers() -> None:
-            while data := await there.read(1 << 16):
-                if deaf.is_set():
+            while data := await there.read(_CHUNK):
+                if deaf.is_set() and self._vanishes and len(data) == _CHUNK:
+                    self.lost.set()
+                    await asyncio.Event().wait()
+                if deaf.is_set() and not self._vanishes:
                     if not data.endswith(
                         b"Z\x00\x00\x00\x05I"
                     ):  # ready for the next query, in no transaction: committed
@@ -193,6 +204,24 @@ async def test_when_nobody_answers_the_caller_is_told_and_may_call_again(
     await proxy.start()
     await store.ping()
     assert await append(store, epoch, commit) == [Appended(2)]
+
+
+async def test_who_vanishes_while_he_is_answered_can_be_declared_dead(
+    store: Store, epoch: int, proxy: Proxy, shared: SharedDatabase
+) -> None:
+    """A server that cannot send keeps the rows of its transaction locked, that of the process among them."""
+    waiting = tuple(NewInput(kind="start", workflow="order", body=bytes(60_000)) for _ in range(500))
+    await append(store, epoch, Commit(tenant="acme", stream=None, inputs=waiting))
+    proxy.vanish_after(b"claim_inputs_but")
+    asking = asyncio.create_task(store.claim_inputs(epoch, limit=1_000, now=NOW))
+    await proxy.lost.wait()
+    other = open_store(shared.url, views=shared.views, patience_seconds=25)
+    await other.start()
+    try:
+        assert await other.declare_dead(silent_seconds=4, now=NOW + timedelta(seconds=10)) == [epoch]
+    finally:
+        asking.cancel()
+        await other.stop()
 
 
 async def test_who_waits_for_appends_is_woken_after_the_line_was_cut(
