@@ -42,7 +42,20 @@ from engine.run.limits import Breach
 from engine.run.react import Perform
 from engine.run.state import RunState
 from engine.setbacks import Setbacks
-from engine.store import Appended, Arrival, Await, Commit, Duplicate, Fenced, InputRow, Limited, Stale, Start, Store
+from engine.store import (
+    Appended,
+    Arrival,
+    Await,
+    Commit,
+    Duplicate,
+    Fenced,
+    InputRow,
+    Limited,
+    NewInput,
+    Stale,
+    Start,
+    Store,
+)
 from engine.store.keys import Erased, SubjectKeys, TenantKeys, Vault
 from engine.store.mapper import Mapper
 from engine.tracing import RunTracing
@@ -126,7 +139,7 @@ class Coordinator:
             self.runs,
             epoch=lambda: self.epoch,
             ignore=self._ignore,
-            record=self.record,
+            void=self._void,
             perform=self._perform,
             on_loaded=self._tell_idle,
         )
@@ -388,13 +401,16 @@ class Coordinator:
         if given.settles and isinstance(given, CancelAsked | TerminateAsked) and given.by == RUNS:
             self._loader.pass_on(hot, given, done, reason)
         elif given.settles:
-            result = Ignored(reason)
-            self.record(
-                Commit(tenant=hot.tenant, stream=None, settled=given.settles),
-                None if done is None else lambda _: done(result),
-            )
+            self._void(hot.tenant, given, done, reason)
         elif done is not None:
             done(Ignored(reason))
+
+    def _void(self, tenant: str, given: Input, done: Done | None, reason: str, told: tuple[NewInput, ...] = ()) -> None:
+        """Settles an input that changes nothing here; `told` is what another run hears instead."""
+        self.record(
+            Commit(tenant=tenant, stream=None, settled=given.settles, inputs=told),
+            None if done is None else lambda _: done(Ignored(reason)),
+        )
 
     # ------------------------------------------------------------------------------------------------------------
     # -- settle

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from contracts.problems import EventNewer, Unavailable
 from engine import between_runs, notes, snapshots
-from engine.answers import Done, Ignored, NotOurs
+from engine.answers import Done, NotOurs
 from engine.clock import Clock
 from engine.hot_runs import Hot, HotRuns
 from engine.logs import logger
 from engine.run.inputs import CancelAsked, Input, PlanStuck, TerminateAsked
 from engine.run.react import Perform
-from engine.store import Commit, NewInput, Store
+from engine.store import NewInput, Store
 from engine.store.keys import Erased, Vault
 from engine.store.mapper import Mapper
 from engine.triggers import Plans
@@ -31,7 +31,7 @@ HELD: Final = timedelta(minutes=10)
 
 
 class Loader:
-    """`ignore` settles an input that came too late, `record` a commit without a run, `perform` makes an attempt;
+    """`ignore` settles an input that came too late, `void` does it without its run, `perform` makes an attempt;
     `on_loaded` hears that a load is over.
     """
 
@@ -46,7 +46,7 @@ class Loader:
         *,
         epoch: Callable[[], int],
         ignore: Callable[[Hot, Input, Done | None, str], None],
-        record: Callable[[Commit, Done | None], None],
+        void: Callable[[str, Input, Done | None, str, tuple[NewInput, ...]], None],
         perform: Callable[[Hot, Perform], None],
         on_loaded: Callable[[], None],
     ) -> None:
@@ -54,7 +54,7 @@ class Loader:
         self._runs = runs
         self._epoch = epoch
         self._ignore = ignore
-        self._record = record
+        self._void = void
         self._perform = perform
         self._on_loaded = on_loaded
         self._log = logger("loading")
@@ -81,24 +81,19 @@ class Loader:
     async def _pass_on(
         self, tenant: str, run_id: UUID, given: CancelAsked | TerminateAsked, done: Done | None, reason: str
     ) -> None:
-        answer: Ignored | NotOurs = Ignored(reason)
         told: tuple[NewInput, ...] = ()
         try:
             following = await self._store.started(tenant, notes.continued_key(run_id))
             if following is not None:
                 told = (between_runs.stop(following, given, await self._vault.keys_for(tenant)),)
-            elif self._clock.now() - given.at < HELD and not await self._store.load(tenant, run_id):
-                answer = NotOurs()
+            young = self._clock.now() - given.at < HELD
+            waits = following is None and young and not await self._store.load(tenant, run_id)
         except Unavailable:
-            answer = NotOurs()
-        if isinstance(answer, NotOurs):
-            if done is not None:
-                done(answer)
-            return
-        self._record(
-            Commit(tenant=tenant, stream=None, settled=given.settles, inputs=told),
-            None if done is None else lambda _: done(answer),
-        )
+            waits = True
+        if not waits:
+            self._void(tenant, given, done, reason, told)
+        elif done is not None:
+            done(NotOurs())
 
     async def _load(self, loading: list[Hot]) -> None:
         """Claims, loads and folds cold runs; what is not ours goes back to whoever handed it in."""
