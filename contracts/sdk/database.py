@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 from contracts.problems import Unavailable
 
@@ -35,6 +35,42 @@ class Tx(Protocol):
 
     async def run(self, sql: str, *values: Any) -> int:
         """How many rows were inserted, updated or deleted."""
+
+
+SAVEPOINT: Final = "SAVEPOINT handler"
+TAKE_BACK: Final = "ROLLBACK TO SAVEPOINT handler"
+
+
+class Lent:
+    """A transaction as a handler has it: what it does there can be taken back by itself. A handler that asks the
+    database nothing costs no statement.
+    """
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._marked = False
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        await self._mark()
+        return await self._tx.rows(sql, *values)
+
+    async def row(self, sql: str, *values: Any) -> Row | None:
+        await self._mark()
+        return await self._tx.row(sql, *values)
+
+    async def run(self, sql: str, *values: Any) -> int:
+        await self._mark()
+        return await self._tx.run(sql, *values)
+
+    async def take_back(self) -> None:
+        """Undoes what was done through it; the transaction goes on."""
+        if self._marked:
+            await self._tx.run(TAKE_BACK)
+
+    async def _mark(self) -> None:
+        if not self._marked:
+            await self._tx.run(SAVEPOINT)
+            self._marked = True
 
 
 class Database(Protocol):

@@ -39,7 +39,7 @@ from contracts.sdk.call import (
     Refused,
     Retryable,
 )
-from contracts.sdk.database import Tx
+from contracts.sdk.database import Lent, Tx
 from contracts.sdk.outbox import Outbox, Outgoing, Stored
 from contracts.sdk.tally import Tally
 from contracts.sdk.transport import EVENTS_EXCHANGE
@@ -117,12 +117,12 @@ class Handling:
                     return await self._answer_known(tx, entry, call, known)
                 if isinstance(command, UndoModel):
                     command = await self._with_receipt(tx, command, call)
-                await tx.run("SAVEPOINT handler")
+                lent = Lent(tx)
                 try:
-                    event = await handler(command, call, tx)
+                    event = await handler(command, call, lent)
                 except Refused as failure:
                     # The refusal is remembered in the transaction that claimed the key: copies wait for it and agree.
-                    await tx.run("ROLLBACK TO SAVEPOINT handler")
+                    await lent.take_back()
                     call.facts.clear()
                     event = _outcome(entry, failure)
                 if type(event) in entry.command.failures:
@@ -276,19 +276,12 @@ class Handling:
         # Derived from the command's id: every delivery of it is answered under one event id.
         reply = self._reply(call, event, str(uuid5(IDS, f"{call.envelope.id}/reply")))
         answer = outgoing(reply, reply=True)
-        await tx.run(
-            self._sql["remember_outcome"],
-            call.tenant,
-            call.key,
-            "failure" if isinstance(event, FailureModel) else "success",
-            reply.id,
-            reply.type,
-            answer.body,
-        )
         messages = [*facts, answer]
         if self.answering is not None:
             messages = self.answering(call, messages)
-        stored = await self._outbox.put(tx, messages)
+        outcome = "failure" if isinstance(event, FailureModel) else "success"
+        remembered = (call.tenant, call.key, outcome, reply.id, reply.type, answer.body)
+        stored = await self._outbox.remember(tx, remembered, messages)
         if call.delivery > 1:
             await tx.run(self._sql["forget_attempts"], call.tenant, call.envelope.id)
         return stored

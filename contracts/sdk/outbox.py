@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 
@@ -76,6 +77,24 @@ class Outbox:
             assert row is not None
             stored.append(Stored(int(row["id"]), message))
         return stored
+
+    async def remember(self, tx: Tx, outcome: tuple[Any, ...], messages: Sequence[Outgoing]) -> list[Stored]:
+        """Writes what an order came to (`remember_outcome`'s values) and the rows of what is sent for it."""
+        together = self.sql.get("remember_and_put")
+        if together is None:
+            await tx.run(self.sql["remember_outcome"], *outcome)
+            return await self.put(tx, messages)
+        rows = await tx.rows(
+            together,
+            *outcome,
+            [message.event_id for message in messages],
+            [message.exchange for message in messages],
+            [message.routing_key for message in messages],
+            [message.body for message in messages],
+            [message.reply for message in messages],
+            _now() + self.lease,
+        )
+        return [Stored(int(row["id"]), message) for row, message in zip(rows, messages, strict=True)]
 
     async def claim(self) -> list[Stored]:
         """Rows nobody holds: those whose sender died, and those that were put off and are due."""

@@ -14,13 +14,15 @@ from typing import Any, Literal
 
 import asyncpg
 
-from contracts.sdk.database import DatabaseUnavailable, Row, Tx
+from contracts.sdk.database import SAVEPOINT, TAKE_BACK, DatabaseUnavailable, Row, Tx
+from contracts.sdk.statements import statements
 
 STATEMENT_SECONDS = 15
 LOCK_SECONDS = 10
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 
+_OURS = frozenset({*statements("module.postgres.sql").values(), SAVEPOINT, TAKE_BACK})
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 _SCHEMA_LOCK = 7_305_531_102
 """Advisory lock under which processes that start together make their tables one after the other."""
@@ -92,17 +94,13 @@ class PostgresDatabase:
         with _as_unavailable():
             async with pool.acquire(timeout=CONNECT_SECONDS) as connection:
                 await connection.execute("BEGIN")
+                tx = _PostgresTx(connection)
                 try:
-                    yield _PostgresTx(connection)
+                    yield tx
                 except (Exception, asyncio.CancelledError):
-                    await _end(connection, "ROLLBACK")
+                    await tx.end("ROLLBACK")
                     raise
-                await _end(connection, "COMMIT")
-
-
-async def _end(connection: Any, how: Literal["COMMIT", "ROLLBACK"]) -> None:
-    """Ends the transaction and, on the same way to the server, takes back what a handler has set for its session."""
-    await connection.execute(f"{how};\n{connection.get_reset_query()}")
+                await tx.end("COMMIT")
 
 
 async def _nothing(connection: Any) -> None:
@@ -112,18 +110,32 @@ async def _nothing(connection: Any) -> None:
 class _PostgresTx:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._foreign = False
 
     async def rows(self, sql: str, *values: Any) -> list[Row]:
+        self._note(sql)
         return [dict(record) for record in await self._connection.fetch(sql, *values)]
 
     async def row(self, sql: str, *values: Any) -> Row | None:
+        self._note(sql)
         record = await self._connection.fetchrow(sql, *values)
         return None if record is None else dict(record)
 
     async def run(self, sql: str, *values: Any) -> int:
+        self._note(sql)
         status: str = await self._connection.execute(sql, *values)
         count = status.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
+
+    async def end(self, how: Literal["COMMIT", "ROLLBACK"]) -> None:
+        """Ends the transaction and, on the same way to the server, takes back what a handler has set for its
+        session.
+        """
+        await self._connection.execute(f"{how};\n{self._connection.get_reset_query()}" if self._foreign else how)
+
+    def _note(self, sql: str) -> None:
+        # What the SDK itself runs sets nothing for the session, so after it nothing need be taken back.
+        self._foreign = self._foreign or sql not in _OURS
 
 
 @contextmanager

@@ -53,8 +53,17 @@ ON CONFLICT (tenant, key) DO NOTHING;
 -- name: find_handled
 SELECT command_id, type, digest, outcome, reply_id, reply_type, reply FROM unwind_handled WHERE tenant = $1 AND key = $2;
 
--- name: remember_outcome
-UPDATE unwind_handled SET outcome = $3, reply_id = $4, reply_type = $5, reply = $6 WHERE tenant = $1 AND key = $2;
+-- name: remember_and_put
+-- What an order came to and the messages sent for it, in their order, on one way to the server.
+WITH remembered AS (
+  UPDATE unwind_handled SET outcome = $3, reply_id = $4, reply_type = $5, reply = $6 WHERE tenant = $1 AND key = $2
+)
+INSERT INTO unwind_outbox (event_id, exchange, routing_key, body, reply, claimed_until)
+SELECT event_id, exchange, routing_key, body, reply, $12
+FROM unnest($7::text[], $8::text[], $9::text[], $10::bytea[], $11::boolean[])
+  WITH ORDINALITY AS message (event_id, exchange, routing_key, body, reply, place)
+ORDER BY place
+RETURNING id;
 
 -- name: claim_event
 INSERT INTO unwind_consumed (tenant, source, event_id, at) VALUES ($1, $2, $3, $4)
