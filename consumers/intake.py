@@ -32,6 +32,7 @@ from contracts.problems import (
     Unavailable,
 )
 from contracts.registry import Checked, Registry
+from contracts.sdk.settling import Settling
 from contracts.sdk.transport import Consumer, Delivery, Transport
 from engine.answers import Refused, Result
 from engine.clock import Clock
@@ -51,11 +52,6 @@ from engine.triggers import Plans
 
 PAUSE_SECONDS: Final = 0.5
 """After which a delivery is taken again that met a database that was away, or a process that had been declared dead."""
-ACK_SECONDS: Final = 0.05
-"""So long acknowledgements wait for others to travel with: each time the broker writes to the disk that the database
-appends to. Who dies meanwhile is given again what the inbox knows already."""
-ACKS_AT_ONCE: Final = 100
-"""So many wait for no others."""
 OTHERS_SECONDS: Final = 60.0
 """So long after deliveries of several tenants it is taken that others' are behind those of one."""
 
@@ -115,16 +111,16 @@ class Intake:
         self._waiting: Turns[tuple[Delivery, Envelope, Checked]] = Turns(weight)
         self._last = ""
         self._others_until = 0.0
-        self._settled: list[Delivery] = []
-        self._flush_due: asyncio.TimerHandle | None = None
+        self._settling = Settling(prefetch)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         self._consumer = await self._transport.consume(self._queue, self._deliver, prefetch=self._prefetch)
+        self._settling.attach(self._consumer)
 
     async def stop(self) -> None:
         """Takes nothing more; what is unsettled goes back to the queue."""
-        self._flush()
+        self._settling.flush()
         if self._consumer is not None:
             await self._consumer.stop()
         self._again.clear()
@@ -195,7 +191,7 @@ class Intake:
         if delivery.routing_key in self._registry.queries:
             # A question that no module was bound for. Whoever asked it waits for a moment only, and asks again.
             self._metrics.deliveries.of(self._queue, "ignored").inc()
-            self._ack(delivery)
+            self._settling.ack(delivery)
             return None
         try:
             envelope = wire.parse(delivery.body, delivery.headers, delivery.content_type)
@@ -361,7 +357,7 @@ class Intake:
         match result:
             case Appended():
                 self._metrics.deliveries.of(self._queue, "accepted").inc()
-                self._ack(delivery)
+                self._settling.ack(delivery)
             case Refused(reason, problem):
                 unfit = CannotBeStored(f"{reason}; correct it and send it under a new id")
                 self._spawn(self._bury(delivery, problem or unfit))
@@ -375,30 +371,14 @@ class Intake:
             case Duplicate():
                 self._metrics.duplicates.of("arrival").inc()
                 self._metrics.deliveries.of(self._queue, "duplicate").inc()
-                self._ack(delivery)
+                self._settling.ack(delivery)
             case Fenced():
                 self._take_later(delivery)  # by then this process is another
             case _:
-                self._ack(delivery)
+                self._settling.ack(delivery)
 
     # ----------------------------------------------------------------------------------------------------------
     # settling
-
-    def _ack(self, delivery: Delivery) -> None:
-        """Acks gather, so that contiguous tags travel as one."""
-        self._settled.append(delivery)
-        if len(self._settled) == ACKS_AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._flush)
-        elif self._flush_due is None:
-            self._flush_due = asyncio.get_running_loop().call_later(ACK_SECONDS, self._flush)
-
-    def _flush(self) -> None:
-        if self._flush_due is not None:
-            self._flush_due.cancel()
-            self._flush_due = None
-        settled, self._settled = self._settled, []
-        if self._consumer is not None and settled:
-            self._consumer.ack(settled)
 
     def _take_later(self, delivery: Delivery) -> None:
         """Keeps it unacknowledged. Given back, it would come again at once and count against its delivery limit: an
@@ -426,7 +406,7 @@ class Intake:
         )
         self._metrics.dead_letters.of(problem.code).inc()
         self._metrics.deliveries.of(self._queue, "dead").inc()
-        self._ack(delivery)
+        self._settling.ack(delivery)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -26,9 +26,10 @@ from contracts.sdk.outbox import Relay, Stored
 from contracts.sdk.pacing import Pace
 from contracts.sdk.places import places
 from contracts.sdk.queries import QueryDesk, QueryHandler
+from contracts.sdk.settling import Settling
 from contracts.sdk.tally import Tally
 from contracts.sdk.tracing import Tracing
-from contracts.sdk.transport import Consumer, Delivery
+from contracts.sdk.transport import Delivery
 from contracts.shapes import Shape
 from contracts.traceparent import read
 
@@ -112,11 +113,10 @@ class Deliveries:
         self._busy = asyncio.Semaphore(prefetch)
         self._draining = False
 
-    def take(self, consumer: asyncio.Future[Consumer], delivery: Delivery) -> None:
-        """`consumer` settles it; a delivery may come before the consumer is known."""
+    def take(self, settling: Settling, delivery: Delivery) -> None:
         if self._draining:
             return  # left unsettled: it returns to the queue when the consumer stops
-        task = asyncio.create_task(self._settle(consumer, delivery), name=f"{self._name}-delivery")
+        task = asyncio.create_task(self._settle(settling, delivery), name=f"{self._name}-delivery")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -133,7 +133,7 @@ class Deliveries:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def _settle(self, consumer: asyncio.Future[Consumer], delivery: Delivery) -> None:
+    async def _settle(self, settling: Settling, delivery: Delivery) -> None:
         try:
             await self._handle(delivery)
         except (EnvelopeInvalid, ContractUnknown, PayloadInvalid, DuplicateMismatch, HandlerBroken, Poison) as reason:
@@ -145,10 +145,10 @@ class Deliveries:
                 reason,
                 extra=self._places_of(delivery),
             )
-            (await consumer).reject(delivery, requeue=False)
+            settling.reject(delivery)
         else:
             self._tally.add("handled")
-            (await consumer).ack([delivery])
+            settling.ack(delivery)
 
     async def _handle(self, delivery: Delivery) -> None:
         envelope = parse(delivery.body, delivery.headers)

@@ -32,6 +32,7 @@ from contracts.sdk.handling import Handling, make_envelope, outgoing
 from contracts.sdk.outbox import Outbox, Relay
 from contracts.sdk.pacing import Pace
 from contracts.sdk.queries import QueryDesk, QueryHandler
+from contracts.sdk.settling import Settling
 from contracts.sdk.tally import Tally
 from contracts.sdk.topology import module_queue, module_topology, query_queue
 from contracts.sdk.tracing import Tracing
@@ -87,6 +88,7 @@ class Service:
             max_attempts=max_attempts,
         )
         self._consumers: dict[str, Consumer] = {}
+        self._settling: dict[str, Settling] = {}
         self._background: list[asyncio.Task[None]] = []
         self._draining = False
         self._owns_transport = False
@@ -217,7 +219,9 @@ class Service:
         await self._deliveries.drain(self._drain_seconds)
         if self._background:
             await self.relay.drained(self._drain_seconds)
-        await asyncio.sleep(0)  # let the acknowledgements of the last tasks leave before their channel does
+        for settling in self._settling.values():
+            settling.flush()
+        await asyncio.sleep(0)  # let the last acknowledgements leave before their channel does
         for consumer in self._consumers.values():
             await consumer.stop()
         await self._deliveries.abandon()
@@ -280,16 +284,12 @@ class Service:
             known = self._consumers.get(queue)
             if known is not None and known.alive:
                 continue
-            # Deliveries may come before `consume` answers with the consumer that settles them.
-            consumer: asyncio.Future[Consumer] = asyncio.get_running_loop().create_future()
-            try:
-                self._consumers[queue] = await self.transport.consume(
-                    queue, partial(self._deliveries.take, consumer), prefetch=self._prefetch
-                )
-            except BaseException:
-                consumer.cancel()
-                raise
-            consumer.set_result(self._consumers[queue])
+            settling = Settling(self._prefetch)
+            consumer = await self.transport.consume(
+                queue, partial(self._deliveries.take, settling), prefetch=self._prefetch
+            )
+            settling.attach(consumer)
+            self._consumers[queue], self._settling[queue] = consumer, settling
 
     async def _watch(self) -> None:
         """Consumes again when a consumer died under a living connection (its queue was deleted, say)."""

@@ -415,14 +415,18 @@ class EngineProcess:
 async def until(
     look: Callable[[], Awaitable[Found]], holds: Callable[[Found], Any], *, seconds: float = DEADLINE_SECONDS
 ) -> Found:
-    """Looks again and again until it holds; raises `AssertionError` with what was seen last."""
+    """Looks again and again until it holds; raises `AssertionError` with what was seen last. A look that takes long,
+    at thousands of runs, is taken less often: it takes the engine's time.
+    """
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         found = await look()
         if holds(found):
             return found
-        assert time.monotonic() < deadline, f"still not so after {seconds:g} s: {found!r}"[:4000]
-        await asyncio.sleep(POLL_SECONDS)
+        looked = time.monotonic()
+        assert looked < deadline, f"still not so after {seconds:g} s: {found!r}"[:4000]
+        await asyncio.sleep(max(POLL_SECONDS, 3 * (looked - began)))
 
 
 async def until_now(
