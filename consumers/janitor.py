@@ -163,20 +163,41 @@ class Janitor:
         return due or performed or bool(wakes["inputs"])
 
     async def admit(self) -> int:
-        """Offers queued runs a slot, in fair order; the append grants it or says Limited. The paused, and those whose
-        budget is spent, are not asked.
+        """Offers queued runs the slots that are free, in fair order; the append grants each or says Limited. The
+        paused, and those whose budget is spent, are not asked.
         """
         self._queued = False
         queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
         self._queued = self._queued or bool(queued)
-        offered = [
+        asked = [
             run
             for run in queued
             if not (self._paused(run.tenant, run.workflow) or self._spent(run.tenant, run.workflow))
         ]
+        offered = await self._fitting(asked)
         for run in offered:
             self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
         return len(offered)
+
+    async def _fitting(self, queued: Sequence[OpenRun]) -> list[OpenRun]:
+        """Those for whom a slot is free, as far as is known: the others would be decided in vain."""
+        if not queued:
+            return []
+        held = Counter(await self._store.slots_held(sorted({run.tenant for run in queued})))
+        of_tenant: Counter[str] = Counter()
+        for (tenant, _), slots in held.items():
+            of_tenant[tenant] += slots
+        fitting: list[OpenRun] = []
+        for run in queued:
+            caps = self._door.caps(run.tenant, run.workflow)
+            if caps.tenant is not None and of_tenant[run.tenant] >= caps.tenant:
+                continue
+            if caps.workflow is not None and held[run.tenant, run.workflow] >= caps.workflow:
+                continue
+            of_tenant[run.tenant] += 1
+            held[run.tenant, run.workflow] += 1
+            fitting.append(run)
+        return fitting
 
     async def repair(self) -> None:
         """Gives this process's runs without a recorded reason to wake back to the door: loading one again performs and

@@ -115,7 +115,7 @@ class Coordinator:
         self.suspect: Callable[[], None] = lambda: None
         self.breached: Callable[[str, Breach], None] = lambda tenant, breach: None
         self.spent: Callable[[str, str, Limited], None] = lambda tenant, workflow, limited: None
-        self._caps = caps
+        self.caps = caps
         self._limits = limits
         self._platforms = plans.platforms
         self._paused = paused
@@ -360,7 +360,7 @@ class Coordinator:
         if not events:
             self.runs.rest(hot)
             return
-        caps = self._caps(hot.tenant, state.workflow)
+        caps = self.caps(hot.tenant, state.workflow)
         start = hot.start
         if start is not None and state.cause is None:
             # What a run starts was let in with it, and what the platform does to a tenant is none of its own.
@@ -438,7 +438,7 @@ class Coordinator:
                 if start is not None or (outcome.quota in BUDGETS and not hot.state.queued):
                     self.breached(hot.tenant, breach_of(outcome, prepared.workflow))
                 self.spent(hot.tenant, prepared.workflow, outcome)
-                refuse = start is not None and start.counted and self._caps(hot.tenant, start.workflow).refuse
+                refuse = start is not None and start.counted and self.caps(hot.tenant, start.workflow).refuse
                 self._setbacks.limited(hot, prepared, outcome, refuse=refuse)
             case Duplicate():
                 self._setbacks.duplicate(hot, prepared, outcome)

@@ -242,6 +242,9 @@ class Work(Protocol):
         """Own or unowned runs queued for a slot: in weighted fair order between tenants, one of each workflow in turn
         within a tenant, woken ones before new ones within a workflow."""
 
+    async def slots_held(self, tenants: Sequence[str]) -> dict[tuple[str, str], int]:
+        """How many runs of these tenants hold a slot, by tenant and workflow; a pair without one is left out."""
+
     async def claim_inputs(
         self, epoch: int, *, limit: int, but: Sequence[str] = (), now: datetime | None = None
     ) -> list[InputRow]:

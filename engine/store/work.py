@@ -95,6 +95,10 @@ class WorkVerbs(Caller):
     async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
         return [read.open_run(row) for row in await self.call("queued_runs", epoch=epoch, limit=limit)]
 
+    async def slots_held(self, tenants: Sequence[str]) -> dict[tuple[str, str], int]:
+        held = await self.call("slots_held", tenants=list(tenants))
+        return {(row["tenant"], row["workflow"]): row["held"] for row in held}
+
     async def claim_inputs(
         self, epoch: int, *, limit: int, but: Sequence[str] = (), now: datetime | None = None
     ) -> list[InputRow]:

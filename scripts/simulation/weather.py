@@ -19,7 +19,7 @@ AT_REST: Final = frozenset(
         "add_key", "bus.consume", "bus.declare", "bus.start", "checkpoint", "claim_inputs", "claim_outbox",
         "claim_runs", "declare_dead", "due_timers", "forget_past_people", "head", "heartbeat", "keys", "lane_of",
         "lanes", "module.open", "prune_journal", "queued_runs", "read_log", "register", "root_ids",
-        "runs_without_wake", "setting",
+        "runs_without_wake", "setting", "slots_held",
     }
 )  # fmt: skip
 """Ports that a process crosses as it begins, and again and again with nothing to do."""

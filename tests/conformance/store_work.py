@@ -231,6 +231,16 @@ class LeaseConformance:
         assert await first(4) == {"many": 2, "few": 2}
         assert await first(100) == {"many": 4, "few": 2}
 
+    async def test_slots_are_counted_by_tenant_and_workflow(self, store: Store, epoch: int) -> None:
+        running, queued = ("running", True), ("queued", False)
+        for tenant, workflow, (status, slot) in (
+            ("big", "ship", running), ("big", "ship", running), ("big", "bill", running), ("big", "bill", queued),
+            ("small", "ship", queued), ("other", "ship", running),
+        ):  # fmt: skip
+            await open_a_run(store, epoch, tenant=tenant, workflow=workflow, status=status, slot=slot)
+        assert await store.slots_held(["big", "small"]) == {("big", "ship"): 2, ("big", "bill"): 1}
+        assert await store.slots_held([]) == {}
+
     async def test_slots_go_to_tenants_by_their_weights(self, store: Store, epoch: int) -> None:
         """Of the first slots each has its share, and a change holds at once."""
         queue: dict[str, Any] = {"status": "queued", "slot": False}

@@ -258,6 +258,7 @@ class TestPostgresPlans:
             "hand_over": (epoch, [run], now),
             "open_run": ("acme", run),
             "queued_runs": (epoch, 50),
+            "slots_held": (["acme"],),
             "wakes": ("acme", run),
             "claim_runs": (epoch, ["w1"], [1], 50),
             "presented": ("12345678",),

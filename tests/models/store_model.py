@@ -396,6 +396,9 @@ class StoreModel:
             turn |= {run.run_id: held[tenant] + place for place, run in enumerate(mine, 1)}
         return sorted(waiting, key=lambda run: (turn[run.run_id], run.started_at, run.run_id))
 
+    def slots(self, tenants: Iterable[str]) -> dict[tuple[str, str], int]:
+        return Counter((run.tenant, run.workflow) for run in self.runs.values() if run.slot and run.tenant in tenants)
+
     def elsewhere(self, run_id: UUID | None, epoch: int) -> bool:
         """Whether another living process owns the run."""
         run = self.runs.get(run_id) if run_id is not None else None

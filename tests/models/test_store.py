@@ -381,6 +381,8 @@ class StoreMachine(RuleBasedStateMachine):
         epoch = self.some_process(data)
         told = self.do(self.store.queued_runs(epoch, limit=limit))
         assert told == [run.shown() for run in self.model.queued(epoch)[:limit]]
+        tenants = sorted({run.tenant for run in told})
+        assert self.do(self.store.slots_held(tenants)) == self.model.slots(tenants)
 
     @rule(data=st.data(), limit=st.sampled_from((1, MANY)))
     def inputs_are_claimed(self, data: st.DataObject, limit: int) -> None:

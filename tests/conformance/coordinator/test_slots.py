@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from consumers.worker import Worker
 from contracts import run_events as ev
 from engine.answers import Ignored
@@ -68,6 +70,29 @@ async def test_a_freed_slot_is_offered_where_somebody_waits_and_nobody_is_asked_
         await node.janitor.stop()
     assert alone < 20
     assert [await node.status(run_id) for run_id in held] == ["succeeded"] * 3
+
+
+@pytest.mark.parametrize("caps", [Caps(workflow=2), Caps(tenant=2), Caps(workflow=5, tenant=2)], ids=str)
+async def test_no_more_are_offered_a_slot_than_are_free(house: House, world: World, caps: Caps) -> None:
+    """Each offer is a decision and a commit: of thousands that wait a few are asked for each slot."""
+    node = await house.node("capped", caps=caps)
+    gates = [f"g{number}" for number in range(8)]
+    runs = [await node.run("slow", {"gate": gate}) for gate in gates]
+    for gate in gates[:2]:
+        await asyncio.wait_for(world.arrival(gate).wait(), 20)
+    assert await node.janitor.admit() == 0
+    world.gate("g0").set()
+    await eventually(lambda: node.stands(runs[0], "succeeded"))
+    assert await node.janitor.admit() == 1
+    await asyncio.wait_for(world.arrival("g2").wait(), 20)
+    assert await node.janitor.admit() == 0
+    for gate in gates:
+        world.gate(gate).set()
+    for _ in gates:
+        await node.settled()
+        await node.admit()
+    assert [await node.status(run_id) for run_id in runs] == ["succeeded"] * len(runs)
+    assert world.most_at_once == 2
 
 
 async def test_actions_of_one_kind_are_performed_side_by_side_up_to_the_limit(node: Node, world: World) -> None:

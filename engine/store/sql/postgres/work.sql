@@ -39,6 +39,9 @@ SELECT * FROM open_runs(:tenant, :after, :limit)
 -- name: queued_runs
 SELECT * FROM queued_runs(:epoch, :limit)
 
+-- name: slots_held
+SELECT * FROM slots_held(:tenants)
+
 -- name: claim_inputs
 SELECT * FROM claim_inputs_but(:epoch, :limit, :now, :but)
 

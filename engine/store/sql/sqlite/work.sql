@@ -100,6 +100,10 @@ SELECT * FROM (
 )
 ORDER BY turn, started_at, run_id LIMIT :limit
 
+-- name: slots_held
+SELECT tenant, workflow, count(*) AS held FROM open_runs
+WHERE slot AND tenant IN (SELECT value FROM json_each(:tenants)) GROUP BY tenant, workflow
+
 -- name: claim_inputs
 UPDATE inputs SET available_at = :lease, owner = :epoch
 WHERE id IN (

@@ -103,3 +103,8 @@ CREATE OR REPLACE FUNCTION queued_runs(p_epoch bigint, p_limit integer) RETURNS 
     ) f
     ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
 $$;
+
+-- Rides open_runs_slots.
+CREATE OR REPLACE FUNCTION slots_held(p_tenants text[]) RETURNS TABLE (tenant text, workflow text, held bigint) LANGUAGE sql STABLE AS $$
+    SELECT o.tenant, o.workflow, count(*) FROM open_runs o WHERE o.slot AND o.tenant = ANY (p_tenants) GROUP BY 1, 2;
+$$;
