@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Final, Literal
 
 from contracts.problems import Unavailable
 from contracts.sdk.database import DatabaseUnavailable, Row, Tx
@@ -20,6 +22,17 @@ class Kept:
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES)
         self.lock = asyncio.Lock()
+        self._made: Sequence[str] = ()
+        """Scripts that have made what they make, and would change nothing if they ran again."""
+
+    def make(self, schemas: Sequence[str]) -> None:
+        """Runs the scripts, as each process does that begins, unless they have and only create what is not there."""
+        if schemas == self._made:
+            return
+        for schema in schemas:
+            self.connection.executescript(schema)
+        if all(map(_only_creates, schemas)):
+            self._made = schemas
 
     def rows(self, sql: str, *values: Any) -> list[Row]:
         cursor = self.connection.execute(sql, _named(values))
@@ -28,6 +41,15 @@ class Kept:
 
     def close(self) -> None:
         self.connection.close()
+
+
+_CREATES: Final = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX|VIEW)\s+IF\s+NOT\s+EXISTS\s|\s*$", re.IGNORECASE)
+
+
+@cache
+def _only_creates(script: str) -> bool:
+    """Whether that is all it does; when in doubt it does more."""
+    return all(_CREATES.match(statement) for statement in re.sub(r"--.*", "", script).split(";"))
 
 
 class Nowhere:
@@ -51,7 +73,7 @@ class ModuleDatabase:
     """`contracts.sdk.database.Database` in memory; a transaction is whole or did not happen."""
 
     def __init__(self, kept: Kept, gate: Gate) -> None:
-        self._connection, self._lock, self._gate = kept.connection, kept.lock, gate
+        self._kept, self._connection, self._lock, self._gate = kept, kept.connection, kept.lock, gate
 
     @property
     def dialect(self) -> Literal["sqlite"]:
@@ -59,8 +81,7 @@ class ModuleDatabase:
 
     async def open(self, schemas: Sequence[str]) -> None:
         await self._cross(self._gate.before, "module.open")
-        for schema in schemas:
-            self._connection.executescript(schema)
+        self._kept.make(schemas)
 
     async def close(self) -> None:
         """It outlives its process."""
