@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from scripts.simulation.world import World
 
 DEAD_SECONDS: Final = 2.0
+SLOW_SECONDS: Final = (0.001, 0.4)
 SHOWS: Final = "engine-0"
 RUNS_IN_DECISION: Final = 4
 """So few that events wait for room, and those of one tenant are set aside for others'."""
@@ -85,40 +86,60 @@ class Process(ABC):
         return self.world.now()
 
     async def before(self, port: str) -> None:
-        place = port + ":before"
-        if self.world.chance.calm:
-            self._alive()
+        world, place = self.world, port + ":before"
+        chance = world.chance
+        self._alive()
+        if chance.calm:
             await turn()
             self._alive()
-            self.world.crossed(place)
-        elif await self._cross(place, yields=True) == REFUSED:
+            world.crossed(place)
+            return
+        if chance.below(world.weather.slow):
+            await asyncio.sleep(chance.between(*SLOW_SECONDS))
+        else:
+            await turn()
+        self._alive()
+        fault = self._drawn(place)
+        if self.frozen_until > world.loop.now:
+            await self._thawed()
+        self._cross(place, fault)
+        if fault == REFUSED:
             raise Unavailable(f"{port} was refused")
 
     async def after(self, port: str) -> None:
-        place = port + ":after"
-        if self.world.chance.calm:
+        world, place = self.world, port + ":after"
+        chance = world.chance
+        self._alive()
+        if chance.calm:
+            world.crossed(place)
+            return
+        if chance.below(world.weather.slow):
+            await asyncio.sleep(chance.between(*SLOW_SECONDS))
             self._alive()
-            self.world.crossed(place)
-        elif await self._cross(place, yields=False) == LOST:
+        fault = self._drawn(place)
+        if self.frozen_until > world.loop.now:
+            await self._thawed()
+        self._cross(place, fault)
+        if fault == LOST:
             raise Unavailable(f"the answer of {port} got lost")
 
-    async def _cross(self, place: str, *, yields: bool) -> str | None:
-        """What became of the call; what became of the process is no longer its task's."""
-        world, chance, loop = self.world, self.world.chance, self.world.loop
-        self._alive()
-        slow = chance.below(world.weather.slow)
-        if slow:
-            await asyncio.sleep(chance.between(0.001, 0.4))
-            self._alive()
-        elif yields:
-            await turn()
-            self._alive()
-        fault = chance.one_of(world.odds[place], place, loop.now)
+    def _drawn(self, place: str) -> str | None:
+        """The fault that happens here, if any."""
+        world = self.world
+        fault = world.chance.one_of(world.odds[place], place, world.loop.now)
         if fault == FROZEN:
-            self.frozen_until = loop.now + chance.between(0.5, 2 * DEAD_SECONDS)
+            self.frozen_until = world.loop.now + world.chance.between(0.5, 2 * DEAD_SECONDS)
+        return fault
+
+    async def _thawed(self) -> None:
+        loop, chance = self.world.loop, self.world.chance
         while self.frozen_until > loop.now and not chance.calm:
             await asyncio.sleep(min(0.5, self.frozen_until - loop.now))
             self._alive()
+
+    def _cross(self, place: str, fault: str | None) -> None:
+        """What becomes of the process. What becomes of the call is its own."""
+        world = self.world
         world.crossed(place)
         if fault == KILLED:
             world.kill(self, place)
@@ -126,7 +147,6 @@ class Process(ABC):
         if fault == BROKEN and self.transport:
             world.interrupted[self.name] += 1
             self.transport.break_off()
-        return fault
 
     def _alive(self) -> None:
         if self.dead:

@@ -19,12 +19,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from types import ModuleType
 from typing import Any, Final
-from unittest import mock
 from uuid import UUID
 
 import structlog
 
+import consumers.inputs
+import consumers.intake
+import contracts.sdk.handling
+import contracts.sdk.module
+import contracts.sdk.outbox
 from consumers.projector import VIEWS
 from contracts.envelope import Envelope
 from contracts.sdk.transport import EVENTS_EXCHANGE, Message
@@ -88,6 +93,11 @@ class _Odds(dict[str, Odds]):
         return odds
 
 
+@cache
+def _odds(weather: Weather) -> _Odds:
+    return _Odds(weather)
+
+
 class World:
     """Everything of one seed. `told` is what it has come to."""
 
@@ -97,7 +107,7 @@ class World:
         self.loop = VirtualLoop(self.chance)
         self.told = Told(seed)
         self._now, self._read_at = BEGAN, 0.0
-        self.odds = _Odds(weather)
+        self.odds = _odds(weather)
         self._crossings: dict[str, int] = {}
         self._at_risk: dict[str, int] = {}
         self.database = SimDatabase()
@@ -372,13 +382,21 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def _identified(world: World) -> Iterator[None]:
     """Ids and instants of what has no port for them, from the world's own."""
-    with ExitStack() as stack:
-        for name in ("consumers.inputs.new_run_id", "consumers.intake.new_run_id"):
-            stack.enter_context(mock.patch(name, world.identifier))
-        for name in ("contracts.sdk.module.uuid4", "contracts.sdk.handling.uuid4"):
-            stack.enter_context(mock.patch(name, world.identifier))
-        stack.enter_context(mock.patch("contracts.sdk.outbox._now", world.now))
+    given: list[tuple[ModuleType, str, Any]] = [
+        (consumers.inputs, "new_run_id", world.identifier),
+        (consumers.intake, "new_run_id", world.identifier),
+        (contracts.sdk.module, "uuid4", world.identifier),
+        (contracts.sdk.handling, "uuid4", world.identifier),
+        (contracts.sdk.outbox, "_now", world.now),
+    ]
+    own = [(place, name, getattr(place, name)) for place, name, _ in given]
+    for place, name, value in given:
+        setattr(place, name, value)
+    try:
         yield
+    finally:
+        for place, name, value in own:
+            setattr(place, name, value)
 
 
 def run_seed(
