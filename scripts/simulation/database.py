@@ -17,22 +17,32 @@ from scripts.simulation.store import Gate
 
 
 class Kept:
-    """What stays when a process ends."""
+    """What stays when a process ends. All of a world is one transaction that is never committed, if the schema allows
+    it, so that the connection, with all its prepared statements, serves the next world as it was.
+    """
 
     def __init__(self) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES)
         self.lock = asyncio.Lock()
-        self._made: Sequence[str] = ()
-        """Scripts that have made what they make, and would change nothing if they ran again."""
+        self._schemas: tuple[str, ...] | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _connect()
+        return self._connection
 
     def make(self, schemas: Sequence[str]) -> None:
         """Runs the scripts, as each process does that begins, unless they have and only create what is not there."""
-        if schemas == self._made:
-            return
-        for schema in schemas:
-            self.connection.executescript(schema)
-        if all(map(_only_creates, schemas)):
-            self._made = schemas
+        asked = tuple(schemas)
+        if self._connection is None and all(map(_only_creates, asked)):
+            idle = _IDLE.setdefault(asked, [])
+            self._connection, self._schemas = idle.pop() if idle else _connect(asked), asked
+            self._connection.execute("BEGIN")
+        elif asked != self._schemas:
+            self._schemas = None
+            for schema in asked:
+                self.connection.executescript(schema)
 
     def rows(self, sql: str, *values: Any) -> list[Row]:
         cursor = self.connection.execute(sql, _named(values))
@@ -40,7 +50,22 @@ class Kept:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def close(self) -> None:
-        self.connection.close()
+        if self._schemas is None:
+            self.connection.close()
+        else:
+            self.connection.execute("ROLLBACK")
+            _IDLE[self._schemas].append(self.connection)
+
+
+_IDLE: Final[dict[tuple[str, ...], list[sqlite3.Connection]]] = {}
+"""Databases of worlds that have ended, by their schema: nothing else is in them."""
+
+
+def _connect(schemas: Sequence[str] = ()) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES)
+    for schema in schemas:
+        connection.executescript(schema)
+    return connection
 
 
 _CREATES: Final = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX|VIEW)\s+IF\s+NOT\s+EXISTS\s|\s*$", re.IGNORECASE)
@@ -73,7 +98,7 @@ class ModuleDatabase:
     """`contracts.sdk.database.Database` in memory; a transaction is whole or did not happen."""
 
     def __init__(self, kept: Kept, gate: Gate) -> None:
-        self._kept, self._connection, self._lock, self._gate = kept, kept.connection, kept.lock, gate
+        self._kept, self._gate = kept, gate
 
     @property
     def dialect(self) -> Literal["sqlite"]:
@@ -88,16 +113,18 @@ class ModuleDatabase:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
-        async with self._lock:
+        async with self._kept.lock:
             await self._cross(self._gate.before, "module.transaction")
-            self._connection.execute("BEGIN")
+            connection = self._kept.connection
+            connection.execute("SAVEPOINT transaction_of_a_module")
             try:
-                yield ModuleTx(self._connection)
+                yield ModuleTx(connection)
                 await self._cross(self._gate.before, "module.commit")
-                self._connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK TO transaction_of_a_module")
+                raise
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                connection.execute("RELEASE transaction_of_a_module")
         await self._cross(self._gate.after, "module.commit")
 
     async def _cross(self, gate: Callable[[str], Awaitable[None]], port: str) -> None:
