@@ -27,20 +27,24 @@ SELECT n.stream, n.version, n.body
 FROM json_each(:streams) s JOIN json_each(:tenants) t ON t.key = s.key JOIN snapshots n ON n.stream = s.value AND n.tenant = t.value
 
 -- name: read_log
+-- Where to stop is found by lengths alone: a window over whole rows would carry their bodies through its sorters.
 SELECT pos, tenant, stream, kind, version, topic, body, recorded_at FROM (
-    SELECT *, sum(length(body)) OVER (ORDER BY pos ROWS UNBOUNDED PRECEDING) - length(body) AS bytes_before FROM (
-        SELECT * FROM (
-            SELECT rowid AS pos, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at
-            FROM log WHERE lane = :lane AND rowid > :after ORDER BY rowid LIMIT :limit
+    SELECT rowid AS pos, lane, tenant, originator_id AS stream, kind, originator_version AS version, topic, state AS body, recorded_at
+    FROM log
+    UNION ALL
+    SELECT position, lane, tenant, originator_id, kind, originator_version, topic, state, recorded_at FROM archive
+)
+WHERE lane = :lane AND pos > :after AND pos <= (
+    SELECT max(pos) FROM (
+        SELECT pos, sum(bytes) OVER (ORDER BY pos ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM (
+            SELECT rowid AS pos, length(state) AS bytes FROM log WHERE lane = :lane AND rowid > :after
+            UNION ALL
+            SELECT position, length(state) FROM archive WHERE lane = :lane AND position > :after
+            ORDER BY pos LIMIT :limit
         )
-        UNION ALL
-        SELECT * FROM (
-            SELECT position, tenant, originator_id, kind, originator_version, topic, state, recorded_at
-            FROM archive WHERE lane = :lane AND position > :after ORDER BY position LIMIT :limit
-        )
-        ORDER BY pos LIMIT :limit
-    )
-) WHERE bytes_before < :bytes ORDER BY pos
+    ) WHERE bytes_before < :bytes
+)
+ORDER BY pos
 
 -- name: head
 SELECT coalesce((SELECT rowid FROM log WHERE lane = :lane ORDER BY rowid DESC LIMIT 1), 0) AS head
