@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,11 +26,11 @@ class Accounts:
         self._clear()
 
     def _clear(self) -> None:
-        self._decide: Counter[str] = Counter()
-        self._project: Counter[str] = Counter()
-        self._rows: Counter[str] = Counter()
-        self._sends: Counter[str] = Counter()
-        self._actions: Counter[str] = Counter()
+        self._decide: defaultdict[str, float] = defaultdict(float)
+        self._project: defaultdict[str, float] = defaultdict(float)
+        self._rows: defaultdict[str, int] = defaultdict(int)
+        self._sends: defaultdict[str, int] = defaultdict(int)
+        self._actions: defaultdict[str, int] = defaultdict(int)
 
     def begin(self) -> float | None:
         """Before a decision: when it began, in CPU seconds of this thread, if it is one of the sample."""
@@ -42,7 +42,7 @@ class Accounts:
 
     def decided(self, tenant: str, began: float) -> None:
         """After a decision of the sample."""
-        self._decide[tenant] += (time.thread_time() - began) * SAMPLE  # type: ignore[assignment]
+        self._decide[tenant] += (time.thread_time() - began) * SAMPLE
 
     def appended(self, tenant: str, events: int, sends: int, actions: int) -> None:
         self._rows[tenant] += events
@@ -55,7 +55,7 @@ class Accounts:
         """So many CPU seconds for these events by tenant."""
         each = seconds / max(1, sum(events.values()))
         for tenant, count in events.items():
-            self._project[tenant] += count * each  # type: ignore[assignment]
+            self._project[tenant] += count * each
 
     def take(self, day: str) -> list[Account]:
         """What has gathered, in the order of the tenants; it begins anew."""
@@ -63,8 +63,8 @@ class Accounts:
             Account(
                 tenant=tenant,
                 day=day,
-                decide_seconds=float(self._decide[tenant]),
-                project_seconds=float(self._project[tenant]),
+                decide_seconds=self._decide[tenant],
+                project_seconds=self._project[tenant],
                 rows=self._rows[tenant],
                 sends=self._sends[tenant],
                 actions=self._actions[tenant],

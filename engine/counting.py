@@ -6,7 +6,7 @@ event.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -38,14 +38,14 @@ class Tally:
     def __init__(self) -> None:
         self._appends: list[tuple[int, float]] = []
         self._noted: list[tuple[Sequence[RunEvent], RunState]] = []
-        self._commits: Counter[str] = Counter()
+        self._commits: defaultdict[str, int] = defaultdict(int)
         self._events = 0
-        self._steps: Counter[tuple[str, str]] = Counter()
+        self._steps: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._took: list[tuple[str, float]] = []
-        self._undos: Counter[tuple[str, str]] = Counter()
-        self._started: Counter[str] = Counter()
+        self._undos: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._started: defaultdict[str, int] = defaultdict(int)
         self._ended: list[tuple[str, str, float]] = []
-        self._incidents: Counter[str] = Counter()
+        self._incidents: defaultdict[str, int] = defaultdict(int)
 
     def append(self, commits: int, seconds: float) -> None:
         """One batch was answered."""
