@@ -151,8 +151,13 @@ class ModuleTx:
         return self._connection.execute(sql, _named(values)).rowcount
 
 
+_NAMES: Final = tuple(map(str, range(1, 1_000)))
+"""Of the parameters `$1`, `$2`, ..."""
+
+
 def _named(values: Sequence[Any]) -> dict[str, Any]:
-    return {
-        str(place): value.isoformat() if isinstance(value, datetime) else value
-        for place, value in enumerate(values, start=1)
-    }
+    return dict(zip(_NAMES, map(_plain, values), strict=False))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -79,15 +79,16 @@ class SimDatabase:
         self.recorder, self.appender = _appender()
         idle = _IDLE.setdefault(self._folder, [])
         self.connection = idle.pop() if idle else _open(self._folder)
-        self.connection.execute("BEGIN")
+        self._cursor = self.connection.cursor()
+        self._cursor.execute("BEGIN")
 
     def close(self) -> None:
-        self.connection.execute("ROLLBACK")
+        self._cursor.execute("ROLLBACK")
         _IDLE[self._folder].append(self.connection)
 
     def transaction(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         """Whole or not at all; raises the store's errors."""
-        cursor = self.connection.cursor()
+        cursor = self._cursor
         cursor.execute("SAVEPOINT transaction_of_a_process")
         try:
             answer = work(cursor)
@@ -102,7 +103,7 @@ class SimDatabase:
     def rows(self, sql: str, values: Sequence[Any]) -> list[Any]:
         """Of the shape of `sqlite3.Row`."""
         try:
-            return self.connection.execute(sql, values).fetchall()
+            return self._cursor.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise translated(error) from error
 
@@ -150,7 +151,7 @@ class SimStore(SqliteStore):
         return []
 
     async def write(self, work: Callable[[sqlite3.Cursor], T]) -> T:
-        port = work.__qualname__.split(".")[1].lstrip("_")
+        port = _port(work.__qualname__)
         await self.gate.before(port)
         self._written.clear()
         answer = self.database.transaction(work)
@@ -204,6 +205,12 @@ class SimStore(SqliteStore):
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(remaining, POLL_SECONDS)):
                     await moved.wait()
+
+
+@cache
+def _port(verb: str) -> str:
+    """`append_lane` of a closure in `SqliteStore._append_lane`."""
+    return verb.split(".")[1].lstrip("_")
 
 
 @cache

@@ -176,11 +176,13 @@ class World:
 
     def appended(self, commits: Sequence[Commit], outcomes: Sequence[Outcome], epoch: int) -> None:
         """Safety, with every append: by a living process, contiguous, and nothing after a run's end."""
-        [alive] = self.database.rows("SELECT count(*) FROM processes WHERE epoch = ? AND NOT dead", (epoch,))
+        alive = None
         for commit, outcome in zip(commits, outcomes, strict=True):
             if not isinstance(outcome, Appended) or commit.stream is None or commit.kind != "run":
                 continue
-            if not alive[0]:
+            if alive is None:
+                alive = self.database.rows("SELECT 1 FROM processes WHERE epoch = ? AND NOT dead", (epoch,))
+            if not alive:
                 raise self.broken(f"H: process {epoch} was declared dead and has appended to {commit.stream}")
             if commit.stream in self._ended:
                 raise self.broken(f"T: run {commit.stream} has ended and takes {commit.events[0].topic}")
