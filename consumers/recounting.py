@@ -2,26 +2,34 @@
 the open runs. There should be no difference; one is repaired, told in the tenant's audit, and logged. Called by the
 janitor.
 
-Each event is looked at once: what was counted of the day is remembered up to a position, and counting goes on from
-there. Both sides are read as of one moment, and a repair adds the difference, so that nothing has to stand still.
+Each event is looked at once, in portions, since a day's log is more than one statement can read: what was counted of
+the day is remembered up to a position, and counting goes on from there. Both sides are read as of one moment, by the
+statement that reaches the lane's head, and a repair adds the difference, so that nothing has to stand still.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from contracts.problems import Problem, Unavailable
 from contracts.run_events import RunStarted
 from contracts.tenant_events import QuotaRecounted
 from engine.clock import Clock
 from engine.logs import logger
-from engine.store import CountedStarts, Store
+from engine.store import CountedStarts, Store, Stored
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
 
+COUNTED_AT_ONCE: Final = 100_000
+"""So many events of a lane are counted by one statement: a second's work for a database that must read them from its
+disk, and more than a lane takes in meanwhile."""
+OPENED_AT_ONCE: Final = 10_000
+"""So many events of a lane are looked through at once for starts that are opened."""
 WHOLE: Final = ""
 """What is counted as open stands with no workflow."""
 
@@ -29,8 +37,19 @@ WHOLE: Final = ""
 class Recounting:
     """One per process that owns runs; one process of them uses it."""
 
-    def __init__(self, store: Store, vault: Vault, mapper: Mapper, log: TenantLog, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        mapper: Mapper,
+        log: TenantLog,
+        clock: Clock,
+        *,
+        counted_at_once: int = COUNTED_AT_ONCE,
+        opened_at_once: int = OPENED_AT_ONCE,
+    ) -> None:
         self._store, self._vault, self._mapper, self._log, self._clock = store, vault, mapper, log, clock
+        self._counted_at_once, self._opened_at_once = counted_at_once, opened_at_once
         self._lines = logger("recounting")
         self._day = ""
         self._begun: dict[int, Counter[str]] = {}
@@ -38,7 +57,9 @@ class Recounting:
         self._upto: dict[int, int] = {}
 
     async def recount(self) -> None:
-        """Of every tenant, for the day under way (UTC). Raises `Unavailable`."""
+        """Of every tenant, for the day under way (UTC); when it ends, so does this. Raises `Unavailable`, and then goes
+        on next time from where it was.
+        """
         now = self._clock.now()
         day = f"{now:%Y-%m-%d}"
         if day != self._day:
@@ -47,38 +68,87 @@ class Recounting:
         for lane in await self._store.lanes():
             await self._lane(lane, day, now)
 
+    def _over(self, day: str) -> bool:
+        return f"{self._clock.now():%Y-%m-%d}" != day
+
     async def _lane(self, lane: int, day: str, now: datetime) -> None:
         if lane not in self._upto:
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
             self._first[lane] = self._upto[lane] = await self._store.position_before(lane, midnight)
         begun = self._begun.setdefault(lane, Counter())
-        found = await self._store.starts_counted(lane, after=self._upto[lane], day=day)
-        begun.update({one.tenant: one.begun for one in found})
-        self._upto[lane] = max((one.head for one in found), default=self._upto[lane])
+        while not self._over(day):
+            found = await self._store.starts_counted(lane, after=self._upto[lane], most=self._counted_at_once, day=day)
+            begun.update(found.begun)
+            self._upto[lane] = found.upto
+            if found.counted is not None:
+                await self._compare(lane, begun, found.counted, day)
+                return
+
+    async def _compare(self, lane: int, begun: Counter[str], found: Sequence[CountedStarts], day: str) -> None:
+        counted = {one.tenant: one.counted for one in found}
+        wrong = {name: counted.get(name, 0) for name in {*begun, *counted} if begun[name] != counted.get(name, 0)}
         for one in found:
             try:
-                if one.counted != begun[one.tenant]:
-                    await self._starts(one.tenant, lane, day)
                 await self._open(one, day)
             except Unavailable:
                 raise
-            except Problem as problem:  # a tenant that has left, or an event that cannot be opened: the others go on
-                self._lines.warning("recount_given_up", tenant_id=one.tenant, code=problem.code)
+            except Problem as problem:
+                self._give_up(one.tenant, problem)
+        if wrong:
+            await self._starts(lane, begun, wrong, day)
 
-    async def _starts(self, tenant: str, lane: int, day: str) -> None:
-        """The tenant's total is wrong: of which workflow, only the events themselves say."""
-        starts, counted = await self._store.starts_of(tenant, lane, after=self._first[lane], day=day)
+    def _give_up(self, tenant: str, problem: Problem) -> None:
+        """A tenant that has left, or an event that cannot be opened: the others go on."""
+        self._lines.warning("recount_given_up", tenant_id=tenant, code=problem.code)
+
+    async def _starts(self, lane: int, begun: Counter[str], wrong: dict[str, int], day: str) -> None:
+        """Of these tenants another total is counted than began: of which workflow, only the events themselves say."""
+        true: Counter[tuple[str, str]] = Counter()
+        after, counted = self._first[lane], None
+        while counted is None and wrong and not self._over(day):
+            found = await self._store.starts_of(sorted(wrong), lane, after=after, most=self._opened_at_once, day=day)
+            after, counted = found.upto, found.counted
+            starts: defaultdict[str, list[tuple[UUID, Stored]]] = defaultdict(list)
+            for tenant, stream, stored in found.starts:
+                starts[tenant].append((stream, stored))
+            for tenant, own in starts.items():
+                try:
+                    true.update(await self._workflows(tenant, own))
+                except Unavailable:
+                    raise
+                except Problem as problem:
+                    del wrong[tenant]
+                    self._give_up(tenant, problem)
+        if counted is None or self._over(day):
+            return
+        differ = {
+            (tenant, workflow): true[tenant, workflow] - counted.get((tenant, workflow), 0)
+            for tenant, workflow in sorted({*true, *counted})
+            if tenant in wrong and true[tenant, workflow] != counted.get((tenant, workflow), 0)
+        }
+        # What is remembered may be what is wrong, as where runs were archived meanwhile: it is put right as well.
+        for tenant, was in wrong.items():
+            begun[tenant] = was
+        for (tenant, _), missing in differ.items():
+            begun[tenant] += missing
+        for (tenant, workflow), missing in differ.items():
+            try:
+                await self._store.correct_counts(tenant, day=day, started={workflow: missing})
+                before = counted.get((tenant, workflow), 0)
+                await self._tell(tenant, "daily_runs", workflow, before, before + missing)
+            except Unavailable:
+                raise
+            except Problem as problem:
+                self._give_up(tenant, problem)
+
+    async def _workflows(self, tenant: str, starts: Sequence[tuple[UUID, Stored]]) -> Counter[tuple[str, str]]:
         keys = await self._vault.ready(tenant, [stored.body for _, stored in starts])
-        true: Counter[str] = Counter()
+        found: Counter[tuple[str, str]] = Counter()
         for stream, stored in starts:
             event = self._mapper.decode(keys, stream, stored)
             assert isinstance(event, RunStarted)
-            true[event.workflow] += 1
-        wrong = {name: true[name] for name in {*true, *counted} if true[name] != counted.get(name, 0)}
-        for workflow, after in sorted(wrong.items()):
-            before = counted.get(workflow, 0)
-            await self._store.correct_counts(tenant, day=day, started={workflow: after - before})
-            await self._tell(tenant, "daily_runs", workflow, before, after)
+            found[tenant, event.workflow] += 1
+        return found
 
     async def _open(self, one: CountedStarts, day: str) -> None:
         """More may count as open than is: an end is not counted. Fewer would let pass what the quota forbids."""

@@ -69,6 +69,8 @@ from engine.store.shapes import (
     SecretNote,
     Stale,
     Start,
+    StartsCounted,
+    StartsRead,
     Stored,
     StreamKind,
     Subscription,
@@ -140,6 +142,8 @@ __all__ = [
     "Shadow",
     "Stale",
     "Start",
+    "StartsCounted",
+    "StartsRead",
     "Store",
     "Stored",
     "StreamKind",
@@ -429,17 +433,17 @@ class QuotaRows(Protocol):
     async def position_before(self, lane: int, at: datetime) -> int:
         """The last position of the lane that was recorded before that moment; 0: none."""
 
-    async def starts_counted(self, lane: int, *, after: int, day: str) -> list[CountedStarts]:
-        """Of every tenant of the lane that has any."""
+    async def starts_counted(self, lane: int, *, after: int, most: int, day: str) -> StartsCounted:
+        """Of the next `most` events of the lane."""
 
     async def starts_of(
-        self, tenant: str, lane: int, *, after: int, day: str
-    ) -> tuple[list[tuple[UUID, Stored]], Mapping[str, int]]:
-        """As of one moment: the first events, by stream, of the tenant's runs that began on that day after a position;
-        and by workflow how many are counted of the day."""
+        self, tenants: Sequence[str], lane: int, *, after: int, most: int, day: str, most_bytes: int = READ_BYTES
+    ) -> StartsRead:
+        """Of the next `most` events of the lane, or fewer: the starts' bodies begin within `most_bytes`."""
 
     async def correct_counts(self, tenant: str, *, day: str, started: Mapping[str, int], opened: int = 0) -> None:
-        """Adds what was missing (or takes what was too much) by workflow, so that what is counted meanwhile stays."""
+        """Adds what was missing (or takes what was too much) by workflow, so that what is counted meanwhile stays. Of
+        a day that is over only what counts as open is corrected."""
 
 
 class OutletRows(Protocol):

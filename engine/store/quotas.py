@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from engine.store import CountedStarts, Stored, WorkflowUse
+from engine.store import READ_BYTES, CountedStarts, StartsCounted, StartsRead, WorkflowUse
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -29,17 +28,39 @@ class QuotaVerbs(Caller):
         found = await self.call("position_before", lane=lane, at=at)
         return int(found[0]["position"])
 
-    async def starts_counted(self, lane: int, *, after: int, day: str) -> list[CountedStarts]:
-        found = await self.call("starts_counted", lane=lane, after=after, day=day)
-        return [CountedStarts(**dict(row)) for row in found]
+    async def starts_counted(self, lane: int, *, after: int, most: int, day: str) -> StartsCounted:
+        found = await self.call("starts_counted", lane=lane, after=after, most=most, day=day)
+        own = [row for row in found if row["tenant"] is not None]
+        counted = [
+            CountedStarts(
+                tenant=row["tenant"], counted=int(row["counted"]), opened=row["opened"], open_runs=row["open_runs"]
+            )
+            for row in own
+        ]
+        return StartsCounted(
+            upto=found[0]["upto"],
+            begun={row["tenant"]: row["begun"] for row in own if row["begun"]},
+            counted=counted if found[0]["whole"] else None,
+        )
 
     async def starts_of(
-        self, tenant: str, lane: int, *, after: int, day: str
-    ) -> tuple[list[tuple[UUID, Stored]], Mapping[str, int]]:
-        found = await self.call("starts_of", tenant=tenant, lane=lane, after=after, day=day)
-        counted = Counter({row["workflow"]: int(row["counted"]) for row in found if row["workflow"] is not None})
-        starts = [(read.uuid(row["stream"]), read.stored(row)) for row in found if row["workflow"] is None]
-        return starts, counted
+        self, tenants: Sequence[str], lane: int, *, after: int, most: int, day: str, most_bytes: int = READ_BYTES
+    ) -> StartsRead:
+        found = await self.call(
+            "starts_of", tenants=list(tenants), lane=lane, after=after, most=most, bytes=most_bytes, day=day
+        )
+        counted = {
+            (row["tenant"], row["workflow"]): int(row["counted"]) for row in found if row["workflow"] is not None
+        }
+        return StartsRead(
+            upto=found[0]["upto"],
+            starts=[
+                (row["tenant"], read.uuid(row["stream"]), read.stored(row))
+                for row in found
+                if row["stream"] is not None
+            ],
+            counted=counted if found[0]["whole"] else None,
+        )
 
     async def correct_counts(self, tenant: str, *, day: str, started: Mapping[str, int], opened: int = 0) -> None:
         by = {**started, **({"": started.get("", 0)} if opened else {})}

@@ -273,16 +273,37 @@ class WorkflowUse:
 
 @value(kw_only=True)
 class CountedStarts:
-    """Of one tenant, as of one moment: how many runs began on a day after a position of the log, whose `head` this is;
-    how many are counted of the whole day; how many count as open (None: they were never counted), and how many are.
+    """Of one tenant, as of one moment: how many runs are counted of a day; how many count as open (None: they were
+    never counted), and how many are.
     """
 
     tenant: str
-    begun: int
-    head: int
     counted: int
     opened: int | None
     open_runs: int | None
+
+
+@value(kw_only=True)
+class StartsCounted:
+    """Of a portion of a lane: where it ends, and how many runs of each tenant began in it on a day. `counted`: of every
+    tenant that has any, as of the moment of which the portion ends at the lane's head; None: it does not.
+    """
+
+    upto: int
+    begun: Mapping[str, int]
+    counted: Sequence[CountedStarts] | None
+
+
+@value(kw_only=True)
+class StartsRead:
+    """Of a portion of a lane: where it ends, and the first events, by tenant and stream, of the runs that began in it
+    on a day. `counted`: how many are counted of that day by tenant and workflow, as of the moment of which the portion
+    ends at the lane's head; None: it does not.
+    """
+
+    upto: int
+    starts: Sequence[tuple[str, UUID, Stored]]
+    counted: Mapping[tuple[str, str], int] | None
 
 
 @value()

@@ -245,3 +245,49 @@ class QuotasConformance:
         await append(store, anew, *(ended(run) for run in runs))
         again = [started(counted=True) for _ in range(3)]
         assert kinds(await append(store, anew, *again)) == [Appended, Appended, OPEN]
+
+    async def test_starts_are_counted_in_portions_and_compared_at_the_head(self, store: Store, epoch: int) -> None:
+        day, before = f"{NOW:%Y-%m-%d}", f"{later(days=-1):%Y-%m-%d}"
+        nothing = await store.starts_counted(0, after=0, most=3, day=day)
+        assert (nothing.upto, nothing.begun, nothing.counted) == (0, {}, [])
+        runs = [started(tenant=tenant) for tenant in ("acme", "acme", "globex", "acme", "acme")]
+        await append(store, epoch, *runs)
+        first = await store.starts_counted(0, after=0, most=3, day=day)
+        assert (first.upto, first.begun, first.counted) == (3, {"acme": 2, "globex": 1}, None)
+        last = await store.starts_counted(0, after=3, most=3, day=day)
+        assert (last.upto, last.begun) == (5, {"acme": 2})
+        assert last.counted is not None
+        assert sorted((one.tenant, one.counted) for one in last.counted) == [("acme", 4), ("globex", 1)]
+        # One that ends at the head is not known to: the next says so.
+        assert (await store.starts_counted(0, after=2, most=3, day=day)).counted is None
+        assert (await store.starts_counted(0, after=5, most=3, day=day)).counted == last.counted
+        assert (await store.starts_counted(0, after=0, most=9, day=before)).begun == {}
+
+    async def test_starts_are_read_in_portions_bounded_by_bytes_and_never_none(self, store: Store, epoch: int) -> None:
+        day, size = f"{NOW:%Y-%m-%d}", len(started().events[0].body)
+        runs = [started(tenant=tenant) for tenant in ("acme", "other", "globex", "acme", "acme")]
+        await append(store, epoch, *runs)
+        both, found, ends = ["acme", "globex"], [], [0]
+        while (
+            part := await store.starts_of(both, 0, after=ends[-1], most=9, day=day, most_bytes=size)
+        ).counted is None:
+            found += [(tenant, stream, one.body) for tenant, stream, one in part.starts]
+            ends.append(part.upto)
+        found += [(tenant, stream, one.body) for tenant, stream, one in part.starts]
+        assert sorted(found) == sorted((r.tenant, r.stream, r.events[0].body) for r in runs if r.tenant != "other")
+        assert ends == [0, 2, 3, 4]
+        assert part.counted == {("acme", "onboarding"): 3, ("globex", "onboarding"): 1}
+        few = await store.starts_of(both, 0, after=0, most=2, day=day)
+        assert (few.upto, len(few.starts), few.counted) == (2, 1, None)
+        empty = await store.starts_of(["nobody"], 0, after=0, most=9, day=day)
+        assert (empty.upto, empty.starts, empty.counted) == (5, [], {})
+
+    async def test_of_a_day_that_is_over_no_count_is_corrected(self, store: Store, epoch: int) -> None:
+        day, before = f"{NOW:%Y-%m-%d}", f"{later(days=-1):%Y-%m-%d}"
+        await append(store, epoch, started(), started())
+        await store.correct_counts("acme", day=before, started={"onboarding": 5})
+        [use] = await store.quota_use("acme", day=day)
+        assert use.started == 2
+        await store.correct_counts("acme", day=f"{later(days=1):%Y-%m-%d}", started={"onboarding": 5})
+        [use] = await store.quota_use("acme", day=f"{later(days=1):%Y-%m-%d}")
+        assert use.started == 5

@@ -215,6 +215,7 @@ _SMALL = {
     "processes",
     "settings",
     "cost_counters",
+    "run_counters",
     "tenants",
     "checkpoints",
     "tokens",
@@ -262,6 +263,8 @@ class TestPostgresPlans:
             "wakes": ("acme", run),
             "claim_runs": (epoch, ["w1"], [1], 50),
             "presented": ("12345678",),
+            "counted_portion": (0, 3000, now.date(), 100),
+            "starts_portion": (["acme"], 0, 3000, now.date(), 100, 1_000_000),
         }
         for name, arguments in calls.items():
             places = ", ".join(f"${n}" for n in range(1, len(arguments) + 1))
@@ -304,6 +307,7 @@ class TestSqlitePlans:
             "census",
             "position_before",
             "starts_counted",
+            "starts_of",
             "load_many",
             "lanes",
             "applied",

@@ -13,10 +13,10 @@ SELECT egress_taken(:tenant, :slot, :width_ms, :slots) AS taken
 SELECT position_before(:lane, :at) AS position
 
 -- name: starts_counted
-SELECT * FROM starts_counted(:lane, :after, CAST(:day AS text)::date)
+SELECT * FROM counted_portion(:lane, :after, CAST(:day AS text)::date, :most)
 
 -- name: starts_of
-SELECT * FROM starts_of(:tenant, :lane, :after, CAST(:day AS text)::date)
+SELECT * FROM starts_portion(:tenants, :lane, :after, CAST(:day AS text)::date, :most, :bytes)
 
 -- name: correct_counts
 SELECT correct_counts(:tenant, CAST(:day AS text)::date, :workflows, :started, :opened)

@@ -129,43 +129,73 @@ BEGIN
     RETURN v_low;
 END $$;
 
--- By tenant of a lane, as of one moment: the starts of a day that were recorded after a position, what is counted of that day, what counts as open,
--- and what is.
-CREATE OR REPLACE FUNCTION starts_counted(p_lane smallint, p_after bigint, p_day date)
-RETURNS TABLE (tenant text, begun bigint, head bigint, counted bigint, opened bigint, open_runs bigint) LANGUAGE sql STABLE AS $$
-    SELECT coalesce(n.tenant, c.tenant), coalesce(n.begun, 0), coalesce(max(n.head) OVER (), p_after), coalesce(c.counted, 0), c.opened,
+-- The next rows of a lane after a position, `p_limit` at most, and by tenant the starts of a day among them. Where they reach the lane's head
+-- (`whole`), also what is counted of that day, what counts as open, and what is: all as of one moment. One row at least, of no tenant.
+CREATE OR REPLACE FUNCTION counted_portion(p_lane smallint, p_after bigint, p_day date, p_limit integer)
+RETURNS TABLE (upto bigint, whole boolean, tenant text, begun bigint, counted bigint, opened bigint, open_runs bigint) LANGUAGE sql STABLE AS $$
+    WITH portion AS (
+        SELECT coalesce(max(x.position), p_after) AS upto, p_limit IS NULL OR count(*) < p_limit AS whole
+        FROM (SELECT l.position FROM log l WHERE l.lane = p_lane AND l.position > p_after ORDER BY l.position LIMIT p_limit) x
+    ), n AS (
+        SELECT l.tenant, count(*) FILTER (WHERE l.topic = 'run.started' AND (l.recorded_at AT TIME ZONE 'UTC')::date = p_day) AS begun
+        FROM log l WHERE l.lane = p_lane AND l.position > p_after AND l.position <= (SELECT p.upto FROM portion p) GROUP BY l.tenant
+    ), c AS (
+        SELECT r.tenant, sum(r.started) FILTER (WHERE r.day = p_day) AS counted, CASE WHEN bool_or(r.workflow = '') THEN sum(r.opened)::bigint END AS opened
+        FROM run_counters r JOIN tenants t ON t.tenant = r.tenant AND t.lane = p_lane WHERE (SELECT p.whole FROM portion p) GROUP BY r.tenant
+    )
+    SELECT p.upto, p.whole, coalesce(n.tenant, c.tenant), coalesce(n.begun, 0), coalesce(c.counted, 0), c.opened,
            CASE WHEN c.opened IS NOT NULL THEN
                (SELECT count(*) FROM open_runs o WHERE o.tenant = c.tenant AND o.slot)
                + (SELECT count(*) FROM open_runs o WHERE o.tenant = c.tenant AND o.queued)
                + (SELECT count(*) FROM open_runs o WHERE o.tenant = c.tenant AND NOT o.slot AND NOT o.queued)
            END
-    FROM (
-        SELECT l.tenant, max(l.position) AS head,
-               count(*) FILTER (WHERE l.topic = 'run.started' AND (l.recorded_at AT TIME ZONE 'UTC')::date = p_day) AS begun
-        FROM log l WHERE l.lane = p_lane AND l.position > p_after GROUP BY l.tenant
-    ) n
-    FULL JOIN (
-        SELECT r.tenant, sum(r.started) FILTER (WHERE r.day = p_day) AS counted, CASE WHEN bool_or(r.workflow = '') THEN sum(r.opened)::bigint END AS opened
-        FROM run_counters r JOIN tenants t ON t.tenant = r.tenant AND t.lane = p_lane GROUP BY r.tenant
-    ) c ON c.tenant = n.tenant;
+    FROM portion p LEFT JOIN (n FULL JOIN c ON c.tenant = n.tenant) ON true;
 $$;
 
--- As of one moment: the starts of a tenant's day, one row each, and by workflow what is counted of it.
+-- The starts of a day of some tenants among the next rows of a lane after a position: `p_limit` rows at most, and only starts whose bodies begin
+-- within `p_bytes`. Where that reaches the lane's head (`whole`), also what is counted of that day by tenant and workflow, as of the same moment.
+-- One row at least, of neither.
+CREATE OR REPLACE FUNCTION starts_portion(p_tenants text[], p_lane smallint, p_after bigint, p_day date, p_limit integer, p_bytes bigint)
+RETURNS TABLE (
+    upto bigint, whole boolean, tenant text, workflow text, counted bigint, stream uuid, version integer, topic text, body bytea, recorded_at timestamptz
+) LANGUAGE sql STABLE AS $$
+    WITH rows AS (
+        SELECT coalesce(max(x.position), p_after) AS upto, p_limit IS NULL OR count(*) < p_limit AS whole
+        FROM (SELECT l.position FROM log l WHERE l.lane = p_lane AND l.position > p_after ORDER BY l.position LIMIT p_limit) x
+    ), starts AS (
+        SELECT l.position, sum(octet_length(l.body)) OVER (ORDER BY l.position ROWS UNBOUNDED PRECEDING) - octet_length(l.body) AS bytes_before
+        FROM log l WHERE l.lane = p_lane AND l.position > p_after AND l.position <= (SELECT r.upto FROM rows r) AND l.tenant = ANY (p_tenants)
+          AND l.topic = 'run.started' AND (l.recorded_at AT TIME ZONE 'UTC')::date = p_day
+    ), portion AS (
+        SELECT coalesce(s.beyond - 1, r.upto) AS upto, r.whole AND s.beyond IS NULL AS whole
+        FROM rows r CROSS JOIN (SELECT min(b.position) AS beyond FROM starts b WHERE b.bytes_before >= p_bytes) s
+    )
+    SELECT p.upto, p.whole, c.tenant, c.workflow, c.started, NULL::uuid, NULL::integer, NULL::text, NULL::bytea, NULL::timestamptz
+    FROM portion p LEFT JOIN run_counters c ON p.whole AND c.tenant = ANY (p_tenants) AND c.day = p_day AND c.workflow <> ''
+    UNION ALL
+    SELECT p.upto, p.whole, l.tenant, NULL, NULL, l.stream, l.version, l.topic, l.body, l.recorded_at
+    FROM portion p JOIN starts s ON s.position <= p.upto JOIN log l ON l.lane = p_lane AND l.position = s.position;
+$$;
+
+-- For processes from before `counted_portion` and `starts_portion`.
+CREATE OR REPLACE FUNCTION starts_counted(p_lane smallint, p_after bigint, p_day date)
+RETURNS TABLE (tenant text, begun bigint, head bigint, counted bigint, opened bigint, open_runs bigint) LANGUAGE sql STABLE AS $$
+    SELECT c.tenant, c.begun, c.upto, c.counted, c.opened, c.open_runs FROM counted_portion(p_lane, p_after, p_day, NULL) c WHERE c.tenant IS NOT NULL;
+$$;
+
 CREATE OR REPLACE FUNCTION starts_of(p_tenant text, p_lane smallint, p_after bigint, p_day date)
 RETURNS TABLE (workflow text, counted bigint, stream uuid, version integer, topic text, body bytea, recorded_at timestamptz) LANGUAGE sql STABLE AS $$
-    SELECT r.workflow, r.started, NULL::uuid, NULL::integer, NULL::text, NULL::bytea, NULL::timestamptz
-    FROM run_counters r WHERE r.tenant = p_tenant AND r.day = p_day AND r.workflow <> ''
-    UNION ALL
-    SELECT NULL, NULL, l.stream, l.version, l.topic, l.body, l.recorded_at FROM log l
-    WHERE l.lane = p_lane AND l.position > p_after AND l.tenant = p_tenant AND l.topic = 'run.started'
-      AND (l.recorded_at AT TIME ZONE 'UTC')::date = p_day;
+    SELECT s.workflow, s.counted, s.stream, s.version, s.topic, s.body, s.recorded_at
+    FROM starts_portion(ARRAY[p_tenant], p_lane, p_after, p_day, NULL, NULL) s WHERE s.tenant IS NOT NULL;
 $$;
 
--- Corrects counts by what they differ, so that what is counted meanwhile stays counted. Workflow '' has what counts as open.
+-- Corrects counts by what they differ, so that what is counted meanwhile stays counted; of a day that is over there is nothing to correct.
+-- Workflow '' has what counts as open.
 CREATE OR REPLACE FUNCTION correct_counts(p_tenant text, p_day date, p_workflows text[], p_started bigint[], p_opened bigint[])
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO run_counters AS r (tenant, workflow, day, started, opened)
     SELECT p_tenant, u.workflow, p_day, u.started, u.opened FROM unnest(p_workflows, p_started, p_opened) AS u(workflow, started, opened)
     ON CONFLICT (tenant, workflow) DO UPDATE
-    SET started = CASE WHEN r.day = excluded.day THEN r.started ELSE 0 END + excluded.started, day = excluded.day, opened = r.opened + excluded.opened;
+    SET started = CASE WHEN r.day < excluded.day THEN 0 ELSE r.started END + CASE WHEN r.day > excluded.day THEN 0 ELSE excluded.started END,
+        day = greatest(r.day, excluded.day), opened = r.opened + excluded.opened;
 $$;
