@@ -74,7 +74,7 @@ class _Walk:
 
     def __init__(self, store: Store, tenant: str, lane: int, gone: bool) -> None:
         self._store, self._tenant, self._gone = store, tenant, gone
-        self._log = _Forward(store, lane)
+        self._log = _Forward(store, lane, tenant)
         self._verifier = Verifier(tenant)
         self._unchecked = 0
         self._broken: str | None = None
@@ -115,10 +115,10 @@ class _Walk:
 
 
 class _Forward:
-    """The log of one lane from its beginning, each event read once."""
+    """The log of one lane from its beginning, each event read once, and kept where it is the tenant's."""
 
-    def __init__(self, store: Store, lane: int) -> None:
-        self._store, self._lane = store, lane
+    def __init__(self, store: Store, lane: int, tenant: str) -> None:
+        self._store, self._lane, self._tenant = store, lane, tenant
         self._ahead: deque[Notification] = deque()
         self._after = 0
 
@@ -134,4 +134,4 @@ class _Forward:
             if not stored:
                 return found
             self._after = stored[-1].position
-            self._ahead.extend(stored)
+            self._ahead.extend(one for one in stored if one.tenant == self._tenant)

@@ -280,8 +280,9 @@ class Work(Protocol):
     async def accounts(self, tenant: str | None, *, first: str, last: str, limit: int = 10_000) -> list[Account]:
         """Newest day first; None: all tenants. Both days belong to the span."""
 
-    async def recount_accounts(self, *, first: str, last: str) -> None:
-        """Sets `rows` of these days to what the log holds: a process that died has not added its last seconds."""
+    async def recount_accounts(self, *, first: str, last: str, most: int = ...) -> None:
+        """Corrects `rows` of these days by what differs from the log: a process that died has not added its last
+        seconds. The log is read `most` events at once, and said twice it corrects nothing more."""
 
     async def census(self, *, most: int = 100_000, now: datetime | None = None) -> Census:
         """What waits: open runs by status, messages, late timers and deadlines, dead letters, and who is there to work

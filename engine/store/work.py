@@ -3,15 +3,19 @@ releases; deciding what to do with what was claimed is the consumers'."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID
 
 from contracts.version import __version__
 from engine.store import Account, Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
 from engine.store import rows as read
 from engine.store.statements import Caller
+
+RECOUNTED_AT_ONCE: Final = 100_000
+"""So many events are counted by one statement, which may take no longer than any other."""
 
 
 class WorkVerbs(Caller):
@@ -58,8 +62,26 @@ class WorkVerbs(Caller):
         found = await self.call("accounts", tenant=tenant, first=first, last=last, limit=limit)
         return [Account(**dict(row)) for row in found]
 
-    async def recount_accounts(self, *, first: str, last: str) -> None:
-        await self.call("recount_accounts", first=first, last=last)
+    async def recount_accounts(self, *, first: str, last: str, most: int = RECOUNTED_AT_ONCE) -> None:
+        midnight = datetime.fromisoformat(first).replace(tzinfo=UTC)
+        for lane in [row["lane"] for row in await self.call("lanes")]:
+            [start] = await self.call("position_before", lane=lane, at=midnight)
+            after, whole = start["position"], False
+            true: Counter[tuple[str, str]] = Counter()
+            counted: dict[tuple[str, str], int] = {}
+            while not whole:
+                found = await self.call("rows_counted", lane=lane, after=after, first=first, last=last, most=most)
+                after, whole = found[0]["upto"], found[0]["whole"]
+                for row in found:
+                    if row["tenant"] is not None:
+                        true[row["tenant"], row["day"]] += row["rows"]
+                        counted[row["tenant"], row["day"]] = row["counted"]
+            missing: defaultdict[str, list[Account]] = defaultdict(list)
+            for (tenant, day), rows in sorted(true.items()):
+                if rows and rows != counted[tenant, day]:
+                    missing[day].append(Account(tenant=tenant, day=day, rows=rows - counted[tenant, day]))
+            for day, added in missing.items():
+                await self.account(day, added)
 
     async def processes(self) -> list[Process]:
         """Every process that ever registered, oldest first; the dead ones too."""

@@ -73,6 +73,24 @@ class EpochConformance:
         assert [one.rows for one in await store.accounts("acme", **span)] == [len(await store.load("acme", run))]
         assert await store.accounts("b", **span) == [other]
 
+    async def test_rows_are_counted_again_in_portions_of_the_log_and_of_the_archive(
+        self, store: Store, epoch: int
+    ) -> None:
+        runs = [await open_a_run(store, epoch, tenant=tenant) for tenant in ("acme", "globex", "acme", "acme")]
+        for run in runs[:1] + runs[2:]:
+            await append(store, epoch, step(run))
+        last = Commit(tenant="acme", stream=runs[2], expected=2, events=events("end"), open_run=Closed())
+        await append(store, epoch, last)
+        await store.archive_runs("acme", [runs[2]], month=f"{NOW:%Y-%m}")
+        await store.append([started()], epoch=epoch, now=later(days=1))
+        day = NOW.date().isoformat()
+        await store.account(day, [Account(tenant="acme", day=day, rows=9)])
+        for most in (1, 2, 3, 100):
+            await store.recount_accounts(first=day, last=day, most=most)
+            found = await store.accounts(None, first=day, last=later(days=1).date().isoformat())
+            assert [(one.tenant, one.day, one.rows) for one in found] == [("acme", day, 7), ("globex", day, 1)]
+            await store.account(day, [Account(tenant="globex", day=day, rows=-1)])
+
     async def test_the_database_tells_the_time(self, store: Store) -> None:
         before = datetime.now(UTC)
         assert before - timedelta(seconds=1) <= await store.time() <= datetime.now(UTC) + timedelta(seconds=1)

@@ -212,6 +212,7 @@ INSERT INTO memberships (user_id, tenant, roles, created_at) SELECT id, 'acme', 
 """
 
 _SMALL = {
+    "accounts",
     "processes",
     "settings",
     "cost_counters",
@@ -264,6 +265,7 @@ class TestPostgresPlans:
             "claim_runs": (epoch, ["w1"], [1], 50),
             "presented": ("12345678",),
             "counted_portion": (0, 3000, now.date(), 100),
+            "rows_portion": (0, 3000, f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d}", 100),
             "starts_portion": (["acme"], 0, 3000, now.date(), 100, 1_000_000),
         }
         for name, arguments in calls.items():
@@ -321,7 +323,7 @@ class TestSqlitePlans:
             "keys_not_under",
             "forget_subject",
             "restored",
-            "recount_accounts",
+            "rows_counted",
             "count_past_arrivals",
             "forget_tenant",
             "people",

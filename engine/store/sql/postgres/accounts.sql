@@ -6,5 +6,5 @@ SELECT account(:day, :tenants, :decide, :project, :rows, :sends, :actions)
 -- name: accounts
 SELECT * FROM accounts(:tenant, :first, :last, :limit)
 
--- name: recount_accounts
-SELECT recount_accounts(:first, :last) AS changed
+-- name: rows_counted
+SELECT * FROM rows_portion(:lane, :after, :first, :last, :most)

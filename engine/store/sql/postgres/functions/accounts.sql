@@ -20,7 +20,38 @@ RETURNS TABLE (
     ORDER BY a.day DESC, a.tenant LIMIT p_limit;
 $$;
 
--- What the log says itself: the events of runs, whole. For days whose processes died with what they had not yet added.
+-- Of the next rows of a lane after a position, archived ones among them, `p_limit` at most: how many events of runs each tenant has of each day of
+-- a span. Where they reach the lane's head, or are all later (`whole`), also how many are counted, as of the same moment. One row at least, of no
+-- tenant.
+CREATE OR REPLACE FUNCTION rows_portion(p_lane smallint, p_after bigint, p_from text, p_to text, p_limit integer)
+RETURNS TABLE (upto bigint, whole boolean, tenant text, day text, rows bigint, counted bigint) LANGUAGE sql STABLE AS $$
+    WITH portion AS (
+        SELECT coalesce(max(x.position), p_after) AS upto,
+               count(*) < p_limit OR bool_and(x.recorded_at >= (p_to::timestamp + interval '1 day') AT TIME ZONE 'UTC') AS whole
+        FROM (
+            (SELECT l.position, l.recorded_at FROM log l WHERE l.lane = p_lane AND l.position > p_after ORDER BY l.position LIMIT p_limit)
+            UNION ALL
+            (SELECT a.position, a.recorded_at FROM archive a WHERE a.lane = p_lane AND a.position > p_after ORDER BY a.position LIMIT p_limit)
+            ORDER BY position LIMIT p_limit
+        ) x
+    ), n AS (
+        SELECT u.tenant, (u.recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows
+        FROM (
+            SELECT l.tenant, l.kind, l.recorded_at FROM log l
+            WHERE l.lane = p_lane AND l.position > p_after AND l.position <= (SELECT p.upto FROM portion p)
+            UNION ALL
+            SELECT a.tenant, a.kind, a.recorded_at FROM archive a
+            WHERE a.lane = p_lane AND a.position > p_after AND a.position <= (SELECT p.upto FROM portion p)
+        ) u
+        WHERE u.kind = 'run' AND (u.recorded_at AT TIME ZONE 'UTC')::date BETWEEN p_from::date AND p_to::date GROUP BY 1, 2
+    ), c AS (
+        SELECT a.tenant, a.day, a.rows FROM accounts a WHERE (SELECT p.whole FROM portion p) AND a.day BETWEEN p_from::date AND p_to::date
+    )
+    SELECT p.upto, p.whole, coalesce(n.tenant, c.tenant), coalesce(n.day, c.day)::text, coalesce(n.rows, 0), coalesce(c.rows, 0)
+    FROM portion p LEFT JOIN (n FULL JOIN c ON c.tenant = n.tenant AND c.day = n.day) ON true;
+$$;
+
+-- For programs from before `rows_portion`: all in one statement, which a large log does not allow.
 CREATE OR REPLACE FUNCTION recount_accounts(p_from text, p_to text) RETURNS bigint LANGUAGE sql AS $$
     WITH counted AS (
         SELECT l.tenant, (l.recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows
