@@ -23,7 +23,7 @@ from engine.store.journal import JournalVerbs
 from engine.store.listening import Listening
 from engine.store.migrate import FOLDER, Missing, check, missing
 from engine.store.people_verbs import PeopleVerbs
-from engine.store.postgres_sessions import Connection, Sessions, patiently
+from engine.store.postgres_sessions import OWNER_SETTINGS, Connection, Sessions, patiently
 from engine.store.postgres_views import PostgresViews
 from engine.store.postgres_wire import packed_instant, packed_uuid
 from engine.store.quotas import QuotaVerbs
@@ -133,7 +133,7 @@ class PostgresStore(
         """One transaction of the schema's owner, on a connection of its own. The statements `before` run in it as
         whoever the connection belongs to.
         """
-        connection = await self._sessions.connect()
+        connection = await self._sessions.connect(settings=OWNER_SETTINGS)
         try:
             async with connection.transaction():
                 for statement in before:

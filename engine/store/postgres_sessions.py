@@ -48,6 +48,9 @@ APPEND_SETTINGS = SERVER_SETTINGS | {
 }
 """For connections that append and do nothing else: every statement of `append` looks up a few rows by key, however
 large the tables are and whatever statistics say of them."""
+OWNER_SETTINGS = SERVER_SETTINGS | {"statement_timeout": "0"}
+"""For migrations and for dropping a month of the archive: a new index reads a whole table, a mark is set at every run
+of a month. A person waits for it; tried again it would take as long."""
 READ_SETTINGS = SERVER_SETTINGS | {"plan_cache_mode": "force_custom_plan"}
 """For connections that answer questions about read models: one statement has all filters of a list, and a plan that
 is right for most of them reads a million rows for some."""
@@ -127,11 +130,10 @@ class Sessions:
         """Role by purpose (engine, projector, web, operator); empty when one database user does all."""
 
     async def connect(self, role: str | None = None, *, settings: Mapping[str, str] = SERVER_SETTINGS) -> Connection:
-        """A connection of the caller's own."""
+        """A connection of the caller's own. With `OWNER_SETTINGS` a statement may take as long as it needs."""
         self._check_open()
-        connection = await asyncpg.connect(
-            self._url, server_settings=dict(settings), timeout=5, command_timeout=_FROZEN_SECONDS
-        )
+        frozen = None if settings is OWNER_SETTINGS else _FROZEN_SECONDS
+        connection = await asyncpg.connect(self._url, server_settings=dict(settings), timeout=5, command_timeout=frozen)
         if role is not None:
             await self.take_role(connection, role)
         return connection

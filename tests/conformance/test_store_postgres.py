@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from engine.store import Store, open_store
@@ -153,4 +154,12 @@ class TestKill(KillConformance):
 
 
 class TestMigrations(MigrationConformance):
-    pass
+    async def test_a_migration_may_take_longer_than_a_statement(self, empty: tuple[str, Path], tmp_path: Path) -> None:
+        script = "CREATE TABLE IF NOT EXISTS slow AS SELECT current_setting('statement_timeout') AS deadline;"
+        (tmp_path / "slow.sql").write_text(f"-- name: slow_create\n{script}\n")
+        store = open_store(empty[0], views=tmp_path)
+        await store.migrate()
+        await store.stop()
+        connection = await asyncpg.connect(empty[0])
+        assert await connection.fetchval("SELECT deadline FROM views.slow") == "0"
+        await connection.close()

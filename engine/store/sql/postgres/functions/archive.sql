@@ -59,17 +59,22 @@ $$;
 CREATE OR REPLACE FUNCTION read_archive(p_month text, p_after bigint, p_limit integer)
 RETURNS TABLE (pos bigint, tenant text, stream uuid, kind text, version integer, topic text, body bytea, recorded_at timestamptz)
 LANGUAGE sql STABLE AS $$
-    SELECT a.position, a.tenant, a.stream, a.kind, a.version, a.topic, a.body, a.recorded_at
-    FROM archive a WHERE a.month = to_date(p_month, 'YYYY-MM') AND a.position > p_after ORDER BY a.position LIMIT p_limit;
+    SELECT x.position, x.tenant, x.stream, x.kind, x.version, x.topic, x.body, x.recorded_at
+    FROM archive_heads h CROSS JOIN LATERAL (
+        -- By lane, which the primary key begins with: a page is read without the rest of its month.
+        SELECT a.* FROM archive a WHERE a.lane = h.lane AND a.month = to_date(p_month, 'YYYY-MM') AND a.position > p_after
+        ORDER BY a.position LIMIT p_limit
+    ) x
+    ORDER BY x.position LIMIT p_limit;
 $$;
 
--- For the owner alone (`guard_functions`): what it drops is gone.
+-- For the owner alone (`guard_functions`): what it drops is gone. The table goes last: whoever reads the archive waits for no mark.
 CREATE OR REPLACE FUNCTION drop_month(p_month text) RETURNS TABLE (runs bigint, events bigint) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(1970169721, 0);
-    EXECUTE format('DROP TABLE IF EXISTS unwind.%I', 'archive_' || replace(p_month, '-', '_'));
     RETURN QUERY WITH gone AS (
         UPDATE archived_runs a SET dropped = true WHERE a.month = to_date(p_month, 'YYYY-MM') AND NOT a.dropped RETURNING a.events
     )
     SELECT count(*), coalesce(sum(gone.events), 0)::bigint FROM gone;
+    EXECUTE format('DROP TABLE IF EXISTS unwind.%I', 'archive_' || replace(p_month, '-', '_'));
 END $$;
