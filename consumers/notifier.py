@@ -40,6 +40,8 @@ REQUEST_SECONDS: Final = 15.0
 """Well within the lease: name, turn, request and answer."""
 POLL_SECONDS: Final = 1.0
 PRUNE_SECONDS: Final = 3_600.0
+PRUNED: Final = 10_000
+"""So many deliveries are forgotten at once."""
 
 _log = logger("notifier")
 
@@ -202,7 +204,8 @@ class Notifier:
     async def _prune(self) -> None:
         while True:
             try:
-                await self._rows.prune_deliveries(before=self._clock.now() - KEPT)
+                while await self._rows.prune_deliveries(before=self._clock.now() - KEPT, limit=PRUNED) == PRUNED:
+                    pass
             except Unavailable:
                 pass
             await asyncio.sleep(PRUNE_SECONDS)

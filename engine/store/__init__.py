@@ -23,7 +23,9 @@ from uuid import UUID
 from engine.store.people import PeopleRows
 from engine.store.shadows import Comparison, Difference, Shadow
 from engine.store.shapes import (
+    FORGOTTEN_AT_ONCE,
     READ_BYTES,
+    RECOUNTED_AT_ONCE,
     Account,
     Appended,
     ArchivedMonth,
@@ -84,7 +86,9 @@ if TYPE_CHECKING:
     from engine.store.migrate import Missing
 
 __all__ = [
+    "FORGOTTEN_AT_ONCE",
     "READ_BYTES",
+    "RECOUNTED_AT_ONCE",
     "Account",
     "Appended",
     "Archive",
@@ -280,7 +284,7 @@ class Work(Protocol):
     async def accounts(self, tenant: str | None, *, first: str, last: str, limit: int = 10_000) -> list[Account]:
         """Newest day first; None: all tenants. Both days belong to the span."""
 
-    async def recount_accounts(self, *, first: str, last: str, most: int = ...) -> None:
+    async def recount_accounts(self, *, first: str, last: str, most: int = RECOUNTED_AT_ONCE) -> None:
         """Corrects `rows` of these days by what differs from the log: a process that died has not added its last
         seconds. The log is read `most` events at once, and said twice it corrects nothing more."""
 
@@ -318,9 +322,10 @@ class Journal(Protocol):
         """Forgets a slice of arrivals received before that moment, with inbox rows and keys; answers how many. One
         that a pending input needs is kept."""
 
-    async def forget_subject(self, tenant: str, frame: bytes) -> int:
+    async def forget_subject(self, tenant: str, frame: bytes, *, most: int = FORGOTTEN_AT_ONCE) -> int:
         """Deletes the keys of every arrival whose body begins with `frame` (a data subject's: scheme and hashed
-        subject), so that it can be found by none of them; answers how many such arrivals there are."""
+        subject), so that it can be found by none of them; answers how many such arrivals there are. The tenant's
+        arrivals are looked at `most` at once; when it breaks off it may be said again."""
 
     async def bury(self, letter: DeadLetter) -> bool:
         """Keeps it; False when this id was kept before."""
@@ -395,11 +400,11 @@ class Catalog(Protocol):
 
     async def setting(self, tenant: str, name: str) -> Any: ...
 
-    async def forget_tenant(self, tenant: str) -> dict[str, int]:
+    async def forget_tenant(self, tenant: str, *, most: int = FORGOTTEN_AT_ONCE) -> dict[str, int]:
         """Deletes the tenant's keys, journal, dead letters, tokens, hooks, outlets, settings (but for its mark as
         offboarded), snapshots, memberships with the users who had no other, and what was still to be sent; answers
-        `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start keys stay. Raises `Conflict` while a run of it
-        is open."""
+        `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start keys stay. Arrivals go first, `most`
+        at once; when it breaks off it may be said again. Raises `Conflict` while a run of it is open."""
 
     async def settings_named(self, name: str) -> dict[str, Any]:
         """This setting of every tenant that has one of its own, `*` among them."""
@@ -503,8 +508,8 @@ class OutletRows(Protocol):
     async def outlet_queues(self, *, most: int = 100_000) -> list[OutletQueue]:
         """Of outlets that are disabled or have notices waiting. `most` notices are counted, those due first."""
 
-    async def prune_deliveries(self, *, before: datetime) -> int:
-        """Forgets those settled before that moment; answers how many."""
+    async def prune_deliveries(self, *, before: datetime, limit: int = 10_000) -> int:
+        """Forgets a slice of those settled before that moment, the oldest first; answers how many."""
 
 
 class SecretRows(Protocol):

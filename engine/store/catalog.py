@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.problems import Conflict
-from engine.store import ChangedSetting, Guard, Hook, PresentedToken, Token, WrappedKey
+from engine.store import FORGOTTEN_AT_ONCE, ChangedSetting, Guard, Hook, PresentedToken, Token, WrappedKey
 from engine.store import rows as read
 from engine.store.outlets import OutletVerbs
 
@@ -114,11 +114,15 @@ class CatalogVerbs(OutletVerbs):
     async def remove_hook(self, tenant: str, name: str) -> bool:
         return bool(await self.call("remove_hook", tenant=tenant, name=name))
 
-    async def forget_tenant(self, tenant: str) -> dict[str, int]:
+    async def forget_tenant(self, tenant: str, *, most: int = FORGOTTEN_AT_ONCE) -> dict[str, int]:
+        arrivals = 0
+        while gone := len(await self.call("forget_arrivals", tenant=tenant, limit=most)):
+            arrivals += gone
         found = await self._forgotten(tenant)
         if not found:
             raise Conflict(f"a run of tenant {tenant} is open; it must end first", field="tenant")
-        return {name: int(found[0][name]) for name in ("arrivals", "letters", "tokens", "keys")}
+        counted = {name: int(found[0][name]) for name in ("arrivals", "letters", "tokens", "keys")}
+        return {**counted, "arrivals": arrivals + counted["arrivals"]}
 
     async def _forgotten(self, tenant: str) -> Sequence[Mapping[str, Any]]:
         """What went, in one row; none, and nothing went, while a run of the tenant is open."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import DeadLetter, Journaled, PastArrival, Pending
+from engine.store import FORGOTTEN_AT_ONCE, DeadLetter, Journaled, PastArrival, Pending
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -80,8 +80,13 @@ class JournalVerbs(Caller):
         Pending inputs keep theirs."""
         return len(await self.call("prune_journal", before=before, limit=limit))
 
-    async def forget_subject(self, tenant: str, frame: bytes) -> int:
-        return len(await self.call("forget_subject", tenant=tenant, frame=frame))
+    async def forget_subject(self, tenant: str, frame: bytes, *, most: int = FORGOTTEN_AT_ONCE) -> int:
+        found, source, event_id, whole = 0, "", "", False
+        while not whole:
+            given = {"tenant": tenant, "frame": frame, "source": source, "event_id": event_id, "limit": most}
+            [row] = await self.call("forget_subject", **given)
+            found, source, event_id, whole = found + row["found"], row["source"], row["event_id"], row["whole"]
+        return found
 
     async def bury(self, letter: DeadLetter) -> bool:
         found = await self.call(

@@ -6,16 +6,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from contracts.version import __version__
-from engine.store import Account, Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
+from engine.store import RECOUNTED_AT_ONCE, Account, Census, DueTimer, InputRow, OpenRun, OutboxRow, Process
 from engine.store import rows as read
 from engine.store.statements import Caller
-
-RECOUNTED_AT_ONCE: Final = 100_000
-"""So many events are counted by one statement, which may take no longer than any other."""
 
 
 class WorkVerbs(Caller):

@@ -107,6 +107,22 @@ class OutletConformance:
         assert await store.prune_deliveries(before=LEASE + timedelta(seconds=1)) == 1
         assert await store.deliveries("acme", "ops") == [again]
 
+    async def test_what_was_settled_long_ago_is_forgotten_in_slices_the_oldest_first(self, store: Store) -> None:
+        await store.add_outlet(outlet())
+        for number in (1, 2, 3):
+            await store.add_delivery(delivery(number))
+            settled_at = LEASE - timedelta(minutes=number)
+            assert await store.settle_delivery(
+                replace(delivery(number), state="delivered", attempts=1, status=204, settled_at=settled_at)
+            )
+        kept = await store.deliveries("acme", "ops")
+        pruned = [await store.prune_deliveries(before=LEASE, limit=2)]
+        assert await store.deliveries("acme", "ops") == [
+            one for one in kept if one.message_id == delivery(1).message_id
+        ]
+        pruned += [await store.prune_deliveries(before=LEASE, limit=2), await store.prune_deliveries(before=LEASE)]
+        assert pruned == [2, 1, 0]
+
     async def test_what_failed_is_due_again_with_all_of_its_attempts_and_what_comes_by_itself_is_left_alone(
         self, store: Store
     ) -> None:

@@ -321,6 +321,7 @@ class TestSqlitePlans:
             "outlet_queues",
             "dead_letters",
             "keys_not_under",
+            "forget_arrivals",
             "forget_subject",
             "restored",
             "rows_counted",

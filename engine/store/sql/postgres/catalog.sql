@@ -62,6 +62,9 @@ SELECT egress_rules(:tenant) AS value
 -- name: lease_egress
 SELECT lease_egress(:tenant, :slot, :width_ms, :slots, :most, :wanted) AS granted
 
+-- name: forget_arrivals
+SELECT id FROM forget_arrivals(:tenant, :limit) AS f(id)
+
 -- name: forget_tenant
 SELECT arrivals, letters, tokens, keys FROM forget_tenant(:tenant)
 

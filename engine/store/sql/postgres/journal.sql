@@ -28,7 +28,7 @@ SELECT * FROM pending_inputs(:tenant, :source, :event_id)
 SELECT id FROM prune_journal(:before, :limit) AS p(id)
 
 -- name: forget_subject
-SELECT id FROM forget_subject(:tenant, :frame) AS f(id)
+SELECT * FROM forget_subject_among(:tenant, :frame, :source, :event_id, :limit)
 
 -- name: bury
 SELECT id FROM bury(:id, :tenant, :reason, :detail, :source, :routing_key, :event_id, :type, :attempts, :envelope, :headers, :state, :created_at,

@@ -46,4 +46,4 @@ SELECT message_id FROM resend_failed(:tenant, :outlet, :since, :at, :soon, :limi
 SELECT * FROM outlet_queues(:most)
 
 -- name: prune_deliveries
-SELECT message_id FROM prune_deliveries(:before) AS p(message_id)
+SELECT message_id FROM prune_deliveries_to(:before, :limit) AS p(message_id)

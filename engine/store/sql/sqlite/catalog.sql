@@ -77,6 +77,25 @@ SELECT :tenant, :slot, :width_ms, min(:wanted, :most - coalesce((SELECT sum(take
 WHERE :most > coalesce((SELECT sum(taken) FROM egress_slots WHERE tenant = :tenant), 0)
 ON CONFLICT (tenant, slot) DO UPDATE SET taken = taken + excluded.taken
 
+-- name: forget_arrivals
+-- Some arrivals of a tenant that is offboarded, so that `forget_tenant` has few left; none while a run of it is open.
+DELETE FROM arrival_outcomes WHERE arrival IN (
+    SELECT arrival FROM inbox WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant)
+    ORDER BY source, event_id LIMIT :limit
+);
+DELETE FROM arrival_keys WHERE arrival IN (
+    SELECT arrival FROM inbox WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant)
+    ORDER BY source, event_id LIMIT :limit
+);
+DELETE FROM arrivals WHERE id IN (
+    SELECT arrival FROM inbox WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant)
+    ORDER BY source, event_id LIMIT :limit
+);
+DELETE FROM inbox WHERE (tenant, source, event_id) IN (
+    SELECT tenant, source, event_id FROM inbox WHERE tenant = :tenant AND NOT EXISTS (SELECT 1 FROM open_runs WHERE tenant = :tenant)
+    ORDER BY source, event_id LIMIT :limit
+) RETURNING arrival AS id
+
 -- name: forget_tenant
 -- All that can be let go of a tenant that is offboarded, once no run of it is open: the driver looks first, in this transaction.
 SELECT

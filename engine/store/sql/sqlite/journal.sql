@@ -54,8 +54,21 @@ DELETE FROM arrivals WHERE id IN (
 ) RETURNING id
 
 -- name: forget_subject
-DELETE FROM arrival_keys WHERE arrival IN (SELECT id FROM arrivals WHERE tenant = :tenant AND substr(body, 1, length(:frame)) = :frame);
-SELECT id FROM arrivals WHERE tenant = :tenant AND substr(body, 1, length(:frame)) = :frame
+DELETE FROM arrival_keys WHERE arrival IN (
+    SELECT a.id FROM (
+        SELECT arrival FROM inbox WHERE tenant = :tenant AND (source, event_id) > (:source, :event_id) ORDER BY source, event_id LIMIT :limit
+    ) i JOIN arrivals a ON a.id = i.arrival WHERE substr(a.body, 1, length(:frame)) = :frame
+);
+SELECT max(i.source) AS source, (
+        SELECT event_id FROM (
+            SELECT source, event_id FROM inbox
+            WHERE tenant = :tenant AND (source, event_id) > (:source, :event_id) ORDER BY source, event_id LIMIT :limit
+        ) ORDER BY source DESC, event_id DESC LIMIT 1
+    ) AS event_id, count(*) < :limit AS whole, coalesce(sum(substr(a.body, 1, length(:frame)) = :frame), 0) AS found
+FROM (
+    SELECT source, event_id, arrival FROM inbox
+    WHERE tenant = :tenant AND (source, event_id) > (:source, :event_id) ORDER BY source, event_id LIMIT :limit
+) i LEFT JOIN arrivals a ON a.id = i.arrival
 
 -- name: bury
 INSERT INTO dead_letters (id, tenant, reason, detail, source, routing_key, event_id, type, attempts, envelope, headers, state, created_at,

@@ -85,4 +85,6 @@ FROM outlets o LEFT JOIN (
 WHERE NOT o.enabled OR w.waiting > 0 ORDER BY o.tenant, o.name
 
 -- name: prune_deliveries
-DELETE FROM outlet_deliveries WHERE settled_at < :before RETURNING message_id
+DELETE FROM outlet_deliveries WHERE (tenant, outlet, message_id) IN (
+    SELECT tenant, outlet, message_id FROM outlet_deliveries WHERE settled_at < :before ORDER BY settled_at LIMIT :limit
+) RETURNING message_id

@@ -115,6 +115,24 @@ CREATE OR REPLACE FUNCTION settings_named(p_name text) RETURNS TABLE (tenant tex
     SELECT s.tenant, s.value FROM settings s WHERE s.name = p_name;
 $$;
 
+-- Some arrivals of a tenant that is offboarded, so that `forget_tenant` has few left; none while a run of it is open.
+CREATE OR REPLACE FUNCTION forget_arrivals(p_tenant text, p_limit integer) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    old bigint[];
+BEGIN
+    IF EXISTS (SELECT 1 FROM open_runs o WHERE o.tenant = p_tenant) THEN
+        RETURN;
+    END IF;
+    WITH gone AS (
+        DELETE FROM inbox x USING (SELECT i.source, i.event_id FROM inbox i WHERE i.tenant = p_tenant LIMIT p_limit) p
+        WHERE x.tenant = p_tenant AND x.source = p.source AND x.event_id = p.event_id RETURNING x.arrival
+    )
+    SELECT array_agg(gone.arrival) INTO old FROM gone;
+    DELETE FROM arrival_outcomes WHERE arrival = ANY (old);
+    DELETE FROM arrival_keys WHERE arrival = ANY (old);
+    RETURN QUERY DELETE FROM arrivals WHERE id = ANY (old) RETURNING id;
+END $$;
+
 -- All that can be let go of a tenant that is offboarded; nothing, and no row, while a run of it is open.
 CREATE OR REPLACE FUNCTION forget_tenant(p_tenant text) RETURNS TABLE (arrivals bigint, letters bigint, tokens bigint, keys bigint)
 LANGUAGE plpgsql AS $$
@@ -122,9 +140,8 @@ BEGIN
     IF EXISTS (SELECT 1 FROM open_runs o WHERE o.tenant = p_tenant) THEN
         RETURN;
     END IF;
-    DELETE FROM arrival_outcomes x USING arrivals a WHERE a.tenant = p_tenant AND x.arrival = a.id;
+    SELECT count(*) INTO arrivals FROM forget_arrivals(p_tenant, NULL);
     DELETE FROM arrival_keys x WHERE x.tenant = p_tenant;
-    DELETE FROM inbox x WHERE x.tenant = p_tenant;
     DELETE FROM inputs x WHERE x.tenant = p_tenant;
     DELETE FROM outbox x WHERE x.tenant = p_tenant;
     DELETE FROM snapshots x WHERE x.tenant = p_tenant;
@@ -145,7 +162,6 @@ BEGIN
     DELETE FROM identities i USING gone WHERE i.user_id = gone.id;
     DELETE FROM memberships x WHERE x.tenant = p_tenant;
     DELETE FROM cost_counters x WHERE x.tenant = p_tenant;
-    WITH gone AS (DELETE FROM arrivals x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO arrivals FROM gone;
     WITH gone AS (DELETE FROM dead_letters x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO letters FROM gone;
     WITH gone AS (DELETE FROM unwind.tokens x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO tokens FROM gone;
     WITH gone AS (DELETE FROM unwind.keys x WHERE x.tenant = p_tenant RETURNING 1) SELECT count(*) INTO keys FROM gone;

@@ -94,7 +94,24 @@ CREATE OR REPLACE FUNCTION settle_dead_letter(p_id uuid, p_state text, p_by text
     WHERE id = p_id AND state = 'dead' RETURNING id;
 $$;
 
--- A data subject that is erased: what its arrivals could be found by goes with its key.
+-- A data subject that is erased: what its arrivals could be found by goes with its key. Looks at the next arrivals of the tenant after one of them,
+-- `p_limit` at most: the last of these, whether there are no more, and how many are the subject's.
+CREATE OR REPLACE FUNCTION forget_subject_among(p_tenant text, p_frame bytea, p_source text, p_event_id text, p_limit integer)
+RETURNS TABLE (source text, event_id text, whole boolean, found bigint) LANGUAGE sql AS $$
+    WITH portion AS (
+        SELECT i.source, i.event_id, i.arrival FROM inbox i WHERE i.tenant = p_tenant AND (i.source, i.event_id) > (p_source, p_event_id)
+        ORDER BY i.source, i.event_id LIMIT p_limit
+    ), of_subject AS (
+        SELECT a.id FROM portion p JOIN arrivals a ON a.id = p.arrival WHERE substring(a.body FROM 1 FOR octet_length(p_frame)) = p_frame
+    ), gone AS (
+        DELETE FROM arrival_keys k USING of_subject s WHERE k.arrival = s.id
+    )
+    SELECT l.source, l.event_id, n.looked < p_limit, n.found
+    FROM (SELECT (SELECT count(*) FROM portion) AS looked, (SELECT count(*) FROM of_subject) AS found) n
+    LEFT JOIN (SELECT p.source, p.event_id FROM portion p ORDER BY p.source DESC, p.event_id DESC LIMIT 1) l ON true;
+$$;
+
+-- For processes from before `forget_subject_among`.
 CREATE OR REPLACE FUNCTION forget_subject(p_tenant text, p_frame bytea) RETURNS SETOF bigint LANGUAGE sql AS $$
     WITH of_subject AS (
         SELECT a.id FROM arrivals a WHERE a.tenant = p_tenant AND substring(a.body FROM 1 FOR octet_length(p_frame)) = p_frame

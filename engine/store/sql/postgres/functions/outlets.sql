@@ -122,6 +122,17 @@ CREATE OR REPLACE FUNCTION outlet_queues(p_most integer) RETURNS TABLE (
     WHERE NOT o.enabled OR w.waiting > 0 ORDER BY o.tenant, o.name;
 $$;
 
+-- The oldest rows first, a slice at a time, so that there are never too many for one statement.
+CREATE OR REPLACE FUNCTION prune_deliveries_to(p_before timestamptz, p_limit integer) RETURNS SETOF text LANGUAGE sql AS $$
+    WITH picked AS (
+        SELECT d.tenant, d.outlet, d.message_id FROM outlet_deliveries d WHERE d.settled_at < p_before
+        ORDER BY d.settled_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM outlet_deliveries x USING picked p
+    WHERE x.tenant = p.tenant AND x.outlet = p.outlet AND x.message_id = p.message_id RETURNING x.message_id;
+$$;
+
+-- For processes from before `prune_deliveries_to`.
 CREATE OR REPLACE FUNCTION prune_deliveries(p_before timestamptz) RETURNS SETOF text LANGUAGE sql AS $$
-    DELETE FROM outlet_deliveries WHERE settled_at < p_before RETURNING message_id;
+    SELECT * FROM prune_deliveries_to(p_before, 10000);
 $$;
