@@ -23,7 +23,7 @@ from uuid import UUID
 from engine.store.people import PeopleRows
 from engine.store.shadows import Comparison, Difference, Shadow
 from engine.store.shapes import (
-    FORGOTTEN_AT_ONCE,
+    ARRIVALS_AT_ONCE,
     READ_BYTES,
     RECOUNTED_AT_ONCE,
     Account,
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from engine.store.migrate import Missing
 
 __all__ = [
-    "FORGOTTEN_AT_ONCE",
+    "ARRIVALS_AT_ONCE",
     "READ_BYTES",
     "RECOUNTED_AT_ONCE",
     "Account",
@@ -301,12 +301,21 @@ class Journal(Protocol):
     async def started(self, tenant: str, start_key: str) -> UUID | None: ...
 
     async def past_arrivals(
-        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime, after: int = 0, limit: int = 500
+        self,
+        tenant: str,
+        types: Sequence[str],
+        *,
+        since: datetime,
+        until: datetime,
+        after: int = 0,
+        limit: int = 500,
+        most: int = ARRIVALS_AT_ONCE,
     ) -> list[PastArrival]:
-        """Arrivals of these types received in [since, until), in the order of the journal, with ids above `after`."""
+        """Arrivals of these types received in [since, until), in the order of the journal, with ids above `after`. The
+        journal is looked through `most` arrivals at once."""
 
     async def count_past_arrivals(
-        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime
+        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime, most: int = ARRIVALS_AT_ONCE
     ) -> int: ...
 
     async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
@@ -322,7 +331,7 @@ class Journal(Protocol):
         """Forgets a slice of arrivals received before that moment, with inbox rows and keys; answers how many. One
         that a pending input needs is kept."""
 
-    async def forget_subject(self, tenant: str, frame: bytes, *, most: int = FORGOTTEN_AT_ONCE) -> int:
+    async def forget_subject(self, tenant: str, frame: bytes, *, most: int = ARRIVALS_AT_ONCE) -> int:
         """Deletes the keys of every arrival whose body begins with `frame` (a data subject's: scheme and hashed
         subject), so that it can be found by none of them; answers how many such arrivals there are. The tenant's
         arrivals are looked at `most` at once; when it breaks off it may be said again."""
@@ -400,7 +409,7 @@ class Catalog(Protocol):
 
     async def setting(self, tenant: str, name: str) -> Any: ...
 
-    async def forget_tenant(self, tenant: str, *, most: int = FORGOTTEN_AT_ONCE) -> dict[str, int]:
+    async def forget_tenant(self, tenant: str, *, most: int = ARRIVALS_AT_ONCE) -> dict[str, int]:
         """Deletes the tenant's keys, journal, dead letters, tokens, hooks, outlets, settings (but for its mark as
         offboarded), snapshots, memberships with the users who had no other, and what was still to be sent; answers
         `arrivals`, `letters`, `tokens`, `keys`. Log, archive and start keys stay. Arrivals go first, `most`

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.problems import Conflict
-from engine.store import FORGOTTEN_AT_ONCE, ChangedSetting, Guard, Hook, PresentedToken, Token, WrappedKey
+from engine.store import ARRIVALS_AT_ONCE, ChangedSetting, Guard, Hook, PresentedToken, Token, WrappedKey
 from engine.store import rows as read
 from engine.store.outlets import OutletVerbs
 
@@ -114,7 +114,7 @@ class CatalogVerbs(OutletVerbs):
     async def remove_hook(self, tenant: str, name: str) -> bool:
         return bool(await self.call("remove_hook", tenant=tenant, name=name))
 
-    async def forget_tenant(self, tenant: str, *, most: int = FORGOTTEN_AT_ONCE) -> dict[str, int]:
+    async def forget_tenant(self, tenant: str, *, most: int = ARRIVALS_AT_ONCE) -> dict[str, int]:
         arrivals = 0
         while gone := len(await self.call("forget_arrivals", tenant=tenant, limit=most)):
             arrivals += gone

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from engine.store import FORGOTTEN_AT_ONCE, DeadLetter, Journaled, PastArrival, Pending
+from engine.store import ARRIVALS_AT_ONCE, DeadLetter, Journaled, PastArrival, Pending
 from engine.store import rows as read
 from engine.store.statements import Caller
 
@@ -27,22 +27,43 @@ class JournalVerbs(Caller):
         return read.uuid(found[0]["run_id"]) if found and found[0]["run_id"] is not None else None
 
     async def past_arrivals(
-        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime, after: int = 0, limit: int = 500
+        self,
+        tenant: str,
+        types: Sequence[str],
+        *,
+        since: datetime,
+        until: datetime,
+        after: int = 0,
+        limit: int = 500,
+        most: int = ARRIVALS_AT_ONCE,
     ) -> list[PastArrival]:
-        found = await self.call(
-            "past_arrivals",
-            tenant=tenant,
-            types=",".join(types),
-            since=since,
-            until=until,
-            after=after,
-            limit=limit,
-        )
-        return [PastArrival(row["id"], row["source"], row["event_id"], row["type"]) for row in found]
+        meant = {"tenant": tenant, "types": ",".join(types), "since": since, "until": until, "most": most}
+        after = after or await self._arrival_before(since)
+        page: list[PastArrival] = []
+        whole = False
+        while not whole and len(page) < limit:
+            found = await self.call("past_arrivals", **meant, after=after, limit=limit - len(page))
+            after, whole = found[0]["upto"], found[0]["whole"]
+            page += [
+                PastArrival(row["id"], row["source"], row["event_id"], row["type"])
+                for row in found
+                if row["id"] is not None
+            ]
+        return page
 
-    async def count_past_arrivals(self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime) -> int:
-        found = await self.call("count_past_arrivals", tenant=tenant, types=",".join(types), since=since, until=until)
-        return int(found[0]["arrivals"])
+    async def count_past_arrivals(
+        self, tenant: str, types: Sequence[str], *, since: datetime, until: datetime, most: int = ARRIVALS_AT_ONCE
+    ) -> int:
+        meant = {"tenant": tenant, "types": ",".join(types), "since": since, "until": until, "most": most}
+        found, after, whole = 0, await self._arrival_before(since), False
+        while not whole:
+            [row] = await self.call("count_past_arrivals", **meant, after=after)
+            found, after, whole = found + row["found"], row["upto"], row["whole"]
+        return found
+
+    async def _arrival_before(self, at: datetime) -> int:
+        [row] = await self.call("arrival_before", at=at)
+        return int(row["id"])
 
     async def record_outcome(self, tenant: str, source: str, event_id: str, outcome: str) -> None:
         await self.call("record_outcome", tenant=tenant, source=source, event_id=event_id, outcome=outcome, now=None)
@@ -80,7 +101,7 @@ class JournalVerbs(Caller):
         Pending inputs keep theirs."""
         return len(await self.call("prune_journal", before=before, limit=limit))
 
-    async def forget_subject(self, tenant: str, frame: bytes, *, most: int = FORGOTTEN_AT_ONCE) -> int:
+    async def forget_subject(self, tenant: str, frame: bytes, *, most: int = ARRIVALS_AT_ONCE) -> int:
         found, source, event_id, whole = 0, "", "", False
         while not whole:
             given = {"tenant": tenant, "frame": frame, "source": source, "event_id": event_id, "limit": most}

@@ -96,6 +96,19 @@ class JournalConformance:
         rest = await store.past_arrivals("acme", [kind], **span, after=first[-1].id, limit=2)
         assert [one.event_id for one in first + rest] == ["e1", "e2", "e3"]
         assert await store.past_arrivals("acme", ["billing.Paid"], **span) == []
+        for most in (1, 2, 6):
+            assert await store.past_arrivals("acme", [kind], **span, most=most) == first + rest
+            assert await store.past_arrivals("acme", [kind], **span, limit=2, most=most) == first
+            assert await store.past_arrivals("acme", [kind], **span, after=first[-1].id, most=most) == rest
+            assert await store.past_arrivals("other", ["none.OfThisV1"], **span, most=most) == []
+            assert await store.count_past_arrivals("acme", [kind], **span, most=most) == 3
+            assert await store.count_past_arrivals("other", [kind], **span, most=most) == 1
+        # Where the span begins is found, and what came long after it ends the search.
+        await append(store, epoch, arrived("e9", received_at=later(days=3)))
+        late: dict[str, Any] = {"since": later(days=2), "until": later(days=4)}
+        assert [one.event_id for one in await store.past_arrivals("acme", [kind], **late, most=1)] == ["e9"]
+        assert await store.count_past_arrivals("acme", [kind], **late, most=1) == 1
+        assert await store.past_arrivals("acme", [kind], **span, most=1) == first + rest
         assert await store.count_past_arrivals("globex", [kind], **span) == 0
 
     async def test_pruning_forgets_old_arrivals_but_none_that_is_still_needed(self, store: Store, epoch: int) -> None:

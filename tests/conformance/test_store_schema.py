@@ -325,6 +325,8 @@ class TestSqlitePlans:
             "forget_subject",
             "restored",
             "rows_counted",
+            "arrival_before",
+            "past_arrivals",
             "count_past_arrivals",
             "forget_tenant",
             "people",

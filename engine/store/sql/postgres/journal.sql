@@ -6,11 +6,14 @@ SELECT arrival(:tenant, :source, :event_id) AS body
 -- name: started
 SELECT started(:tenant, :start_key) AS run_id
 
+-- name: arrival_before
+SELECT arrival_before(:at) AS id
+
 -- name: past_arrivals
-SELECT id, source, event_id, type FROM past_arrivals(:tenant, :types, :since, :until, :after, :limit)
+SELECT * FROM past_arrivals_among(:tenant, :types, :since, :until, :after, :limit, :most)
 
 -- name: count_past_arrivals
-SELECT count_past_arrivals(:tenant, :types, :since, :until) AS arrivals
+SELECT * FROM count_past_arrivals_among(:tenant, :types, :since, :until, :after, :most)
 
 -- name: record_outcome
 SELECT record_outcome(:tenant, :source, :event_id, :outcome, :now)

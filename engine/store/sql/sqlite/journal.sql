@@ -6,16 +6,29 @@ SELECT a.body FROM inbox i JOIN arrivals a ON a.id = i.arrival WHERE i.tenant = 
 -- name: started
 SELECT run_id FROM starts WHERE tenant = :tenant AND start_key = :start_key
 
+-- name: arrival_before
+-- With an hour to spare for clocks that differ.
+SELECT coalesce(max(id), 0) AS id FROM arrivals WHERE received_at < :at - 3600000000
+
 -- name: past_arrivals
 -- The journal is in the order of arrival, so a backfill walks its primary key; types are joined by commas.
-SELECT id, source, event_id, type FROM arrivals
-WHERE id > :after AND tenant = :tenant AND instr(',' || :types || ',', ',' || type || ',') > 0
-    AND received_at >= :since AND received_at < :until
-ORDER BY id LIMIT :limit
+SELECT p.upto, p.whole, m.id, m.source, m.event_id, m.type
+FROM (
+    SELECT coalesce(max(id), :after) AS upto, count(*) < :most OR min(received_at) >= :until + 3600000000 AS whole
+    FROM (SELECT id, received_at FROM arrivals WHERE id > :after ORDER BY id LIMIT :most)
+) p LEFT JOIN (
+    SELECT id, source, event_id, type
+    FROM (SELECT * FROM arrivals WHERE id > :after ORDER BY id LIMIT :most)
+    WHERE tenant = :tenant AND instr(',' || :types || ',', ',' || type || ',') > 0 AND received_at >= :since AND received_at < :until
+    ORDER BY id LIMIT :limit
+) m ON true ORDER BY m.id
 
 -- name: count_past_arrivals
-SELECT count(*) AS arrivals FROM arrivals
-WHERE tenant = :tenant AND instr(',' || :types || ',', ',' || type || ',') > 0 AND received_at >= :since AND received_at < :until
+SELECT coalesce(max(id), :after) AS upto, count(*) < :most OR min(received_at) >= :until + 3600000000 AS whole,
+    coalesce(sum(
+        tenant = :tenant AND instr(',' || :types || ',', ',' || type || ',') > 0 AND received_at >= :since AND received_at < :until
+    ), 0) AS found
+FROM (SELECT id, tenant, type, received_at FROM arrivals WHERE id > :after ORDER BY id LIMIT :most)
 
 -- name: record_outcome
 INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)

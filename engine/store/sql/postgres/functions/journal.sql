@@ -7,7 +7,54 @@ CREATE OR REPLACE FUNCTION started(p_tenant text, p_start_key text) RETURNS uuid
     SELECT run_id FROM starts WHERE tenant = p_tenant AND start_key = p_start_key;
 $$;
 
--- The journal is in the order of arrival, so a backfill walks its primary key; types are joined by commas.
+-- The last arrival that was received before a moment, by halving, with an hour to spare for clocks that differ; 0: none.
+CREATE OR REPLACE FUNCTION arrival_before(p_at timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_low bigint := 0;
+    v_high bigint := coalesce((SELECT max(a.id) FROM arrivals a), 0);
+    v_middle bigint;
+    v_id bigint;
+    v_received timestamptz;
+BEGIN
+    WHILE v_low < v_high LOOP
+        v_middle := (v_low + v_high) / 2;
+        SELECT a.id, a.received_at INTO v_id, v_received FROM arrivals a WHERE a.id > v_middle ORDER BY a.id LIMIT 1;
+        IF NOT FOUND OR v_received >= p_at - interval '1 hour' THEN
+            v_high := v_middle;
+        ELSE
+            v_low := v_id;
+        END IF;
+    END LOOP;
+    RETURN v_low;
+END $$;
+
+-- The journal is in the order of arrival, so a backfill walks its primary key; types are joined by commas. Looks at the next `p_most` arrivals,
+-- whosesoever: the last of these, whether no more are to be looked at, and of those that are meant `p_limit` at most. One row at least, of none.
+CREATE OR REPLACE FUNCTION past_arrivals_among(
+    p_tenant text, p_types text, p_since timestamptz, p_until timestamptz, p_after bigint, p_limit integer, p_most integer
+) RETURNS TABLE (upto bigint, whole boolean, id bigint, source text, event_id text, type text) LANGUAGE sql STABLE AS $$
+    WITH portion AS (
+        SELECT coalesce(max(x.id), p_after) AS upto, count(*) < p_most OR bool_and(x.received_at >= p_until + interval '1 hour') AS whole
+        FROM (SELECT a.id, a.received_at FROM arrivals a WHERE a.id > p_after ORDER BY a.id LIMIT p_most) x
+    )
+    SELECT p.upto, p.whole, m.id, m.source, m.event_id, m.type FROM portion p LEFT JOIN LATERAL (
+        SELECT a.id, a.source, a.event_id, a.type FROM arrivals a
+        WHERE a.id > p_after AND a.id <= p.upto AND a.tenant = p_tenant AND a.type = ANY (string_to_array(p_types, ','))
+            AND a.received_at >= p_since AND a.received_at < p_until
+        ORDER BY a.id LIMIT p_limit
+    ) m ON true ORDER BY m.id;
+$$;
+
+CREATE OR REPLACE FUNCTION count_past_arrivals_among(
+    p_tenant text, p_types text, p_since timestamptz, p_until timestamptz, p_after bigint, p_most integer
+) RETURNS TABLE (upto bigint, whole boolean, found bigint) LANGUAGE sql STABLE AS $$
+    SELECT coalesce(max(x.id), p_after), count(*) < p_most OR bool_and(x.received_at >= p_until + interval '1 hour'),
+        count(*) FILTER (WHERE x.tenant = p_tenant AND x.type = ANY (string_to_array(p_types, ','))
+            AND x.received_at >= p_since AND x.received_at < p_until)
+    FROM (SELECT a.id, a.tenant, a.type, a.received_at FROM arrivals a WHERE a.id > p_after ORDER BY a.id LIMIT p_most) x;
+$$;
+
+-- For processes from before `past_arrivals_among` and `count_past_arrivals_among`.
 CREATE OR REPLACE FUNCTION past_arrivals(
     p_tenant text, p_types text, p_since timestamptz, p_until timestamptz, p_after bigint, p_limit integer
 ) RETURNS TABLE (id bigint, source text, event_id text, type text) LANGUAGE sql STABLE AS $$
