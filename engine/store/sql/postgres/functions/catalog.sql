@@ -124,8 +124,9 @@ BEGIN
         RETURN;
     END IF;
     WITH gone AS (
-        DELETE FROM inbox x USING (SELECT i.source, i.event_id FROM inbox i WHERE i.tenant = p_tenant LIMIT p_limit) p
-        WHERE x.tenant = p_tenant AND x.source = p.source AND x.event_id = p.event_id RETURNING x.arrival
+        DELETE FROM inbox x WHERE x.ctid = ANY (ARRAY(
+            SELECT i.ctid FROM inbox i WHERE i.tenant = p_tenant ORDER BY i.source, i.event_id LIMIT p_limit
+        )) RETURNING x.arrival
     )
     SELECT array_agg(gone.arrival) INTO old FROM gone;
     DELETE FROM arrival_outcomes WHERE arrival = ANY (old);
