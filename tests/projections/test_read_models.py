@@ -217,6 +217,19 @@ def test_a_list_of_several_statuses_rides_their_index_in_the_embedded_store(tena
     assert plan[0] == "SEARCH history_runs USING INDEX history_runs_of_status (status=?)", plan
 
 
+@pytest.mark.parametrize("tenant", ["acme", None])
+def test_erasures_are_found_without_the_rest_of_the_audit_in_the_embedded_store(tenant: str | None) -> None:
+    folder = Path(__file__).parents[2] / "projections" / "sql" / "sqlite"
+    statements = load([folder], "sqlite")
+    connection = sqlite3.connect(":memory:")
+    for step in statements["audit_create"].steps:
+        connection.execute(step.sql)
+    step = statements["audit_erasures"].steps[0]
+    values = bind(step, dict.fromkeys(step.parameters) | {"tenant": tenant, "limit": 25})
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + narrowed(step.sql, values), values)]
+    assert ["USING INDEX audit_entries_of_erasures" in line for line in plan] == [True], plan
+
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 

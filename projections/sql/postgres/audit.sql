@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS audit_entries (
 -- Hashes do not compress: trying costs time for nothing.
 ALTER TABLE audit_entries ALTER COLUMN leaves SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS audit_entries_by_stream ON audit_entries (tenant, stream, number);
+CREATE INDEX IF NOT EXISTS audit_entries_of_erasures ON audit_entries (tenant, number) WHERE topic = 'subject.erased';
 
 CREATE TABLE IF NOT EXISTS audit_heads (
     tenant text   NOT NULL PRIMARY KEY,
@@ -74,7 +75,7 @@ ORDER BY tenant, number DESC
 LIMIT CAST(:limit AS integer);
 
 -- name: audit_erasures
--- Rare and whole: it looks at every entry.
+-- Rides audit_entries_of_erasures.
 SELECT tenant, number, actor, details, recorded_at FROM audit_entries
 WHERE topic = 'subject.erased' AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
     AND (CAST(:after_tenant AS text) IS NULL OR (tenant, number) > (CAST(:after_tenant AS text), CAST(:after AS bigint)))
