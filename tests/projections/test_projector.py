@@ -36,7 +36,9 @@ async def test_it_follows_the_log_and_says_when_a_view_has_seen_a_position(house
     head = await house.store.head(0)
     assert await projector.reached("history", 0, head, timeout_seconds=10)
     assert await house.reader.run("acme", run_id) is not None
-    assert projector.ready
+    async with asyncio.timeout(10):
+        while not projector.ready:  # it has yet to see that there is nothing more
+            assert not await projector.reached("history", 0, head + 1, timeout_seconds=0.05)
     assert not await projector.reached("history", 0, head + 1, timeout_seconds=0.05)
     await projector.stop()
     await projector.stop()
