@@ -20,14 +20,11 @@ from contracts.run_events import RunStarted
 from contracts.tenant_events import QuotaRecounted
 from engine.clock import Clock
 from engine.logs import logger
-from engine.store import CountedStarts, Store, Stored
+from engine.store import RECOUNTED_AT_ONCE, CountedStarts, Store, Stored
 from engine.store.keys import Vault
 from engine.store.mapper import Mapper
 from engine.tenant_log import TenantLog
 
-COUNTED_AT_ONCE: Final = 100_000
-"""So many events of a lane are counted by one statement: a second's work for a database that must read them from its
-disk, and more than a lane takes in meanwhile."""
 OPENED_AT_ONCE: Final = 10_000
 """So many events of a lane are looked through at once for starts that are opened."""
 WHOLE: Final = ""
@@ -45,7 +42,7 @@ class Recounting:
         log: TenantLog,
         clock: Clock,
         *,
-        counted_at_once: int = COUNTED_AT_ONCE,
+        counted_at_once: int = RECOUNTED_AT_ONCE,
         opened_at_once: int = OPENED_AT_ONCE,
     ) -> None:
         self._store, self._vault, self._mapper, self._log, self._clock = store, vault, mapper, log, clock

@@ -517,7 +517,7 @@ class OutletRows(Protocol):
     async def outlet_queues(self, *, most: int = 100_000) -> list[OutletQueue]:
         """Of outlets that are disabled or have notices waiting. `most` notices are counted, those due first."""
 
-    async def prune_deliveries(self, *, before: datetime, limit: int = 10_000) -> int:
+    async def prune_deliveries(self, *, before: datetime, limit: int) -> int:
         """Forgets a slice of those settled before that moment, the oldest first; answers how many."""
 
 

@@ -90,7 +90,7 @@ class OutletVerbs(Caller):
     async def outlet_queues(self, *, most: int = 100_000) -> list[OutletQueue]:
         return [read.outlet_queue(row) for row in await self.call("outlet_queues", most=most)]
 
-    async def prune_deliveries(self, *, before: datetime, limit: int = 10_000) -> int:
+    async def prune_deliveries(self, *, before: datetime, limit: int) -> int:
         return len(await self.call("prune_deliveries", before=before, limit=limit))
 
 

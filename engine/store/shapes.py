@@ -258,7 +258,8 @@ class Stored:
 READ_BYTES: Final = 16 * 1024 * 1024
 """The bodies of one `Store.read`: the last of them begins within so many bytes."""
 RECOUNTED_AT_ONCE: Final = 100_000
-"""So many events are counted again by one statement, which may take no longer than any other."""
+"""So many events of a lane are counted again by one statement: a second's work for a database that must read them from
+its disk, and more than a lane takes in meanwhile."""
 ARRIVALS_AT_ONCE: Final = 10_000
 """So many arrivals are looked at, or let go, by one statement."""
 

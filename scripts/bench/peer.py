@@ -34,7 +34,7 @@ class PeerRun:
 def environment() -> Path:
     """The Python of the peer's environment, the same that runs this; makes it when it is not there. Raises
     `Unavailable` when it cannot be installed."""
-    # An interpreter may be a quarter quicker than another of its version, by how it was built.
+    # An interpreter may be quicker than another of its version, by how it was built.
     own = hashlib.sha256(f"{sys.base_prefix} {sys.version}".encode()).hexdigest()[:8]
     folder = cache_folder() / f"peer-dbos-3.4.0-{own}"
     python = folder / "bin" / "python"

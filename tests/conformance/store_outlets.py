@@ -103,8 +103,8 @@ class OutletConformance:
         assert await store.deliveries("acme", "ops", state="waiting") == [again]
         assert await store.deliveries("acme", "ops", limit=1) == [done]
         assert await store.deliveries("globex", "ops") == []
-        assert await store.prune_deliveries(before=LEASE) == 0
-        assert await store.prune_deliveries(before=LEASE + timedelta(seconds=1)) == 1
+        assert await store.prune_deliveries(before=LEASE, limit=10) == 0
+        assert await store.prune_deliveries(before=LEASE + timedelta(seconds=1), limit=10) == 1
         assert await store.deliveries("acme", "ops") == [again]
 
     async def test_what_was_settled_long_ago_is_forgotten_in_slices_the_oldest_first(self, store: Store) -> None:
@@ -120,7 +120,10 @@ class OutletConformance:
         assert await store.deliveries("acme", "ops") == [
             one for one in kept if one.message_id == delivery(1).message_id
         ]
-        pruned += [await store.prune_deliveries(before=LEASE, limit=2), await store.prune_deliveries(before=LEASE)]
+        pruned += [
+            await store.prune_deliveries(before=LEASE, limit=2),
+            await store.prune_deliveries(before=LEASE, limit=2),
+        ]
         assert pruned == [2, 1, 0]
 
     async def test_what_failed_is_due_again_with_all_of_its_attempts_and_what_comes_by_itself_is_left_alone(

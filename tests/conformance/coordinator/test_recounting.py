@@ -11,14 +11,15 @@ import pytest
 from consumers.recounting import Recounting
 from contracts.problems import Unavailable
 from contracts.tenant_events import QuotaRecounted, tenant_stream
-from engine.store import StartsCounted, StartsRead
+from engine.store import StartsCounted, StartsRead, Store
 from engine.tenant_log import TenantLog
 from tests.conformance.coordinating import House, Node, World
 
 
-def recounting(node: Node) -> Recounting:
+def recounting(node: Node, store: Store | None = None, **at_once: int) -> Recounting:
+    """Over the node's store, or another that stands before it."""
     log = TenantLog(node.store, node.vault, node.mapper, node.clock, epoch=lambda: node.epoch)
-    return Recounting(node.store, node.vault, node.mapper, log, node.clock)
+    return Recounting(store or node.store, node.vault, node.mapper, log, node.clock, **at_once)
 
 
 class Portions:
@@ -55,10 +56,7 @@ class Portions:
 
 def in_portions(node: Node, events: int) -> tuple[Portions, Recounting]:
     store: Any = Portions(node)
-    log = TenantLog(node.store, node.vault, node.mapper, node.clock, epoch=lambda: node.epoch)
-    return store, Recounting(
-        store, node.vault, node.mapper, log, node.clock, counted_at_once=events, opened_at_once=events
-    )
+    return store, recounting(node, store, counted_at_once=events, opened_at_once=events)
 
 
 async def told(node: Node, tenant: str = "acme") -> list[tuple[str, str | None, int, int]]:
