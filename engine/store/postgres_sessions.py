@@ -39,15 +39,18 @@ SERVER_SETTINGS = {
 }
 """Timeouts live in the server: one in the client leaves the fate of a COMMIT unknown. `tcp_user_timeout` is how long it
 tries to send to a machine that has vanished: until it gives up, what that one's transaction has locked stays locked."""
-APPEND_SETTINGS = SERVER_SETTINGS | {
-    "plan_cache_mode": "force_generic_plan",
+LOOKUP_SETTINGS = SERVER_SETTINGS | {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_material": "off",
 }
-"""For connections that append and do nothing else: every statement of `append` looks up a few rows by key, however
-large the tables are and whatever statistics say of them."""
+"""For connections that do the work of engine and projector: their statements look up a few rows by key, however large
+the tables are and whatever statistics say of them. The tables of what runs wait for are empty at one time and full at
+another: by a plan that was made of statistics taken while they were empty, each row looked up may cost a whole table
+(decision 35). Where a statement does read a table whole there is no other way, and it is read."""
+APPEND_SETTINGS = LOOKUP_SETTINGS | {"plan_cache_mode": "force_generic_plan", "enable_indexonlyscan": "off"}
+"""For connections that append and do nothing else."""
 OWNER_SETTINGS = SERVER_SETTINGS | {"statement_timeout": "0"}
 """For migrations and for dropping a month of the archive: a new index reads a whole table, a mark is set at every run
 of a month. A person waits for it; tried again it would take as long."""
@@ -181,7 +184,7 @@ class Sessions:
                         max_size=self._pool_size,
                         init=take_role,
                         reset=keep,
-                        server_settings=READ_SETTINGS if role == "web" else SERVER_SETTINGS,
+                        server_settings=READ_SETTINGS if role == "web" else LOOKUP_SETTINGS,
                         timeout=5,
                         command_timeout=_FROZEN_SECONDS,
                         max_inactive_connection_lifetime=300,

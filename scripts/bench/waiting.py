@@ -133,8 +133,8 @@ async def _wake(transport: Transport, watch: PostgresWatch, order: str, before: 
 
 async def _due(owner: asyncpg.Connection, watch: PostgresWatch, runs: int, before: int) -> float:
     """Moves the timers of so many runs to one moment, and waits until all of them have ended."""
-    await owner.execute(SQL["make_due"].replace(":seconds", "$1").replace(":runs", "$2"), DUE_IN_SECONDS, runs)
     due = time.perf_counter() + DUE_IN_SECONDS
+    await owner.execute(SQL["make_due"].replace(":seconds", "$1").replace(":runs", "$2"), DUE_IN_SECONDS, runs)
     return await _until_ended(watch, before + runs) - due
 
 

@@ -8,6 +8,7 @@ from scripts.mutants.run import Mutant
 
 _DEAD: Final = "tests/conformance/coordinator/test_declared_dead.py"
 _OWNERS: Final = "tests/conformance/coordinator/test_owners.py"
+_PLANS: Final = "tests/conformance/test_store_plans.py"
 _PAUSES: Final = "tests/conformance/coordinator/test_pauses.py"
 _STOPPING: Final = "tests/stories/test_pauses.py"
 
@@ -49,6 +50,24 @@ KEEPING: Final = (
         new="UPDATE inputs SET owner = NULL\nWHERE owner = :epoch AND run_id IN (\n",
         test=_DEAD,
         select="an_input and sqlite",
+    ),
+    Mutant(
+        name="plans-of-an-empty-table",
+        law="What a call of the store reads does not depend on the statistics",
+        path="engine/store/sql/postgres/functions/append.sql",
+        old="WHERE t.run_id = ANY (ARRAY[u.run]) AND t.key = u.key",
+        new="WHERE t.run_id = u.run AND t.key = u.key",
+        test=_PLANS,
+        select="empty",
+    ),
+    Mutant(
+        name="plans-of-a-small-table",
+        law="The engine looks rows up by key, however cheap reading them all looks",
+        path="engine/store/postgres_sessions.py",
+        old='READ_SETTINGS if role == "web" else LOOKUP_SETTINGS',
+        new='READ_SETTINGS if role == "web" else SERVER_SETTINGS',
+        test=_PLANS,
+        select="nothing",
     ),
     Mutant(
         name="sends-to-the-vanished",

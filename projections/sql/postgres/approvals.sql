@@ -40,7 +40,7 @@ UPDATE approvals AS asked
 SET state = given.state, decided_by = given.decided_by, comment = given.comment, decided_at = given.decided_at::timestamptz
 FROM unnest($1::text[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::text[])
     AS given (tenant, run_id, name, visit, state, decided_by, comment, decided_at)
-WHERE asked.tenant = given.tenant AND asked.run_id = given.run_id AND asked.name = given.name
+WHERE asked.tenant = ANY (ARRAY[given.tenant]) AND asked.run_id = given.run_id AND asked.name = given.name
     AND asked.visit = given.visit AND asked.state = 'open';
 
 -- name: approvals_close
@@ -48,11 +48,12 @@ WHERE asked.tenant = given.tenant AND asked.run_id = given.run_id AND asked.name
 UPDATE approvals AS asked
 SET state = 'closed', decided_at = given.closed_at::timestamptz
 FROM unnest($1::text[], $2::uuid[], $3::text[]) AS given (tenant, run_id, closed_at)
-WHERE asked.tenant = given.tenant AND asked.run_id = given.run_id AND asked.state = 'open';
+WHERE asked.tenant = ANY (ARRAY[given.tenant]) AND asked.run_id = given.run_id AND asked.state = 'open';
 
 -- name: approvals_archive
 DELETE FROM approvals AS gone
-USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.tenant = given.tenant AND gone.run_id = given.run_id;
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id)
+WHERE gone.tenant = ANY (ARRAY[given.tenant]) AND gone.run_id = given.run_id;
 
 -- name: approvals_list
 -- Newest first, the cursor is the whole key of the last one seen.

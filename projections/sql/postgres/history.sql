@@ -97,6 +97,7 @@ ON CONFLICT (run_id, tenant) DO NOTHING;
 
 -- name: history_run_update
 -- Rides the primary key. Guarded by version, so that an older state never replaces a newer one.
+-- Keys of other rows are compared as the engine's functions do (append.sql): whatever statistics say, no table is read from end to end.
 UPDATE history_runs AS run
 SET version = given.version, position = given.position, status = given.status, business_state = given.business_state,
     parked = given.parked, error_code = given.error_code, error_message = given.error_message, steps = given.steps,
@@ -109,7 +110,7 @@ FROM unnest(
     tenant, run_id, version, position, status, business_state, parked, error_code, error_message, steps, attempts,
     undone, cost_micros, updated_at, ended_at
 )
-WHERE run.tenant = given.tenant AND run.run_id = given.run_id AND run.version < given.version;
+WHERE run.run_id = ANY (ARRAY[given.run_id]) AND run.tenant = ANY (ARRAY[given.tenant]) AND run.version < given.version;
 
 -- name: history_timeline_append
 -- A block grows at its end only; lines that it has already are not appended again.
@@ -134,22 +135,25 @@ USING (
     SELECT DISTINCT found.tenant, found.run_id
     FROM unnest($1::text[], $2::bytea[]) AS erased (tenant, scope)
     JOIN history_attributes AS found
-        ON found.tenant = erased.tenant AND found.name = '*subject' AND found.hash = erased.scope
+        ON found.tenant = ANY (ARRAY[erased.tenant]) AND found.name = '*subject' AND found.hash = erased.scope
 ) AS of_subject
-WHERE gone.tenant = of_subject.tenant AND gone.run_id = of_subject.run_id;
+WHERE gone.tenant = ANY (ARRAY[of_subject.tenant]) AND gone.run_id = ANY (ARRAY[of_subject.run_id]);
 
 -- name: history_archive_attributes
 -- Rides history_attributes_by_run.
 DELETE FROM history_attributes AS gone
-USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.run_id = given.run_id AND gone.tenant = given.tenant;
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id)
+WHERE gone.run_id = ANY (ARRAY[given.run_id]) AND gone.tenant = ANY (ARRAY[given.tenant]);
 
 -- name: history_archive_timeline
 DELETE FROM history_timeline AS gone
-USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.run_id = given.run_id AND gone.tenant = given.tenant;
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id)
+WHERE gone.run_id = ANY (ARRAY[given.run_id]) AND gone.tenant = ANY (ARRAY[given.tenant]);
 
 -- name: history_archive_run
 DELETE FROM history_runs AS gone
-USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id) WHERE gone.run_id = given.run_id AND gone.tenant = given.tenant;
+USING unnest($1::text[], $2::uuid[]) AS given (tenant, run_id)
+WHERE gone.run_id = ANY (ARRAY[given.run_id]) AND gone.tenant = ANY (ARRAY[given.tenant]);
 
 -- name: history_ended_before
 -- Rides the primary key: run ids are in the order of their starts, and what started after the moment has not ended before it.

@@ -1,5 +1,8 @@
 -- append: one call, one transaction, an outcome per commit. The batch comes as columns; every child row carries the ordinal (1..n) of its commit.
 -- At most one commit per stream and no key twice: engine.store.batch sees to it before the call, the unique indexes stand behind it.
+-- A key that is looked up for each row of something else is compared by `= ANY (ARRAY[key])`, here and in all functions of the engine: the planner
+-- takes it as a condition of the index and as nothing else. By `=` it may read the table from end to end, since that yields the order of the
+-- key, which looks free as long as it believes the table to be empty.
 
 -- codes: NULL when every commit was appended, else per commit 0 appended, 1 duplicate, 2 mismatch, 3 stale (num: actual version),
 -- 4 limited by workflow, 5 by tenant (num: cap), 6 fenced, 9 to 11 over a quota of starts (`over_quotas`; num: the quota), 12 to 15 over a budget
@@ -48,7 +51,7 @@ BEGIN
         LEFT JOIN LATERAL (
             SELECT l.version, l.tenant FROM log l WHERE l.stream = c.stream ORDER BY l.version DESC LIMIT 1
         ) head ON true
-        LEFT JOIN open_runs o ON o.run_id = c.stream
+        LEFT JOIN open_runs o ON o.run_id = ANY (ARRAY[c.stream])
         WHERE me.alive IS NULL OR c.stream IS NOT NULL
           AND (coalesce(head.version, least(c.expected, 0)) <> c.expected OR o.owner <> p_epoch OR head.tenant <> c.tenant)
     LOOP
@@ -80,7 +83,7 @@ BEGIN
         FOR r IN
             SELECT u.ord, CASE WHEN i.body_hash = u.hash THEN 1 ELSE 2 END::smallint AS code
             FROM unnest(rest.a_ord, rest.a_tenant, rest.a_source, rest.a_event_id, rest.a_hash) AS u(ord, tenant, source, event_id, hash)
-            JOIN inbox i ON i.tenant = u.tenant AND i.source = u.source AND i.event_id = u.event_id
+            JOIN inbox i ON i.tenant = ANY (ARRAY[u.tenant]) AND i.source = u.source AND i.event_id = u.event_id
         LOOP
             CONTINUE WHEN codes[r.ord] = 6;
             v_refused[r.ord] := true;
@@ -92,7 +95,7 @@ BEGIN
         FOR r IN
             SELECT u.ord, s.run_id
             FROM unnest(rest.s_ord, rest.s_tenant, rest.s_key) AS u(ord, tenant, key)
-            JOIN starts s ON s.tenant = u.tenant AND s.start_key = u.key
+            JOIN starts s ON s.tenant = ANY (ARRAY[u.tenant]) AND s.start_key = u.key
         LOOP
             CONTINUE WHEN codes[r.ord] IN (2, 6);
             v_refused[r.ord] := true;
@@ -105,7 +108,7 @@ BEGIN
         FOR r IN
             SELECT u.ord, u.run
             FROM unnest(rest.k_ord, rest.k_run, rest.k_key) AS u(ord, run, key)
-            JOIN input_keys k ON k.run_id = u.run AND k.key = u.key
+            JOIN input_keys k ON k.run_id = ANY (ARRAY[u.run]) AND k.key = u.key
         LOOP
             CONTINUE WHEN codes[r.ord] IN (2, 6);
             v_refused[r.ord] := true;
@@ -146,7 +149,7 @@ BEGIN
                 SELECT q.ord, q.tenant, coalesce(q.workflow, o.workflow) AS workflow, q.workflow_cap, q.tenant_cap
                 FROM unnest(rest.q_ord, rest.q_tenant, rest.q_run, rest.q_workflow, rest.q_workflow_cap, rest.q_tenant_cap)
                     AS q(ord, tenant, run, workflow, workflow_cap, tenant_cap)
-                LEFT JOIN open_runs o ON o.run_id = q.run
+                LEFT JOIN open_runs o ON o.run_id = ANY (ARRAY[q.run])
                 WHERE v_refused[q.ord] IS NOT TRUE AND o.slot IS NOT TRUE AND (q.workflow_cap IS NOT NULL OR q.tenant_cap IS NOT NULL)
             ), by_workflow AS (
                 SELECT a.*, row_number() OVER (PARTITION BY a.tenant, a.workflow ORDER BY a.ord) AS rank FROM asked a
@@ -260,7 +263,7 @@ BEGIN
                 deadline = u.deadline, deadline_lease = CASE WHEN o.deadline IS NOT DISTINCT FROM u.deadline THEN o.deadline_lease END,
                 changed_at = v_now
             FROM unnest(rest.oc_ord, rest.oc_run, rest.oc_status, rest.oc_slot, rest.oc_deadline) AS u(ord, run, status, slot, deadline)
-            WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
+            WHERE o.run_id = ANY (ARRAY[u.run]) AND v_refused[u.ord] IS NOT TRUE;
         END IF;
         IF cardinality(rest.k_ord) > 0 THEN
             INSERT INTO input_keys (run_id, key)
@@ -275,7 +278,7 @@ BEGIN
         END IF;
         IF cardinality(rest.tc_ord) > 0 THEN
             DELETE FROM timers t USING unnest(rest.tc_ord, rest.tc_run, rest.tc_key) AS u(ord, run, key)
-            WHERE t.run_id = u.run AND t.key = u.key AND v_refused[u.ord] IS NOT TRUE;
+            WHERE t.run_id = ANY (ARRAY[u.run]) AND t.key = u.key AND v_refused[u.ord] IS NOT TRUE;
         END IF;
         IF cardinality(rest.t_ord) > 0 THEN
             INSERT INTO timers (run_id, key, tenant, due, available_at)
@@ -286,11 +289,11 @@ BEGIN
         END IF;
         IF cardinality(rest.ud_ord) > 0 THEN
             DELETE FROM subscriptions s USING unnest(rest.ud_ord, rest.ud_run, rest.ud_name, rest.ud_visit) AS u(ord, run, name, visit)
-            WHERE s.run_id = u.run AND s.name = u.name AND s.visit = u.visit AND v_refused[u.ord] IS NOT TRUE;
+            WHERE s.run_id = ANY (ARRAY[u.run]) AND s.name = u.name AND s.visit = u.visit AND v_refused[u.ord] IS NOT TRUE;
         END IF;
         IF cardinality(rest.wd_ord) > 0 THEN
             DELETE FROM awaits w USING unnest(rest.wd_ord, rest.wd_tenant, rest.wd_command) AS u(ord, tenant, command)
-            WHERE w.tenant = u.tenant AND w.command_id = u.command AND v_refused[u.ord] IS NOT TRUE;
+            WHERE w.tenant = ANY (ARRAY[u.tenant]) AND w.command_id = u.command AND v_refused[u.ord] IS NOT TRUE;
         END IF;
         IF cardinality(rest.n_ord) > 0 THEN
             INSERT INTO snapshots (stream, tenant, version, body)
@@ -300,7 +303,8 @@ BEGIN
             ON CONFLICT (stream) DO UPDATE SET version = excluded.version, body = excluded.body;
         END IF;
         IF cardinality(rest.x_ord) > 0 THEN
-            DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id) WHERE i.id = u.id AND v_refused[u.ord] IS NOT TRUE;
+            DELETE FROM inputs i USING unnest(rest.x_ord, rest.x_id) AS u(ord, id)
+            WHERE i.id = ANY (ARRAY[u.id]) AND v_refused[u.ord] IS NOT TRUE;
         END IF;
 
         IF cardinality(rest.a_ord) > 0 THEN
@@ -332,7 +336,7 @@ BEGIN
                 rest.i_ord, rest.i_tenant, rest.i_kind, rest.i_run, rest.i_workflow, rest.i_name, rest.i_visit, rest.i_source, rest.i_event_id,
                 rest.i_body
             ) AS u(ord, tenant, kind, run, workflow, name, visit, source, event_id, body)
-            LEFT JOIN inbox x ON x.tenant = u.tenant AND x.source = u.source AND x.event_id = u.event_id
+            LEFT JOIN inbox x ON x.tenant = ANY (ARRAY[u.tenant]) AND x.source = u.source AND x.event_id = u.event_id
             WHERE v_refused[u.ord] IS NOT TRUE;
             v_foreign := FOUND;
         END IF;
@@ -356,32 +360,35 @@ BEGIN
 
     -- A run that ends takes its reasons to wake and its snapshot with it. What it was still to be given is remembered as ignored.
     IF v_ending THEN
-        DELETE FROM open_runs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE o.run_id = u.run AND v_refused[u.ord] IS NOT TRUE;
+        DELETE FROM open_runs o USING unnest(b.cl_ord, b.cl_run) AS u(ord, run)
+        WHERE o.run_id = ANY (ARRAY[u.run]) AND v_refused[u.ord] IS NOT TRUE;
         -- Most runs have none of these left: to look costs half of what deleting nothing does.
-        v_left := EXISTS (SELECT FROM unnest(b.cl_run) AS u(run) JOIN inputs o ON o.run_id = u.run);
+        v_left := EXISTS (SELECT FROM unnest(b.cl_run) AS u(run) JOIN inputs o ON o.run_id = ANY (ARRAY[u.run]));
         IF NOT v_left AND false = ANY (b.cl_bare) THEN
             v_left := EXISTS (
                 SELECT FROM unnest(b.cl_run) AS u(run)
-                WHERE EXISTS (SELECT FROM timers o WHERE o.run_id = u.run) OR EXISTS (SELECT FROM subscriptions o WHERE o.run_id = u.run)
-                   OR EXISTS (SELECT FROM awaits o WHERE o.run_id = u.run) OR EXISTS (SELECT FROM input_keys o WHERE o.run_id = u.run)
-                   OR EXISTS (SELECT FROM snapshots o WHERE o.stream = u.run)
+                WHERE EXISTS (SELECT FROM timers o WHERE o.run_id = ANY (ARRAY[u.run]))
+                   OR EXISTS (SELECT FROM subscriptions o WHERE o.run_id = ANY (ARRAY[u.run]))
+                   OR EXISTS (SELECT FROM awaits o WHERE o.run_id = ANY (ARRAY[u.run]))
+                   OR EXISTS (SELECT FROM input_keys o WHERE o.run_id = ANY (ARRAY[u.run]))
+                   OR EXISTS (SELECT FROM snapshots o WHERE o.stream = ANY (ARRAY[u.run]))
             );
         END IF;
         IF v_left THEN
             WITH over AS (
                 SELECT u.run FROM unnest(b.cl_ord, b.cl_run) AS u(ord, run) WHERE v_refused[u.ord] IS NOT TRUE
             ), no_timers AS (
-                DELETE FROM timers o USING over WHERE o.run_id = over.run
+                DELETE FROM timers o USING over WHERE o.run_id = ANY (ARRAY[over.run])
             ), no_subscriptions AS (
-                DELETE FROM subscriptions o USING over WHERE o.run_id = over.run
+                DELETE FROM subscriptions o USING over WHERE o.run_id = ANY (ARRAY[over.run])
             ), no_awaits AS (
-                DELETE FROM awaits o USING over WHERE o.run_id = over.run
+                DELETE FROM awaits o USING over WHERE o.run_id = ANY (ARRAY[over.run])
             ), no_input_keys AS (
-                DELETE FROM input_keys o USING over WHERE o.run_id = over.run
+                DELETE FROM input_keys o USING over WHERE o.run_id = ANY (ARRAY[over.run])
             ), no_snapshot AS (
-                DELETE FROM snapshots o USING over WHERE o.stream = over.run
+                DELETE FROM snapshots o USING over WHERE o.stream = ANY (ARRAY[over.run])
             ), gone AS (
-                DELETE FROM inputs o USING over WHERE o.run_id = over.run RETURNING o.arrival
+                DELETE FROM inputs o USING over WHERE o.run_id = ANY (ARRAY[over.run]) RETURNING o.arrival
             )
             INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
             SELECT DISTINCT g.arrival, 'ignored: the run had ended', v_now FROM gone g WHERE g.arrival IS NOT NULL
@@ -395,10 +402,10 @@ BEGIN
     IF NOT v_waited AND cardinality(rest.a_ord) > 0 THEN
         v_waited := EXISTS (
             SELECT FROM unnest(rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash) AS h(tenant, type, name, hash)
-            JOIN subscriptions s ON s.tenant = h.tenant AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
+            JOIN subscriptions s ON s.tenant = ANY (ARRAY[h.tenant]) AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
         ) OR EXISTS (
             SELECT FROM unnest(rest.a_tenant, rest.a_causation) AS a(tenant, causation)
-            JOIN awaits w ON w.tenant = a.tenant AND w.command_id = a.causation
+            JOIN awaits w ON w.tenant = ANY (ARRAY[a.tenant]) AND w.command_id = a.causation
         );
     END IF;
     IF v_waited THEN
@@ -406,13 +413,16 @@ BEGIN
                array_agg(m.name), array_agg(m.visit), array_agg(m.arrival), array_agg(coalesce(o.owner = p_epoch, false))
         INTO f_ord, f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned
         FROM (
-            (SELECT DISTINCT ON (s.id) h.ord, s.tenant, 'fact' AS kind, s.run_id, s.name, s.visit, v_arrivals[h.arrival] AS arrival
-             FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
-                 AS h(ord, arrival, tenant, type, name, hash, received)
-             JOIN subscriptions s ON s.tenant = h.tenant AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
-                 AND s.look_back <= h.received
-             WHERE v_refused[h.ord] IS NOT TRUE
-             ORDER BY s.id, h.arrival)
+            (SELECT DISTINCT ON (s.id) s.ord, s.tenant, 'fact' AS kind, s.run_id, s.name, s.visit, v_arrivals[s.arrival] AS arrival
+             FROM (
+                 SELECT h.ord, h.arrival, s.id, s.tenant, s.run_id, s.name, s.visit
+                 FROM unnest(rest.h_ord, rest.h_arrival, rest.h_tenant, rest.h_type, rest.h_name, rest.h_hash, rest.h_received)
+                     AS h(ord, arrival, tenant, type, name, hash, received)
+                 JOIN subscriptions s ON s.tenant = ANY (ARRAY[h.tenant]) AND s.type = h.type AND s.key_name = h.name AND s.key_hash = h.hash
+                     AND s.look_back <= h.received
+                 WHERE v_refused[h.ord] IS NOT TRUE OFFSET 0
+             ) s
+             ORDER BY s.id, s.arrival)
             UNION ALL
             (SELECT u.ord, u.tenant, 'fact', u.run, u.name, u.visit, j.arrival
              FROM (
@@ -433,7 +443,7 @@ BEGIN
             UNION ALL
             SELECT a.ord, w.tenant, 'reply', w.run_id, w.step, w.visit, v_arrivals[a.n]
             FROM unnest(rest.a_ord, rest.a_tenant, rest.a_type, rest.a_causation) WITH ORDINALITY AS a(ord, tenant, type, causation, n)
-            JOIN awaits w ON w.tenant = a.tenant AND w.command_id = a.causation AND a.type = ANY (w.types)
+            JOIN awaits w ON w.tenant = ANY (ARRAY[a.tenant]) AND w.command_id = a.causation AND a.type = ANY (w.types)
             WHERE v_refused[a.ord] IS NOT TRUE
             UNION ALL
             SELECT w.ord, w.tenant, 'reply', w.run, w.step, w.visit, j.id
@@ -447,7 +457,7 @@ BEGIN
             ) j
             WHERE v_refused[w.ord] IS NOT TRUE
         ) m
-        LEFT JOIN open_runs o ON o.run_id = m.run_id;
+        LEFT JOIN open_runs o ON o.run_id = ANY (ARRAY[m.run_id]);
 
         IF f_ord IS NOT NULL THEN
             INSERT INTO inputs (id, tenant, kind, run_id, name, visit, source, event_id, arrival, created_at, available_at, owner)
@@ -455,7 +465,7 @@ BEGIN
                    CASE WHEN f.owned THEN v_now + interval '30 seconds' ELSE v_now END, CASE WHEN f.owned THEN p_epoch END
             FROM unnest(f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned)
                 AS f(id, tenant, kind, run, name, visit, arrival, owned)
-            JOIN arrivals a ON a.id = f.arrival;
+            JOIN arrivals a ON a.id = ANY (ARRAY[f.arrival]);
             -- A reply is known by its cause; whom a fact was given to is remembered with it.
             INSERT INTO arrival_outcomes (arrival, outcome, recorded_at)
             SELECT DISTINCT f.arrival, format('matched: %s %s/%s', f.run, f.name, f.visit), v_now
@@ -467,7 +477,7 @@ BEGIN
             INTO m_ord, m_id, m_tenant, m_kind, m_run, m_name, m_visit, m_source, m_event_id, m_body
             FROM unnest(f_ord, f_id, f_tenant, f_kind, f_run, f_name, f_visit, f_arrival, f_owned)
                 AS f(ord, id, tenant, kind, run, name, visit, arrival, owned)
-            JOIN arrivals a ON a.id = f.arrival
+            JOIN arrivals a ON a.id = ANY (ARRAY[f.arrival])
             WHERE f.owned;
             v_foreign := v_foreign OR false = ANY (f_owned);
         END IF;

@@ -14,7 +14,8 @@ BEGIN
         b.c_tenant || b.e_tenant || rest.a_tenant || rest.h_tenant || rest.i_tenant || rest.o_tenant
     ) AS x(t) WHERE t IS DISTINCT FROM p_tenant LIMIT 1;
     IF NOT FOUND THEN
-        SELECT o.tenant INTO other FROM unnest(rest.i_run) AS u(run) JOIN open_runs o ON o.run_id = u.run WHERE o.tenant <> p_tenant LIMIT 1;
+        SELECT o.tenant INTO other FROM unnest(rest.i_run) AS u(run) JOIN open_runs o ON o.run_id = ANY (ARRAY[u.run])
+        WHERE o.tenant <> p_tenant LIMIT 1;
     END IF;
     IF FOUND THEN
         RAISE EXCEPTION 'append_for %: a commit of tenant % is refused', p_tenant, other USING ERRCODE = 'insufficient_privilege';

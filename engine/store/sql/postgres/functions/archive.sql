@@ -28,7 +28,7 @@ BEGIN
         EXECUTE format('CREATE TABLE unwind.%I PARTITION OF unwind.archive FOR VALUES FROM (%L) TO (%L)', v_part, v_month, v_month + interval '1 month');
         EXECUTE format('CREATE TRIGGER archive_keeps BEFORE TRUNCATE ON unwind.%I FOR EACH STATEMENT EXECUTE FUNCTION unwind.refuse_change()', v_part);
     END IF;
-    SELECT array_agg(u.run) INTO v_runs FROM unnest(p_runs) AS u(run) WHERE NOT EXISTS (SELECT 1 FROM open_runs o WHERE o.run_id = u.run);
+    SELECT array_agg(u.run) INTO v_runs FROM unnest(p_runs) AS u(run) WHERE NOT EXISTS (SELECT 1 FROM open_runs o WHERE o.run_id = ANY (ARRAY[u.run]));
     INSERT INTO archive (month, lane, position, tenant, stream, kind, version, topic, recorded_at, event_id, metadata, body)
     SELECT v_month, l.lane, l.position, l.tenant, l.stream, l.kind, l.version, l.topic, l.recorded_at, l.event_id, l.metadata, l.body
     FROM log l WHERE l.stream = ANY (v_runs) AND l.tenant = p_tenant AND l.kind = 'run';
@@ -39,7 +39,8 @@ BEGIN
     ON CONFLICT (lane) DO UPDATE SET position = greatest(h.position, excluded.position);
     DELETE FROM log l WHERE l.stream = ANY (v_runs) AND l.tenant = p_tenant AND l.kind = 'run';
     DELETE FROM snapshots s WHERE s.stream = ANY (v_runs) AND s.tenant = p_tenant;
-    DELETE FROM input_keys k USING archived_runs a WHERE a.run_id = ANY (v_runs) AND a.tenant = p_tenant AND k.run_id = a.run_id;
+    DELETE FROM input_keys k USING archived_runs a WHERE a.run_id = ANY (v_runs) AND a.tenant = p_tenant
+        AND k.run_id = ANY (ARRAY[a.run_id]);
     RETURN QUERY SELECT a.run_id, a.events FROM archived_runs a WHERE a.run_id = ANY (v_runs) AND a.tenant = p_tenant ORDER BY a.run_id;
 END $$;
 

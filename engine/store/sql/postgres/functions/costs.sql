@@ -14,7 +14,7 @@ RETURNS TABLE (ord integer, code smallint, num bigint) LANGUAGE sql STABLE AS $$
     ), spent AS (
         SELECT n.tenant, n.workflow, CASE WHEN n.day = p_day THEN n.day_micros ELSE 0 END AS today,
                CASE WHEN n.month = date_trunc('month', p_day)::date THEN n.month_micros ELSE 0 END AS this_month
-        FROM cost_counters n WHERE n.tenant IN (SELECT a.tenant FROM asked a WHERE a.begins)
+        FROM cost_counters n WHERE n.tenant = ANY (ARRAY(SELECT a.tenant FROM asked a WHERE a.begins))
     ), budgets AS (
         SELECT w.tenant, w.workflow,
                coalesce(own.value ->> 'daily_cost_micros', everyone.value ->> 'daily_cost_micros')::bigint AS daily,
@@ -30,7 +30,7 @@ RETURNS TABLE (ord integer, code smallint, num bigint) LANGUAGE sql STABLE AS $$
                coalesce(t.today, 0) AS today, coalesce(t.this_month, 0) AS this_month,
                coalesce(s.today, 0) AS workflow_today, coalesce(s.this_month, 0) AS workflow_month
         FROM (SELECT DISTINCT a.tenant, a.workflow FROM asked a WHERE a.begins) w
-        LEFT JOIN settings own ON own.tenant = w.tenant AND own.name = 'quotas'
+        LEFT JOIN settings own ON own.tenant = ANY (ARRAY[w.tenant]) AND own.name = 'quotas'
         LEFT JOIN settings everyone ON everyone.tenant = '*' AND everyone.name = 'quotas'
         LEFT JOIN (SELECT z.tenant, sum(z.today) AS today, sum(z.this_month) AS this_month FROM spent z GROUP BY z.tenant) t ON t.tenant = w.tenant
         LEFT JOIN spent s ON s.tenant = w.tenant AND s.workflow = w.workflow

@@ -104,7 +104,8 @@ BEGIN
     IF old IS NULL THEN
         RETURN;
     END IF;
-    DELETE FROM inbox x USING arrivals a WHERE a.id = ANY (old) AND x.tenant = a.tenant AND x.source = a.source AND x.event_id = a.event_id;
+    DELETE FROM inbox x USING arrivals a
+    WHERE a.id = ANY (old) AND x.tenant = ANY (ARRAY[a.tenant]) AND x.source = a.source AND x.event_id = a.event_id;
     DELETE FROM arrival_keys WHERE arrival = ANY (old);
     DELETE FROM arrival_outcomes WHERE arrival = ANY (old);
     DELETE FROM arrivals WHERE id = ANY (old);
@@ -149,9 +150,9 @@ RETURNS TABLE (source text, event_id text, whole boolean, found bigint) LANGUAGE
         SELECT i.source, i.event_id, i.arrival FROM inbox i WHERE i.tenant = p_tenant AND (i.source, i.event_id) > (p_source, p_event_id)
         ORDER BY i.source, i.event_id LIMIT p_limit
     ), of_subject AS (
-        SELECT a.id FROM portion p JOIN arrivals a ON a.id = p.arrival WHERE substring(a.body FROM 1 FOR octet_length(p_frame)) = p_frame
+        SELECT a.id FROM portion p JOIN arrivals a ON a.id = ANY (ARRAY[p.arrival]) WHERE substring(a.body FROM 1 FOR octet_length(p_frame)) = p_frame
     ), gone AS (
-        DELETE FROM arrival_keys k USING of_subject s WHERE k.arrival = s.id
+        DELETE FROM arrival_keys k USING of_subject s WHERE k.arrival = ANY (ARRAY[s.id])
     )
     SELECT l.source, l.event_id, n.looked < p_limit, n.found
     FROM (SELECT (SELECT count(*) FROM portion) AS looked, (SELECT count(*) FROM of_subject) AS found) n
@@ -163,7 +164,7 @@ CREATE OR REPLACE FUNCTION forget_subject(p_tenant text, p_frame bytea) RETURNS 
     WITH of_subject AS (
         SELECT a.id FROM arrivals a WHERE a.tenant = p_tenant AND substring(a.body FROM 1 FOR octet_length(p_frame)) = p_frame
     ), gone AS (
-        DELETE FROM arrival_keys k USING of_subject s WHERE k.arrival = s.id
+        DELETE FROM arrival_keys k USING of_subject s WHERE k.arrival = ANY (ARRAY[s.id])
     )
     SELECT id FROM of_subject;
 $$;

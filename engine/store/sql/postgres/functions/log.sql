@@ -15,14 +15,14 @@ CREATE OR REPLACE FUNCTION load_many(p_tenants text[], p_streams uuid[])
 RETURNS TABLE (stream uuid, version integer, topic text, body bytea, recorded_at timestamptz) LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY SELECT l.stream, l.version, l.topic, l.body, l.recorded_at
-    FROM unnest(p_tenants, p_streams) AS u(tenant, stream) JOIN log l ON l.stream = u.stream AND l.tenant = u.tenant
-    ORDER BY l.stream, l.version;
+    FROM unnest(p_tenants, p_streams) AS u(tenant, stream) JOIN log l ON l.stream = ANY (ARRAY[u.stream]) AND l.tenant = u.tenant
+    ORDER BY u.stream, l.version;
     IF EXISTS (SELECT 1 FROM archive_heads) THEN
         RETURN QUERY SELECT a.stream, a.version, a.topic, a.body, a.recorded_at
         FROM unnest(p_tenants, p_streams) AS u(tenant, stream)
-        JOIN archived_runs r ON r.run_id = u.stream AND r.tenant = u.tenant
-        JOIN archive a ON a.month = r.month AND a.stream = r.run_id AND a.tenant = r.tenant
-        ORDER BY a.stream, a.version;
+        JOIN archived_runs r ON r.run_id = ANY (ARRAY[u.stream]) AND r.tenant = u.tenant
+        JOIN archive a ON a.month = r.month AND a.stream = ANY (ARRAY[r.run_id]) AND a.tenant = r.tenant
+        ORDER BY u.stream, a.version;
     END IF;
 END $$;
 
@@ -64,5 +64,5 @@ CREATE OR REPLACE FUNCTION snapshots_of(p_tenants text[], p_streams uuid[])
 RETURNS TABLE (stream uuid, version integer, body bytea) LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY SELECT s.stream, s.version, s.body
-    FROM unnest(p_tenants, p_streams) AS u(tenant, stream) JOIN snapshots s ON s.stream = u.stream AND s.tenant = u.tenant;
+    FROM unnest(p_tenants, p_streams) AS u(tenant, stream) JOIN snapshots s ON s.stream = ANY (ARRAY[u.stream]) AND s.tenant = u.tenant;
 END $$;

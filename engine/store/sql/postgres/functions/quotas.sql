@@ -21,7 +21,7 @@ BEGIN
             SELECT u.tenant, array_agg(u.ord ORDER BY u.ord) AS ords, array_agg(u.workflow ORDER BY u.ord) AS workflows
             FROM unnest(p_ords, p_tenants, p_workflows) AS u(ord, tenant, workflow) GROUP BY u.tenant
         ) a
-        LEFT JOIN settings own ON own.tenant = a.tenant AND own.name = 'quotas'
+        LEFT JOIN settings own ON own.tenant = ANY (ARRAY[a.tenant]) AND own.name = 'quotas'
         LEFT JOIN settings everyone ON everyone.tenant = '*' AND everyone.name = 'quotas'
         CROSS JOIN LATERAL (
             SELECT CASE WHEN bool_or(n.workflow = '') THEN sum(n.opened)::bigint END AS opened,

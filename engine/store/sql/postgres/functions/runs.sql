@@ -9,7 +9,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT coalesce(array_agg(p.epoch), '{}') INTO gone FROM processes p
-    WHERE p.dead AND EXISTS (SELECT 1 FROM open_runs o WHERE o.owner = p.epoch);
+    WHERE p.dead AND EXISTS (SELECT 1 FROM open_runs o WHERE o.owner = ANY (ARRAY[p.epoch]));
     RETURN QUERY
     WITH picked AS (
         SELECT o.run_id FROM open_runs o
@@ -19,7 +19,7 @@ BEGIN
         ORDER BY o.started_at LIMIT p_limit FOR UPDATE OF o SKIP LOCKED
     )
     UPDATE open_runs o SET takeovers = o.takeovers + (o.owner IS NOT NULL)::integer, owner = p_epoch
-    FROM picked WHERE o.run_id = picked.run_id
+    FROM picked WHERE o.run_id = ANY (ARRAY[picked.run_id])
     RETURNING o.tenant, o.run_id, o.workflow, o.workflow_version, o.status, o.slot, o.owner, o.takeovers, o.deadline, o.started_at;
 END $$;
 
@@ -33,12 +33,12 @@ BEGIN
     RETURN QUERY
     WITH picked AS (
         SELECT o.run_id FROM open_runs o JOIN unnest(p_tenants, p_runs) AS named (tenant, run_id)
-            ON o.run_id = named.run_id AND o.tenant = named.tenant
+            ON o.run_id = ANY (ARRAY[named.run_id]) AND o.tenant = named.tenant
         WHERE o.owner IS NULL OR o.owner = p_epoch OR NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND NOT p.dead)
-        ORDER BY o.run_id FOR UPDATE OF o
+        ORDER BY named.run_id FOR UPDATE OF o
     )
     UPDATE open_runs o SET takeovers = o.takeovers + (o.owner IS NOT NULL AND o.owner <> p_epoch)::integer, owner = p_epoch
-    FROM picked WHERE o.run_id = picked.run_id
+    FROM picked WHERE o.run_id = ANY (ARRAY[picked.run_id])
     RETURNING o.tenant, o.run_id, o.workflow, o.workflow_version, o.status, o.slot, o.owner, o.takeovers, o.deadline, o.started_at;
 END $$;
 
@@ -57,7 +57,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION release_runs(p_epoch bigint, p_runs uuid[]) RETURNS void LANGUAGE sql AS $$
-    UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE run_id = ANY (p_runs) AND owner = p_epoch;
+    UPDATE open_runs SET owner = NULL, deadline_lease = NULL WHERE run_id = ANY (p_runs) AND owner IS NOT DISTINCT FROM p_epoch;
 $$;
 
 -- What was leased of runs that another living process has taken meanwhile: without this it would get them at the end of the lease.
@@ -66,8 +66,8 @@ CREATE OR REPLACE FUNCTION hand_over(p_epoch bigint, p_runs uuid[], p_now timest
 DECLARE
     theirs uuid[];
 BEGIN
-    SELECT array_agg(o.run_id) INTO theirs FROM open_runs o JOIN processes p ON p.epoch = o.owner
-    WHERE o.run_id = ANY (p_runs) AND o.owner <> p_epoch AND NOT p.dead;
+    SELECT array_agg(o.run_id) INTO theirs FROM open_runs o
+    WHERE o.run_id = ANY (p_runs) AND o.owner <> p_epoch AND EXISTS (SELECT 1 FROM processes p WHERE p.epoch = ANY (ARRAY[o.owner]) AND NOT p.dead);
     UPDATE open_runs SET deadline_lease = NULL WHERE run_id = ANY (theirs) AND deadline_lease IS NOT NULL;
     UPDATE timers SET available_at = due, owner = NULL WHERE run_id = ANY (theirs) AND owner = p_epoch;
     UPDATE inputs SET available_at = coalesce(p_now, clock_timestamp()), owner = NULL WHERE run_id = ANY (theirs) AND owner = p_epoch;

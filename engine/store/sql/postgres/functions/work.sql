@@ -1,6 +1,12 @@
+-- The processes beside this one that live: what waits for a run of theirs is theirs to take.
+CREATE OR REPLACE FUNCTION others(p_epoch bigint) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(p.epoch), '{}') FROM processes p WHERE NOT p.dead AND p.epoch <> p_epoch;
+$$;
+
 CREATE OR REPLACE FUNCTION claim_inputs_but(p_epoch bigint, p_limit integer, p_now timestamptz, p_but text[]) RETURNS SETOF input_rows LANGUAGE plpgsql AS $$
 DECLARE
     v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_others bigint[] := others(p_epoch);
 BEGIN
     PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
     IF NOT FOUND THEN
@@ -10,12 +16,10 @@ BEGIN
     WITH picked AS (
         SELECT i.id FROM inputs i
         WHERE i.available_at <= v_now AND i.tenant <> ALL (p_but)
-          AND (i.run_id IS NULL OR NOT EXISTS (
-                  SELECT 1 FROM open_runs o JOIN processes p ON p.epoch = o.owner
-                  WHERE o.run_id = i.run_id AND p.epoch <> p_epoch AND NOT p.dead))
+          AND ((SELECT o.owner FROM open_runs o WHERE o.run_id = i.run_id) = ANY (v_others)) IS NOT TRUE
         ORDER BY i.available_at, i.id LIMIT p_limit FOR UPDATE OF i SKIP LOCKED
     )
-    UPDATE inputs i SET available_at = v_now + interval '30 seconds', owner = p_epoch FROM picked WHERE i.id = picked.id
+    UPDATE inputs i SET available_at = v_now + interval '30 seconds', owner = p_epoch FROM picked WHERE i.id = ANY (ARRAY[picked.id])
     RETURNING i.id, i.tenant, i.kind, i.run_id, i.workflow, i.name, i.visit, i.source, i.event_id,
               coalesce(i.body, (SELECT a.body FROM arrivals a WHERE a.id = i.arrival));
 END $$;
@@ -36,7 +40,7 @@ BEGIN
     WITH picked AS (
         SELECT o.id FROM outbox o WHERE o.available_at <= v_now ORDER BY o.available_at, o.id LIMIT p_limit FOR UPDATE SKIP LOCKED
     )
-    UPDATE outbox o SET available_at = v_now + interval '30 seconds', owner = p_epoch FROM picked WHERE o.id = picked.id
+    UPDATE outbox o SET available_at = v_now + interval '30 seconds', owner = p_epoch FROM picked WHERE o.id = ANY (ARRAY[picked.id])
     RETURNING o.id, o.tenant, o.message_id, o.exchange, o.routing_key, o.body, o.created_at;
 END $$;
 
@@ -49,6 +53,7 @@ CREATE OR REPLACE FUNCTION due_timers(p_epoch bigint, p_limit integer, p_now tim
 RETURNS TABLE (tenant text, run_id uuid, key text, due timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_others bigint[] := others(p_epoch);
 BEGIN
     PERFORM 1 FROM processes WHERE epoch = p_epoch AND NOT dead FOR KEY SHARE;
     IF NOT FOUND THEN
@@ -57,22 +62,20 @@ BEGIN
     RETURN QUERY
     WITH picked AS (
         SELECT t.run_id, t.key FROM timers t
-        WHERE t.available_at <= v_now AND NOT EXISTS (
-            SELECT 1 FROM open_runs o JOIN processes p ON p.epoch = o.owner
-            WHERE o.run_id = t.run_id AND p.epoch <> p_epoch AND NOT p.dead)
+        WHERE t.available_at <= v_now AND ((SELECT o.owner FROM open_runs o WHERE o.run_id = t.run_id) = ANY (v_others)) IS NOT TRUE
         ORDER BY t.available_at LIMIT p_limit FOR UPDATE OF t SKIP LOCKED
     )
     UPDATE timers t SET available_at = v_now + interval '30 seconds', owner = p_epoch FROM picked
-    WHERE t.run_id = picked.run_id AND t.key = picked.key
+    WHERE t.run_id = ANY (ARRAY[picked.run_id]) AND t.key = picked.key
     RETURNING t.tenant, t.run_id, t.key, t.due;
     RETURN QUERY
     WITH picked AS (
         SELECT o.run_id FROM open_runs o
         WHERE o.deadline <= v_now AND (o.deadline_lease IS NULL OR o.deadline_lease <= v_now)
-          AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.epoch = o.owner AND p.epoch <> p_epoch AND NOT p.dead)
+          AND (o.owner = ANY (v_others)) IS NOT TRUE
         ORDER BY o.deadline LIMIT p_limit FOR UPDATE OF o SKIP LOCKED
     )
-    UPDATE open_runs o SET deadline_lease = v_now + interval '30 seconds' FROM picked WHERE o.run_id = picked.run_id
+    UPDATE open_runs o SET deadline_lease = v_now + interval '30 seconds' FROM picked WHERE o.run_id = ANY (ARRAY[picked.run_id])
     RETURNING o.tenant, o.run_id, 'run/deadline', o.deadline;
 END $$;
 
