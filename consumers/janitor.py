@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from consumers.admission import SLICE, Admission
 from consumers.archiving import Archiver
 from consumers.recounting import Recounting
 from contracts.problems import Unavailable
@@ -31,7 +32,6 @@ from engine.triggers import Plans
 
 OWNING: Final = frozenset({"intake", "worker", "timer", "janitor"})
 """A process in one of these roles owns runs, and has a janitor."""
-SLICE: Final = 500
 STUCK_SECONDS: Final = 30.0
 PAST_PEOPLE: Final = timedelta(days=7)
 """So long after it was over a session, or an invitation, is forgotten."""
@@ -74,7 +74,7 @@ class Janitor:
         self._journal = timedelta(days=journal_days)
         self._runs_kept = timedelta(days=run_days)
         self._archiver = archiver if run_days else None
-        self._paused, self._spent = paused, spent
+        self._admission = Admission(store, coordinator, lambda: Admitted(at=clock.now()), paused=paused, spent=spent)
         self._recounting = recounting
         self._log = log
         self._lines = logger("janitor")
@@ -163,41 +163,11 @@ class Janitor:
         return due or performed or bool(wakes["inputs"])
 
     async def admit(self) -> int:
-        """Offers queued runs the slots that are free, in fair order; the append grants each or says Limited. The
-        paused, and those whose budget is spent, are not asked.
-        """
+        """Offers the slots that are free to queued runs; answers how many it were."""
         self._queued = False
-        queued = await self._store.queued_runs(self._door.epoch, limit=SLICE)
-        self._queued = self._queued or bool(queued)
-        asked = [
-            run
-            for run in queued
-            if not (self._paused(run.tenant, run.workflow) or self._spent(run.tenant, run.workflow))
-        ]
-        offered = await self._fitting(asked)
-        for run in offered:
-            self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
-        return len(offered)
-
-    async def _fitting(self, queued: Sequence[OpenRun]) -> list[OpenRun]:
-        """Those for whom a slot is free, as far as is known: the others would be decided in vain."""
-        if not queued:
-            return []
-        held = Counter(await self._store.slots_held(sorted({run.tenant for run in queued})))
-        of_tenant: Counter[str] = Counter()
-        for (tenant, _), slots in held.items():
-            of_tenant[tenant] += slots
-        fitting: list[OpenRun] = []
-        for run in queued:
-            caps = self._door.caps(run.tenant, run.workflow)
-            if caps.tenant is not None and of_tenant[run.tenant] >= caps.tenant:
-                continue
-            if caps.workflow is not None and held[run.tenant, run.workflow] >= caps.workflow:
-                continue
-            of_tenant[run.tenant] += 1
-            held[run.tenant, run.workflow] += 1
-            fitting.append(run)
-        return fitting
+        offered = await self._admission.offer()
+        self._queued = self._queued or self._admission.waiting
+        return offered
 
     async def repair(self) -> None:
         """Gives this process's runs without a recorded reason to wake back to the door: loading one again performs and

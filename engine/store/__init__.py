@@ -12,7 +12,7 @@ suite. Bodies come in sealed and go out sealed: the store never sees a payload (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -246,9 +246,12 @@ class Work(Protocol):
         self, *, tenant: str | None = None, limit: int = 1000, after: UUID | None = None
     ) -> list[OpenRun]: ...
 
-    async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
+    async def queued_runs(
+        self, epoch: int, *, limit: int, but: Collection[tuple[str, str | None]] = ()
+    ) -> list[OpenRun]:
         """Own or unowned runs queued for a slot: in weighted fair order between tenants, one of each workflow in turn
-        within a tenant, woken ones before new ones within a workflow."""
+        within a tenant, woken ones before new ones within a workflow. None of the workflows named in `but` as (tenant,
+        workflow), or of the tenants named as (tenant, None)."""
 
     async def slots_held(self, tenants: Sequence[str]) -> dict[tuple[str, str], int]:
         """How many runs of these tenants hold a slot, by tenant and workflow; a pair without one is left out."""

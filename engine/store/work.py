@@ -4,7 +4,7 @@ releases; deciding what to do with what was claimed is the consumers'."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -111,8 +111,20 @@ class WorkVerbs(Caller):
     ) -> list[OpenRun]:
         return [read.open_run(row) for row in await self.call("open_runs", tenant=tenant, after=after, limit=limit)]
 
-    async def queued_runs(self, epoch: int, *, limit: int) -> list[OpenRun]:
-        return [read.open_run(row) for row in await self.call("queued_runs", epoch=epoch, limit=limit)]
+    async def queued_runs(
+        self, epoch: int, *, limit: int, but: Collection[tuple[str, str | None]] = ()
+    ) -> list[OpenRun]:
+        tenants = [tenant for tenant, workflow in but if workflow is None]
+        pairs = [(tenant, workflow) for tenant, workflow in but if workflow is not None]
+        found = await self.call(
+            "queued_runs",
+            epoch=epoch,
+            limit=limit,
+            tenants=tenants,
+            of=[tenant for tenant, _ in pairs],
+            workflows=[workflow for _, workflow in pairs],
+        )
+        return [read.open_run(row) for row in found]
 
     async def slots_held(self, tenants: Sequence[str]) -> dict[tuple[str, str], int]:
         held = await self.call("slots_held", tenants=list(tenants))

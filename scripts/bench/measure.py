@@ -373,7 +373,7 @@ KINDS: Final = {
     "projector": ("read_log", "head"),
     "heartbeats": ("heartbeat",),
     "takeover": ("declare_dead_but", "claim_runs"),
-    "admission": ("queued_runs",),
+    "admission": ("queued_runs_but",),
     "timers": ("due_timers",),
     "inputs": ("claim_inputs_but",),
 }

@@ -310,9 +310,9 @@ STORE: Final = (
     Mutant(
         name="slots-offered-to-all",
         law="As many queued runs are offered a slot as are free",
-        path="consumers/janitor.py",
-        old="offered = await self._fitting(asked)",
-        new="offered = asked",
+        path="consumers/admission.py",
+        old="                slots.take(run)\n",
+        new="",
         test="tests/conformance/coordinator/test_slots.py",
         select="test_no_more_are_offered_a_slot and sqlite",
     ),

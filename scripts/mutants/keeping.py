@@ -52,6 +52,15 @@ KEEPING: Final = (
         select="an_input and sqlite",
     ),
     Mutant(
+        name="held-runs-in-the-way",
+        law="Who cannot be let in keeps nobody waiting",
+        path="consumers/admission.py",
+        old="            self._passed |= held\n",
+        new="            held.clear()\n",
+        test="tests/conformance/coordinator/test_slots.py",
+        select="however_many and sqlite",
+    ),
+    Mutant(
         name="plans-of-an-empty-table",
         law="What a call of the store reads does not depend on the statistics",
         path="engine/store/sql/postgres/functions/append.sql",

@@ -249,6 +249,21 @@ class LeaseConformance:
         assert await first(4) == {"many": 2, "few": 2}
         assert await first(100) == {"many": 4, "few": 2}
 
+    async def test_queued_runs_of_whoever_is_named_are_left_out(self, store: Store, epoch: int) -> None:
+        queue: dict[str, Any] = {"status": "queued", "slot": False}
+        for tenant, workflow in (("one", "ship"), ("one", "ship"), ("one", "bill"), ("two", "ship"), ("three", "bill")):
+            await open_a_run(store, epoch, tenant=tenant, workflow=workflow, **queue)
+
+        async def left(*but: tuple[str, str | None]) -> Counter[tuple[str, str]]:
+            found = await store.queued_runs(epoch, limit=100, but=but)
+            return Counter((run.tenant, run.workflow) for run in found)
+
+        everybody = await left()
+        assert everybody == {("one", "ship"): 2, ("one", "bill"): 1, ("two", "ship"): 1, ("three", "bill"): 1}
+        assert await left(("one", "ship")) == everybody - Counter({("one", "ship"): 2})
+        assert await left(("one", None), ("two", "bill")) == {("two", "ship"): 1, ("three", "bill"): 1}
+        assert await left(("one", "bill"), ("two", None), ("three", "bill")) == {("one", "ship"): 2}
+
     async def test_slots_are_counted_by_tenant_and_workflow(self, store: Store, epoch: int) -> None:
         running, queued = ("running", True), ("queued", False)
         for tenant, workflow, (status, slot) in (

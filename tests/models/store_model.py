@@ -379,9 +379,15 @@ class StoreModel:
         run.takeovers += run.owner is not None and run.owner != epoch
         run.owner = epoch
 
-    def queued(self, epoch: int) -> list[Run]:
+    def queued(self, epoch: int, but: set[tuple[str, str | None]]) -> list[Run]:
         """Fair between tenants of equal weight; within one its workflows in turn, woken runs first, then by age."""
-        waiting = [run for run in self.runs.values() if run.status == "queued" and run.owner in (None, epoch)]
+        waiting = [
+            run
+            for run in self.runs.values()
+            if run.status == "queued"
+            and run.owner in (None, epoch)
+            and not but & {(run.tenant, None), (run.tenant, run.workflow)}
+        ]
         held = Counter(run.tenant for run in self.runs.values() if run.slot)
         turn: dict[UUID, int] = {}
         for tenant in {run.tenant for run in waiting}:

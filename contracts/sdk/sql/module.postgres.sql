@@ -85,9 +85,9 @@ RETURNING id;
 -- name: claim_outbox
 -- Rides unwind_outbox_claimed_until; rows that another relay is claiming now are passed over.
 UPDATE unwind_outbox SET claimed_until = $2
-WHERE id IN (
+WHERE id = ANY (ARRAY(
   SELECT id FROM unwind_outbox WHERE claimed_until <= $1 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
-)
+))
 RETURNING id, event_id, exchange, routing_key, body, reply;
 
 -- name: release_outbox

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from consumers.admission import LOOKS, Admission
 from consumers.worker import Worker
 from contracts import run_events as ev
 from engine.answers import Ignored
@@ -93,6 +94,38 @@ async def test_no_more_are_offered_a_slot_than_are_free(house: House, world: Wor
         await node.admit()
     assert [await node.status(run_id) for run_id in runs] == ["succeeded"] * len(runs)
     assert world.most_at_once == 2
+
+
+@pytest.mark.parametrize("why", ["at the cap", "paused", "spent"])
+async def test_who_is_held_keeps_nobody_waiting_however_many_they_are(house: House, world: World, why: str) -> None:
+    """More tenants than one look passes by were there before the one that can be let in."""
+    node = await house.node("capped")
+    held = [f"t{number}" for number in range(2 * LOOKS + 1)]
+    shut = {*held, "z"}
+    node.coordinator.caps = lambda tenant, workflow: Caps(tenant=0 if tenant in shut else 1)
+    runs = [(tenant, await node.run("quick", tenant=tenant)) for tenant in (*held, "z")]
+    shut.remove("z")
+    still = frozenset(shut)
+    if why != "at the cap":
+        shut.clear()
+    lifted = False
+    admission = Admission(
+        node.store,
+        node.coordinator,
+        lambda: Admitted(at=node.clock.now()),
+        paused=lambda tenant, workflow: why == "paused" and tenant in still and not lifted,
+        spent=lambda tenant, workflow: why == "spent" and tenant in still and not lifted,
+        at_once=2,
+    )
+    assert [await admission.offer() for _ in range(2)] == [0, 1]
+    await eventually(lambda: node.stands(runs[-1][1], "succeeded", "z"))
+    assert {await node.status(run_id, tenant) for tenant, run_id in runs[:-1]} == {"queued"}
+    shut.clear()
+    lifted = True
+    while admission.waiting:
+        await admission.offer()
+        await node.settled()
+    assert {await node.status(run_id, tenant) for tenant, run_id in runs} == {"succeeded"}
 
 
 async def test_actions_of_one_kind_are_performed_side_by_side_up_to_the_limit(node: Node, world: World) -> None:

@@ -37,7 +37,7 @@ SELECT * FROM open_run(:tenant, :run)
 SELECT * FROM open_runs(:tenant, :after, :limit)
 
 -- name: queued_runs
-SELECT * FROM queued_runs(:epoch, :limit)
+SELECT * FROM queued_runs_but(:epoch, :limit, :tenants, :of, :workflows)
 
 -- name: slots_held
 SELECT * FROM slots_held(:tenants)

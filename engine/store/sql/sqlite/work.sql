@@ -85,17 +85,21 @@ SELECT * FROM open_runs WHERE (:tenant IS NULL OR tenant = :tenant) AND (:after 
 -- name: queued_runs
 -- Fair between tenants: who holds few slots for his weight (`quotas`) comes first. Within a tenant one run of each workflow in turn, so that
 -- one that is paused, at its cap or without a budget keeps no other waiting; within a workflow woken runs before new ones, then by age.
+-- None of `tenants`, nor of the workflows that `of` and `workflows` name in pairs.
+WITH queued AS MATERIALIZED (
+    SELECT *, row_number() OVER (PARTITION BY tenant, workflow ORDER BY woken DESC, started_at, run_id) AS place
+    FROM open_runs
+    WHERE queued AND (owner IS NULL OR owner = :epoch) AND tenant NOT IN (SELECT value FROM json_each(:tenants))
+        AND (tenant, workflow) NOT IN (SELECT t.value, w.value FROM json_each(:of) t JOIN json_each(:workflows) w ON w.key = t.key)
+)
 SELECT * FROM (
     SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.place, o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
-    FROM (
-        SELECT *, row_number() OVER (PARTITION BY tenant, workflow ORDER BY woken DESC, started_at, run_id) AS place
-        FROM open_runs WHERE queued AND (owner IS NULL OR owner = :epoch)
-    ) o JOIN (
-        SELECT q.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = q.tenant) AS held,
+    FROM queued o JOIN (
+        SELECT d.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = d.tenant) AS held,
             coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
-                      WHERE name = 'quotas' AND tenant IN (q.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
+                      WHERE name = 'quotas' AND tenant IN (d.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
                       ORDER BY tenant = '*' LIMIT 1), 1.0) AS weight
-        FROM (SELECT DISTINCT tenant FROM open_runs WHERE queued AND (owner IS NULL OR owner = :epoch)) q
+        FROM (SELECT DISTINCT tenant FROM queued) d
     ) t ON t.tenant = o.tenant
 )
 ORDER BY turn, started_at, run_id LIMIT :limit
