@@ -27,7 +27,7 @@ from engine.store import (
     Timer,
     open_store,
 )
-from tests.conformance.store_making import NOW, append, arrived, events, later, started
+from tests.conformance.store_making import NOW, append, arrived, events, later, open_a_run, started
 from tests.conformance.store_postgres_database import SharedDatabase
 
 pytestmark = pytest.mark.postgres
@@ -181,3 +181,32 @@ async def test_no_call_reads_a_whole_table(shared: SharedDatabase, store: Store,
         await owner.close()
     assert read["open_runs"] >= ROUNDS * AT_A_CALL  # it is counted
     assert {name: rows for name, rows in read.items() if rows > OF_A_RUN * ROUNDS * AT_A_CALL} == {}
+
+
+@pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
+async def test_a_look_at_the_queue_reads_each_run_of_it_once(
+    shared: SharedDatabase, store: Store, believed: str
+) -> None:
+    epoch = await store.register("test", ["all"], now=NOW)
+    owner: Any = await asyncpg.connect(shared.url)
+    queue: dict[str, Any] = {"status": "queued", "slot": False}
+    tenants = [f"t{number}" for number in range(40)]
+    try:
+        if believed == "empty":
+            await open_a_run(store, epoch)
+            await owner.execute("ANALYZE")
+        assert await store.queued_runs(epoch, limit=AT_A_CALL) == []
+        for tenant in tenants:
+            holding = [started(tenant=tenant) for _ in range(AT_A_CALL)]
+            await append(store, epoch, *holding, *(started(tenant=tenant, **queue) for _ in range(WAITING // 40)))
+        if believed == "full":
+            await owner.execute("ANALYZE")
+        await owner.execute("SELECT pg_stat_reset()")
+        for _ in range(ROUNDS):
+            assert (
+                len(await store.queued_runs(epoch, limit=AT_A_CALL, but=[("t0", None), ("t1", "other")])) == AT_A_CALL
+            )
+        read = await rows_read(shared.url, store)
+    finally:
+        await owner.close()
+    assert WAITING // 2 < read["open_runs"] / ROUNDS < 2 * WAITING

@@ -91,16 +91,16 @@ WITH queued AS MATERIALIZED (
     FROM open_runs
     WHERE queued AND (owner IS NULL OR owner = :epoch) AND tenant NOT IN (SELECT value FROM json_each(:tenants))
         AND (tenant, workflow) NOT IN (SELECT t.value, w.value FROM json_each(:of) t JOIN json_each(:workflows) w ON w.key = t.key)
+), waiting AS MATERIALIZED (
+    SELECT d.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = d.tenant) AS held,
+        coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
+                  WHERE name = 'quotas' AND tenant IN (d.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
+                  ORDER BY tenant = '*' LIMIT 1), 1.0) AS weight
+    FROM (SELECT DISTINCT tenant FROM queued) d
 )
 SELECT * FROM (
     SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.place, o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
-    FROM queued o JOIN (
-        SELECT d.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = d.tenant) AS held,
-            coalesce((SELECT CAST(json_extract(value, '$.weight') AS REAL) FROM settings
-                      WHERE name = 'quotas' AND tenant IN (d.tenant, '*') AND json_extract(value, '$.weight') IS NOT NULL
-                      ORDER BY tenant = '*' LIMIT 1), 1.0) AS weight
-        FROM (SELECT DISTINCT tenant FROM queued) d
-    ) t ON t.tenant = o.tenant
+    FROM queued o JOIN waiting t ON t.tenant = o.tenant
 )
 ORDER BY turn, started_at, run_id LIMIT :limit
 

@@ -109,10 +109,10 @@ CREATE OR REPLACE FUNCTION resend_failed(
     WHERE x.tenant = p_tenant AND x.outlet = p_outlet AND x.message_id = p.message_id RETURNING x.message_id;
 $$;
 
--- Outlets that are disabled, or for which notices wait; of those, as many as are due first.
+-- Outlets that are disabled, or for which notices wait; of those, as many as are due first. Counted once, and joined by a hash.
 CREATE OR REPLACE FUNCTION outlet_queues(p_most integer) RETURNS TABLE (
     tenant text, outlet text, enabled boolean, switched_why text, failing_since timestamptz, waiting bigint, oldest timestamptz
-) LANGUAGE sql STABLE AS $$
+) LANGUAGE sql STABLE SET enable_hashjoin = on AS $$
     SELECT o.tenant, o.name, o.enabled, o.switched_why, o.failing_since, coalesce(w.waiting, 0), w.oldest
     FROM outlets o LEFT JOIN (
         SELECT d.tenant, d.outlet, count(*) AS waiting, min(d.created_at) AS oldest

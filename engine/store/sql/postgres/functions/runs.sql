@@ -87,23 +87,25 @@ $$;
 -- Fair between tenants: who holds few slots for his weight (`quotas`) comes first. Within a tenant one run of each workflow in turn, so that
 -- one that is paused, at its cap or without a budget keeps no other waiting; within a workflow woken runs before new ones, then by age.
 -- None of `p_tenants`, nor of the workflows that `p_of` and `p_workflows` name in pairs.
+-- Slots are counted once for each tenant, and all that is queued is joined with its tenant by a hash, which lookups are kept from.
+-- Slots are counted once for each tenant, and all that is queued is joined with its tenant by a hash, which lookups are kept from.
 CREATE OR REPLACE FUNCTION queued_runs_but(p_epoch bigint, p_limit integer, p_tenants text[], p_of text[], p_workflows text[])
-RETURNS SETOF run_rows LANGUAGE sql STABLE AS $$
+RETURNS SETOF run_rows LANGUAGE sql STABLE SET enable_hashjoin = on AS $$
     WITH queued AS (
         SELECT q.*, row_number() OVER (PARTITION BY q.tenant, q.workflow ORDER BY q.woken DESC, q.started_at, q.run_id) AS place
         FROM open_runs q WHERE q.queued AND (q.owner IS NULL OR q.owner = p_epoch) AND q.tenant NOT IN (SELECT unnest(p_tenants))
           AND (q.tenant, q.workflow) NOT IN (SELECT b.tenant, b.workflow FROM unnest(p_of, p_workflows) AS b(tenant, workflow))
+    ), waiting AS MATERIALIZED (
+        SELECT d.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = d.tenant) AS held,
+               coalesce((SELECT (s.value ->> 'weight')::double precision FROM settings s
+                         WHERE s.name = 'quotas' AND s.tenant IN (d.tenant, '*') AND s.value ->> 'weight' IS NOT NULL
+                         ORDER BY s.tenant = '*' LIMIT 1), 1) AS weight
+        FROM (SELECT DISTINCT q.tenant FROM queued q) d
     )
     SELECT f.tenant, f.run_id, f.workflow, f.workflow_version, f.status, f.slot, f.owner, f.takeovers, f.deadline, f.started_at
     FROM (
         SELECT o.*, (row_number() OVER (PARTITION BY o.tenant ORDER BY o.place, o.woken DESC, o.started_at, o.run_id) + t.held) / t.weight AS turn
-        FROM queued o JOIN (
-            SELECT d.tenant, (SELECT count(*) FROM open_runs h WHERE h.slot AND h.tenant = d.tenant) AS held,
-                   coalesce((SELECT (s.value ->> 'weight')::double precision FROM settings s
-                             WHERE s.name = 'quotas' AND s.tenant IN (d.tenant, '*') AND s.value ->> 'weight' IS NOT NULL
-                             ORDER BY s.tenant = '*' LIMIT 1), 1) AS weight
-            FROM (SELECT DISTINCT q.tenant FROM queued q) d
-        ) t ON t.tenant = o.tenant
+        FROM queued o JOIN waiting t ON t.tenant = o.tenant
     ) f
     ORDER BY f.turn, f.started_at, f.run_id LIMIT p_limit;
 $$;
