@@ -47,8 +47,9 @@ async def list_archived_events(call: Call) -> Answer:
     """Masked, as histories show them, in the order of the log; null where the tenant was offboarded since."""
     query: asked.ArchivedEventsQuery = call.query
     deps, items = call.deps, []
-    found = await deps.store.read_archive(_month(call), after=query.cursor or 0, limit=query.limit + 1)
-    for one in found[: query.limit]:
+    month = _month(call)
+    found = await deps.store.read_archive(month, after=query.cursor or 0, limit=query.limit)
+    for one in found:
         try:
             keys = await deps.vault.ready(one.tenant, [one.body])
             _, text = deps.door.mapper.show(keys, one.stream, one)
@@ -65,7 +66,9 @@ async def list_archived_events(call: Call) -> Answer:
                 "event": orjson.loads(text),
             }
         )
-    return Answer(content={"items": items, "next": items[-1]["position"] if len(found) > query.limit else None})
+    last = found[-1].position if found else 0
+    more = len(found) >= query.limit and await deps.store.read_archive(month, after=last, limit=1)
+    return Answer(content={"items": items, "next": last if more else None})
 
 
 async def drop_archived(call: Call) -> Answer:

@@ -557,7 +557,9 @@ class Archive(Protocol):
     async def archive_months(self) -> list[ArchivedMonth]:
         """Oldest first."""
 
-    async def read_archive(self, month: str, *, after: int, limit: int) -> list[Notification]: ...
+    async def read_archive(self, month: str, *, after: int, limit: int) -> list[Notification]:
+        """Events of a month of the archive behind a position, of all lanes: `limit` at most, and with the last one
+        those of other lanes at its position."""
 
     async def drop_month(self, month: str) -> tuple[int, int]:
         """Deletes a month for good; answers how many runs and events there were. Raises `Forbidden` on PostgreSQL when

@@ -202,8 +202,12 @@ class CatalogConformance:
         assert await store.keys("acme", scopes=["tenant", "subject/9"]) == [KEY]
         assert await store.keys("acme", scopes=[]) == []
         assert await store.root_ids() == {"a": 3, "b": 1}
-        left = await store.keys_not_under("b", limit=2)
-        assert left == [index, KEY]
+        under_a = [KEY, index, replace(KEY, tenant="other")]
+        assert sorted(await store.keys_not_under("b", limit=9), key=repr) == sorted(under_a, key=repr)
+        assert len(await store.keys_not_under("b", limit=2)) == 2
+        assert await store.keys_not_under("a", limit=2) == [subject]
+        assert len(await store.keys_not_under("aa", limit=9)) == 4
+        assert len(await store.keys_not_under("aa", limit=3)) == 3
         await store.rewrap_key(replace(KEY, wrapped=b"wrapped by b", root_id="b"))
         assert await store.root_ids() == {"a": 2, "b": 2}
         assert await store.keys("acme", scopes=["tenant"]) == [replace(KEY, wrapped=b"wrapped by b", root_id="b")]

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from engine.store import Appended, Commit, Fenced, Store, open_store
+from engine.store import Appended, Commit, Fenced, Notification, Store, open_store
 from engine.store.batch import flatten
 from engine.store.postgres_wire import columns, packed_instant, packed_uuid
 from tests.conformance.store_making import events
@@ -161,3 +161,25 @@ async def test_every_lane_counts_and_locks_for_itself(stores: list[Store], share
         assert await store.append([commit()], epoch=epoch) == [Appended(2)]
     assert [n.stream for n in await store.read(1, after=0, limit=1)] == [far.stream]
     await admin.close()
+
+
+async def test_a_page_of_the_archive_ends_between_positions_and_not_within_one(
+    stores: list[Store], shared: SharedDatabase
+) -> None:
+    """Two lanes give the same positions; whoever reads on behind the last one misses none of either."""
+    store = stores[0]
+    epoch = await store.register("w", ["all"])
+    admin = await asyncpg.connect(shared.url, server_settings={"search_path": "unwind"})
+    await admin.execute("SELECT open_lane(1::smallint); INSERT INTO tenants (tenant, lane) VALUES ('far', 1)")
+    await admin.close()
+    commits = [replace(commit(), tenant=tenant) for tenant in ("acme", "far", "acme", "far", "far")]
+    await store.append(commits, epoch=epoch)
+    for one in commits:
+        assert one.stream is not None
+        assert await store.archive_runs(one.tenant, [one.stream], month="2030-03") == {one.stream: 1}
+    for limit in (1, 2, 3, 4, 9):
+        read: list[Notification] = []
+        while page := await store.read_archive("2030-03", after=read[-1].position if read else 0, limit=limit):
+            read += page
+        assert [one.position for one in read] == [1, 1, 2, 2, 3]
+        assert {one.stream for one in read} == {one.stream for one in commits}

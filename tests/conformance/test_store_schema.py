@@ -320,7 +320,6 @@ class TestSqlitePlans:
             "outlets",
             "outlet_queues",
             "dead_letters",
-            "keys_not_under",
             "forget_arrivals",
             "forget_subject",
             "restored",

@@ -11,7 +11,12 @@ SELECT lane FROM tenants UNION SELECT 0 ORDER BY 1
 SELECT * FROM keys WHERE tenant = :tenant AND (:scopes IS NULL OR scope IN (SELECT value FROM json_each(:scopes))) ORDER BY scope, key_id
 
 -- name: keys_not_under
-SELECT * FROM keys WHERE root_id <> :root_id ORDER BY tenant, scope, key_id LIMIT :limit
+-- Rides keys_root, on both sides of what is left alone: of a million keys that are wrapped anew a few hundred at a time none is looked at twice.
+SELECT * FROM (
+    SELECT * FROM (SELECT * FROM keys WHERE root_id < :root_id ORDER BY root_id LIMIT :limit)
+    UNION ALL
+    SELECT * FROM (SELECT * FROM keys WHERE root_id > :root_id ORDER BY root_id LIMIT :limit)
+) LIMIT :limit
 
 -- name: add_key
 INSERT INTO keys (tenant, scope, key_id, wrapped, root_id) VALUES (:tenant, :scope, :key_id, :wrapped, :root_id)

@@ -57,6 +57,7 @@ CREATE OR REPLACE FUNCTION archive_months() RETURNS TABLE (month text, runs bigi
     SELECT to_char(a.month, 'YYYY-MM'), count(*), sum(a.events)::bigint, bool_and(a.dropped) FROM archived_runs a GROUP BY a.month ORDER BY a.month;
 $$;
 
+-- Lanes count by themselves: what shares its position with the last row of a page comes with it, or the next page would begin behind it.
 CREATE OR REPLACE FUNCTION read_archive(p_month text, p_after bigint, p_limit integer)
 RETURNS TABLE (pos bigint, tenant text, stream uuid, kind text, version integer, topic text, body bytea, recorded_at timestamptz)
 LANGUAGE sql STABLE AS $$
@@ -66,7 +67,7 @@ LANGUAGE sql STABLE AS $$
         SELECT a.* FROM archive a WHERE a.lane = h.lane AND a.month = to_date(p_month, 'YYYY-MM') AND a.position > p_after
         ORDER BY a.position LIMIT p_limit
     ) x
-    ORDER BY x.position LIMIT p_limit;
+    ORDER BY x.position FETCH FIRST (p_limit) ROWS WITH TIES;
 $$;
 
 -- For the owner alone (`guard_functions`): what it drops is gone. The table goes last: whoever reads the archive waits for no mark.
