@@ -49,8 +49,13 @@ LOOKUP_SETTINGS = SERVER_SETTINGS | {
 the tables are and whatever statistics say of them. The tables of what runs wait for are empty at one time and full at
 another: by a plan that was made of statistics taken while they were empty, each row looked up may cost a whole table
 (decision 35). Where a statement does read a table whole there is no other way, and it is read."""
-APPEND_SETTINGS = LOOKUP_SETTINGS | {"plan_cache_mode": "force_generic_plan", "enable_indexonlyscan": "off"}
-"""For connections that append and do nothing else."""
+APPEND_SETTINGS = LOOKUP_SETTINGS | {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_indexonlyscan": "off",
+    "enable_bitmapscan": "off",
+}
+"""For connections that append and do nothing else. A bitmap has all that an index says of the dead, which the others
+mark on their way."""
 OWNER_SETTINGS = SERVER_SETTINGS | {"statement_timeout": "0"}
 """For migrations and for dropping a month of the archive: a new index reads a whole table, a mark is set at every run
 of a month. A person waits for it; tried again it would take as long."""

@@ -70,6 +70,15 @@ KEEPING: Final = (
         select="empty",
     ),
     Mutant(
+        name="slots-counted-for-each",
+        law="A batch counts the slots of a tenant once",
+        path="engine/store/sql/postgres/functions/append.sql",
+        old="used_by_tenant AS MATERIALIZED (",
+        new="used_by_tenant AS (",
+        test=_PLANS,
+        select="batch and empty",
+    ),
+    Mutant(
         name="plans-of-a-small-table",
         law="The engine looks rows up by key, however cheap reading them all looks",
         path="engine/store/postgres_sessions.py",

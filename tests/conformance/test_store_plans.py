@@ -184,6 +184,40 @@ async def test_no_call_reads_a_whole_table(shared: SharedDatabase, store: Store,
 
 
 @pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
+async def test_a_batch_of_starts_counts_the_slots_of_each_tenant_once(
+    shared: SharedDatabase, store: Store, believed: str
+) -> None:
+    epoch = await store.register("test", ["all"], now=NOW)
+    owner: Any = await asyncpg.connect(shared.url)
+    capped: dict[str, Any] = {"workflow_cap": 10 * WAITING, "tenant_cap": 10 * WAITING}
+    tenants = ("acme", "globex")
+
+    async def start(each: int) -> None:
+        begun = [started(tenant=tenant, **capped) for tenant in tenants for _ in range(each)]
+        assert all(isinstance(one, Appended) for one in await append(store, epoch, *begun))
+
+    try:
+        if believed == "empty":
+            await start(1)
+            await owner.execute("ANALYZE")
+        await start(1)
+        while (held := await owner.fetchval("SELECT count(*) FROM unwind.open_runs WHERE slot")) < WAITING:
+            await start(BATCH // 2)
+        if believed == "full":
+            await owner.execute("ANALYZE")
+        await owner.execute("SELECT pg_stat_reset()")
+        for _ in range(AT_A_CALL):
+            await start(BATCH // 2)
+            held += BATCH
+        read = await rows_read(shared.url, store)
+    finally:
+        await owner.close()
+    assert (
+        WAITING < read["open_runs"] / AT_A_CALL < 5 * held
+    )  # once by workflow and once by tenant, and each start's own
+
+
+@pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
 async def test_a_look_at_the_queue_reads_each_run_of_it_once(
     shared: SharedDatabase, store: Store, believed: str
 ) -> None:

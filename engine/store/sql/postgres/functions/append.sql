@@ -143,7 +143,8 @@ BEGIN
         END LOOP;
     END IF;
     IF cardinality(rest.q_ord) > 0 THEN
-        -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch.
+        -- Slots: one bounded count per (tenant, workflow) and per tenant, plus the rank within the batch. Materialized, or a count is made again
+        -- for each commit.
         FOR r IN
             WITH asked AS (
                 SELECT q.ord, q.tenant, coalesce(q.workflow, o.workflow) AS workflow, q.workflow_cap, q.tenant_cap
@@ -153,7 +154,7 @@ BEGIN
                 WHERE v_refused[q.ord] IS NOT TRUE AND o.slot IS NOT TRUE AND (q.workflow_cap IS NOT NULL OR q.tenant_cap IS NOT NULL)
             ), by_workflow AS (
                 SELECT a.*, row_number() OVER (PARTITION BY a.tenant, a.workflow ORDER BY a.ord) AS rank FROM asked a
-            ), used_by_workflow AS (
+            ), used_by_workflow AS MATERIALIZED (
                 SELECT g.tenant, g.workflow, (
                     SELECT count(*) FROM (
                         SELECT 1 FROM open_runs o WHERE o.slot AND o.tenant = g.tenant AND o.workflow = g.workflow LIMIT g.cap + 1
@@ -166,7 +167,7 @@ BEGIN
                            PARTITION BY w.tenant, coalesce(u.used + w.rank > w.workflow_cap, false) ORDER BY w.ord
                        ) AS tenant_rank
                 FROM by_workflow w LEFT JOIN used_by_workflow u ON u.tenant = w.tenant AND u.workflow = w.workflow
-            ), used_by_tenant AS (
+            ), used_by_tenant AS MATERIALIZED (
                 SELECT g.tenant, (
                     SELECT count(*) FROM (SELECT 1 FROM open_runs o WHERE o.slot AND o.tenant = g.tenant LIMIT g.cap + 1) held
                 ) AS used

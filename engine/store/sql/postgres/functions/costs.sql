@@ -15,7 +15,7 @@ RETURNS TABLE (ord integer, code smallint, num bigint) LANGUAGE sql STABLE AS $$
         SELECT n.tenant, n.workflow, CASE WHEN n.day = p_day THEN n.day_micros ELSE 0 END AS today,
                CASE WHEN n.month = date_trunc('month', p_day)::date THEN n.month_micros ELSE 0 END AS this_month
         FROM cost_counters n WHERE n.tenant = ANY (ARRAY(SELECT a.tenant FROM asked a WHERE a.begins))
-    ), budgets AS (
+    ), budgets AS MATERIALIZED (
         SELECT w.tenant, w.workflow,
                coalesce(own.value ->> 'daily_cost_micros', everyone.value ->> 'daily_cost_micros')::bigint AS daily,
                coalesce(own.value ->> 'monthly_cost_micros', everyone.value ->> 'monthly_cost_micros')::bigint AS monthly,
