@@ -212,9 +212,8 @@ async def test_a_batch_of_starts_counts_the_slots_of_each_tenant_once(
         read = await rows_read(shared.url, store)
     finally:
         await owner.close()
-    assert (
-        WAITING < read["open_runs"] / AT_A_CALL < 5 * held
-    )  # once by workflow and once by tenant, and each start's own
+    # Once by workflow, once by tenant, and each start's own.
+    assert WAITING < read["open_runs"] / AT_A_CALL < 5 * held
 
 
 @pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
