@@ -39,7 +39,8 @@ def bench(names: Sequence[str], *, quick: bool, peer: str, postgres_url: str, ra
         "figures": [one.to_document() for one in measured],
     }
     if write:
-        PAGE.write_text(page(document), encoding="utf-8")
+        text = renewed(PAGE.read_text(encoding="utf-8"), document) if names else page(document)
+        PAGE.write_text(text, encoding="utf-8")
     rows = [
         (
             one.figure.name,
@@ -82,18 +83,26 @@ def page(document: dict[str, Any]) -> str:
     """docs/performance.md: the figures of one measurement, and how to take them again."""
     rounds = "one short round, a smoke test" if document["quick"] else "medians of three rounds"
     lines = [HEAD.format(measured_at=document["measured_at"], machine=document["machine"], rounds=rounds)]
-    for row in document["figures"]:
-        unit = row["unit"] if row["unit"] == "x" else f" {row['unit']}"
-        cells = (
-            row["question"],
-            f"**{_spell(row['value'])}{unit}**",
-            _spell(row["at_least"]),
-            _spell(row["goal"]),
-            row["verdict"],
-            _beside(_COLUMNS[row["figure"]], row["beside"]),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [_row(row, _beside(_COLUMNS[row["figure"]], row["beside"])) for row in document["figures"]]
     return "\n".join([*lines, FOOT])
+
+
+def renewed(text: str, document: dict[str, Any]) -> str:
+    """The page with the rows of these figures replaced; each says when it was measured, since the others were not."""
+    lines = text.split("\n")
+    for row in document["figures"]:
+        beside = (_beside(_COLUMNS[row["figure"]], row["beside"]), f"measured again {document['measured_at']}")
+        for number, line in enumerate(lines):
+            if line.startswith(f"| {row['question']} |"):
+                lines[number] = _row(row, ", ".join(filter(None, beside)))
+    return "\n".join(lines)
+
+
+def _row(row: dict[str, Any], beside: str) -> str:
+    unit = row["unit"] if row["unit"] == "x" else f" {row['unit']}"
+    value = f"**{_spell(row['value'])}{unit}**"
+    cells = (row["question"], value, _spell(row["at_least"]), _spell(row["goal"]), row["verdict"], beside)
+    return f"| {' | '.join(cells)} |"
 
 
 HEAD: Final = """\

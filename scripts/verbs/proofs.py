@@ -61,7 +61,9 @@ def bench(
     rabbitmq_url: str = typer.Option(
         "", "--rabbitmq", help="A RabbitMQ whose user may create virtual hosts; default: a private one."
     ),
-    write: bool = typer.Option(False, "--write", help="Write the table to docs/performance.md."),
+    write: bool = typer.Option(
+        False, "--write", help="Write the table to docs/performance.md; with --only, the rows of these."
+    ),
 ) -> Answer:
     """Measure speed as ratios taken in one run."""
     from contracts.problems import NotFound

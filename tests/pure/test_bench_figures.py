@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from contracts.problems import NotFound
-from scripts.bench.figures import FIGURES, Measured, Round, named, verdict
-from scripts.bench.report import bench, page
+from scripts.bench.figures import FIGURES, Figure, Measured, Round, named, verdict
+from scripts.bench.report import bench, page, renewed
 
 BY_NAME = {figure.name: figure for figure in FIGURES}
 
@@ -47,15 +50,27 @@ def test_figures_are_chosen_by_name_and_a_wrong_name_is_refused() -> None:
         bench(["speed"], quick=True, peer="none", postgres_url="", rabbitmq_url="", write=False)
 
 
-def test_the_page_has_a_row_for_each_figure() -> None:
-    measured = [Measured(figure, (Round(figure.goal, dict.fromkeys(figure.beside, 1234.5)),)) for figure in FIGURES]
-    document = {
-        "measured_at": "2030-01-01T00:00:00+00:00",
+def a_document(value: Callable[[Figure], float], at: str, *names: str) -> dict[str, Any]:
+    measured = [Measured(one, (Round(value(one), dict.fromkeys(one.beside, 1234.5)),)) for one in named(names)]
+    return {
+        "measured_at": at,
         "machine": "2 cores",
         "quick": False,
         "figures": [one.to_document() for one in measured],
     }
-    text = page(document)
+
+
+def test_the_page_has_a_row_for_each_figure() -> None:
+    text = page(a_document(lambda figure: figure.goal, "2030-01-01T00:00:00+00:00"))
     assert text.count("| goal |") == len(FIGURES) + 1
     assert "steps per second 1,234" in text
     assert "medians of three rounds" in text
+
+
+def test_figures_measured_again_replace_their_rows_and_say_when() -> None:
+    whole = page(a_document(lambda figure: figure.goal, "2030-01-01T00:00:00+00:00"))
+    some = ("tail", "lasting_lag")
+    text = renewed(whole, a_document(lambda figure: figure.at_least, "2031-02-03T04:05:06+00:00", *some))
+    changed = [(old, new) for old, new in zip(whole.split("\n"), text.split("\n"), strict=True) if old != new]
+    assert [new.split(" | ")[0].removeprefix("| ") for _, new in changed] == [BY_NAME[name].question for name in some]
+    assert all("| enough |" in new and "measured again 2031-02-03T04:05:06+00:00 |" in new for _, new in changed)
