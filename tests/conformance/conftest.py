@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from engine.store import Store, open_store
 from tests.conformance.store_postgres_database import SharedDatabase
 
 
@@ -17,3 +18,13 @@ def shared(postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory) -
     asyncio.run(made.create())
     yield made
     asyncio.run(made.drop())
+
+
+@pytest.fixture
+async def store(shared: SharedDatabase) -> AsyncIterator[Store]:
+    """On that database, emptied; a suite of another driver brings its own."""
+    await shared.wipe()
+    opened = open_store(shared.url, views=shared.views)
+    await opened.start()
+    yield opened
+    await opened.stop()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,7 +24,6 @@ from engine.store import (
     Store,
     Subscription,
     Timer,
-    open_store,
 )
 from tests.conformance.store_making import NOW, append, arrived, events, later, open_a_run, started
 from tests.conformance.store_postgres_database import SharedDatabase
@@ -127,15 +125,6 @@ class Crowd:
             Commit(tenant="acme", stream=run, expected=2, events=events("ended"), open_run=Closed()) for run in some
         ]
         assert all(isinstance(one, Appended) for one in await append(store, epoch, *ended))
-
-
-@pytest.fixture
-async def store(shared: SharedDatabase) -> AsyncIterator[Store]:
-    await shared.wipe()
-    opened = open_store(shared.url, views=shared.views)
-    await opened.start()
-    yield opened
-    await opened.stop()
 
 
 async def rows_read(url: str, store: Store) -> dict[str, int]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from engine.store import Commit, OutboxMessage, Store, open_store
+from engine.store import Commit, OutboxMessage, Store
 from engine.store.batch import flatten
 from engine.store.telling import Telling
 from tests.conformance.store_making import events
@@ -18,15 +17,6 @@ from tests.conformance.store_postgres_database import SharedDatabase
 
 pytestmark = pytest.mark.postgres
 BURST = 20
-
-
-@pytest.fixture
-async def store(shared: SharedDatabase) -> AsyncIterator[Store]:
-    await shared.wipe()
-    opened = open_store(shared.url, views=shared.views)
-    await opened.start()
-    yield opened
-    await opened.stop()
 
 
 async def test_a_burst_is_told_of_seldom_and_its_end_always(store: Store, shared: SharedDatabase) -> None:
