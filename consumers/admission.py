@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
+from engine.clock import Clock
 from engine.coordinator import Coordinator
 from engine.run.inputs import Admitted
 from engine.store import OpenRun, Store
@@ -31,17 +32,17 @@ class Admission:
         self,
         store: Store,
         door: Coordinator,
-        now: Callable[[], Admitted],
+        clock: Clock,
         *,
         paused: Callable[[str, str], bool],
         spent: Callable[[str, str], bool],
         at_once: int = SLICE,
     ) -> None:
-        """`now` makes the input that an offer is. `waiting` says whether anybody was seen waiting."""
-        self._store, self._door, self._now, self._at_once = store, door, now, at_once
+        self._store, self._door, self._clock, self._at_once = store, door, clock, at_once
         self._paused, self._spent = paused, spent
         self._passed: dict[Held, None] = {}
         self.waiting = True
+        """Whether anybody is known to wait: the last look saw him, or somebody has said so since."""
 
     async def offer(self) -> int:
         """Answers how many runs were offered a slot."""
@@ -71,7 +72,7 @@ class Admission:
             else:
                 slots.take(run)
                 offered.add(run.run_id)
-                self._door.submit(run.tenant, run.run_id, self._now())
+                self._door.submit(run.tenant, run.run_id, Admitted(at=self._clock.now()))
         return held
 
 

@@ -25,7 +25,7 @@ from engine.coordinator import Coordinator
 from engine.endless import Endless
 from engine.logs import logger
 from engine.metrics import OTHER, Metrics
-from engine.run.inputs import Admitted, PlanStuck
+from engine.run.inputs import PlanStuck
 from engine.store import OpenRun, Store
 from engine.tenant_log import TenantLog
 from engine.triggers import Plans
@@ -74,14 +74,13 @@ class Janitor:
         self._journal = timedelta(days=journal_days)
         self._runs_kept = timedelta(days=run_days)
         self._archiver = archiver if run_days else None
-        self._admission = Admission(store, coordinator, lambda: Admitted(at=clock.now()), paused=paused, spent=spent)
+        self._admission = Admission(store, coordinator, clock, paused=paused, spent=spent)
         self._recounting = recounting
         self._log = log
         self._lines = logger("janitor")
         self._tried: dict[UUID, float] = {}
         self._work = Endless()
         self._freed = asyncio.Event()
-        self._queued = True
         self._looked: float | None = None
         self._judges_from = 0.0
 
@@ -104,11 +103,11 @@ class Janitor:
 
     def slot_freed(self) -> None:
         """Somebody may be admitted, if anybody of ours is known to wait; the others are found by looking regularly."""
-        if self._queued:
+        if self._admission.waiting:
             self._freed.set()
 
     def run_queued(self) -> None:
-        self._queued = True
+        self._admission.waiting = True
 
     async def take_over(self) -> None:
         """Declares silent processes dead and takes over runs that nobody owns."""
@@ -142,7 +141,7 @@ class Janitor:
                     self._door.submit(
                         run.tenant, run.run_id, PlanStuck(at=self._clock.now(), reason="no_progress", detail=detail)
                     )
-                self._queued = self._queued or run.status == "queued"
+                self._admission.waiting = self._admission.waiting or run.status == "queued"
             for tenant, taken in by_tenant.items():
                 self._door.resume(tenant, [run.run_id for run in taken])
             if len(runs) < SLICE:
@@ -164,10 +163,7 @@ class Janitor:
 
     async def admit(self) -> int:
         """Offers the slots that are free to queued runs; answers how many it were."""
-        self._queued = False
-        offered = await self._admission.offer()
-        self._queued = self._queued or self._admission.waiting
-        return offered
+        return await self._admission.offer()
 
     async def repair(self) -> None:
         """Gives this process's runs without a recorded reason to wake back to the door: loading one again performs and

@@ -105,16 +105,15 @@ async def test_who_is_held_keeps_nobody_waiting_however_many_they_are(house: Hou
     node.coordinator.caps = lambda tenant, workflow: Caps(tenant=0 if tenant in shut else 1)
     runs = [(tenant, await node.run("quick", tenant=tenant)) for tenant in (*held, "z")]
     shut.remove("z")
-    still = frozenset(shut)
     if why != "at the cap":
         shut.clear()
     lifted = False
     admission = Admission(
         node.store,
         node.coordinator,
-        lambda: Admitted(at=node.clock.now()),
-        paused=lambda tenant, workflow: why == "paused" and tenant in still and not lifted,
-        spent=lambda tenant, workflow: why == "spent" and tenant in still and not lifted,
+        node.clock,
+        paused=lambda tenant, workflow: why == "paused" and tenant in held and not lifted,
+        spent=lambda tenant, workflow: why == "spent" and tenant in held and not lifted,
         at_once=2,
     )
     assert [await admission.offer() for _ in range(2)] == [0, 1]
