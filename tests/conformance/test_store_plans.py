@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,6 +37,17 @@ AT_A_CALL: Final = 5
 OF_A_RUN: Final = 60
 """So many rows of any one table are read at most for all of a run's life. One call in a round that reads a whole table
 is 240 for each."""
+
+
+_whatever_is_believed = pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
+
+
+@pytest.fixture
+async def owner(shared: SharedDatabase) -> AsyncIterator[Any]:
+    """A connection of the database's owner, who takes the statistics."""
+    connection: Any = await asyncpg.connect(shared.url)
+    yield connection
+    await connection.close()
 
 
 @dataclass
@@ -147,37 +159,32 @@ async def rows_read(url: str, store: Store) -> dict[str, int]:
         await watch.close()
 
 
-@pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
-async def test_no_call_reads_a_whole_table(shared: SharedDatabase, store: Store, believed: str) -> None:
+@_whatever_is_believed
+async def test_no_call_reads_a_whole_table(shared: SharedDatabase, owner: Any, store: Store, believed: str) -> None:
     crowd = Crowd(store, await store.register("test", ["all"], now=NOW))
-    owner: Any = await asyncpg.connect(shared.url)
-    try:
-        await crowd.grow(2 * BATCH)
-        while crowd.runs:
-            await crowd.round()
-        if believed == "empty":
-            await owner.execute("ANALYZE")
-        await crowd.grow(AT_A_CALL)
-        await crowd.round()  # makes the plans of what is believed now
-        await crowd.grow(WAITING)
-        if believed == "full":
-            await owner.execute("ANALYZE")
-        await owner.execute("SELECT pg_stat_reset()")
-        for _ in range(ROUNDS):
-            await crowd.round()
-        read = await rows_read(shared.url, store)
-    finally:
-        await owner.close()
+    await crowd.grow(2 * BATCH)
+    while crowd.runs:
+        await crowd.round()
+    if believed == "empty":
+        await owner.execute("ANALYZE")
+    await crowd.grow(AT_A_CALL)
+    await crowd.round()  # makes the plans of what is believed now
+    await crowd.grow(WAITING)
+    if believed == "full":
+        await owner.execute("ANALYZE")
+    await owner.execute("SELECT pg_stat_reset()")
+    for _ in range(ROUNDS):
+        await crowd.round()
+    read = await rows_read(shared.url, store)
     assert read["open_runs"] >= ROUNDS * AT_A_CALL  # it is counted
     assert {name: rows for name, rows in read.items() if rows > OF_A_RUN * ROUNDS * AT_A_CALL} == {}
 
 
-@pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
+@_whatever_is_believed
 async def test_a_batch_of_starts_counts_the_slots_of_each_tenant_once(
-    shared: SharedDatabase, store: Store, believed: str
+    shared: SharedDatabase, owner: Any, store: Store, believed: str
 ) -> None:
     epoch = await store.register("test", ["all"], now=NOW)
-    owner: Any = await asyncpg.connect(shared.url)
     capped: dict[str, Any] = {"workflow_cap": 10 * WAITING, "tenant_cap": 10 * WAITING}
     tenants = ("acme", "globex")
 
@@ -185,50 +192,41 @@ async def test_a_batch_of_starts_counts_the_slots_of_each_tenant_once(
         begun = [started(tenant=tenant, **capped) for tenant in tenants for _ in range(each)]
         assert all(isinstance(one, Appended) for one in await append(store, epoch, *begun))
 
-    try:
-        if believed == "empty":
-            await start(1)
-            await owner.execute("ANALYZE")
+    if believed == "empty":
         await start(1)
-        while (held := await owner.fetchval("SELECT count(*) FROM unwind.open_runs WHERE slot")) < WAITING:
-            await start(BATCH // 2)
-        if believed == "full":
-            await owner.execute("ANALYZE")
-        await owner.execute("SELECT pg_stat_reset()")
-        for _ in range(AT_A_CALL):
-            await start(BATCH // 2)
-            held += BATCH
-        read = await rows_read(shared.url, store)
-    finally:
-        await owner.close()
+        await owner.execute("ANALYZE")
+    await start(1)
+    while (held := await owner.fetchval("SELECT count(*) FROM unwind.open_runs WHERE slot")) < WAITING:
+        await start(BATCH // 2)
+    if believed == "full":
+        await owner.execute("ANALYZE")
+    await owner.execute("SELECT pg_stat_reset()")
+    for _ in range(AT_A_CALL):
+        await start(BATCH // 2)
+        held += BATCH
+    read = await rows_read(shared.url, store)
     # Once by workflow, once by tenant, and each start's own.
     assert WAITING < read["open_runs"] / AT_A_CALL < 5 * held
 
 
-@pytest.mark.parametrize("believed", ["nothing", "empty", "full"])
+@_whatever_is_believed
 async def test_a_look_at_the_queue_reads_each_run_of_it_once(
-    shared: SharedDatabase, store: Store, believed: str
+    shared: SharedDatabase, owner: Any, store: Store, believed: str
 ) -> None:
     epoch = await store.register("test", ["all"], now=NOW)
-    owner: Any = await asyncpg.connect(shared.url)
     queue: dict[str, Any] = {"status": "queued", "slot": False}
     tenants = [f"t{number}" for number in range(40)]
-    try:
-        if believed == "empty":
-            await open_a_run(store, epoch)
-            await owner.execute("ANALYZE")
-        assert await store.queued_runs(epoch, limit=AT_A_CALL) == []
-        for tenant in tenants:
-            holding = [started(tenant=tenant) for _ in range(AT_A_CALL)]
-            await append(store, epoch, *holding, *(started(tenant=tenant, **queue) for _ in range(WAITING // 40)))
-        if believed == "full":
-            await owner.execute("ANALYZE")
-        await owner.execute("SELECT pg_stat_reset()")
-        for _ in range(ROUNDS):
-            assert (
-                len(await store.queued_runs(epoch, limit=AT_A_CALL, but=[("t0", None), ("t1", "other")])) == AT_A_CALL
-            )
-        read = await rows_read(shared.url, store)
-    finally:
-        await owner.close()
+    if believed == "empty":
+        await open_a_run(store, epoch)
+        await owner.execute("ANALYZE")
+    assert await store.queued_runs(epoch, limit=AT_A_CALL) == []
+    for tenant in tenants:
+        holding = [started(tenant=tenant) for _ in range(AT_A_CALL)]
+        await append(store, epoch, *holding, *(started(tenant=tenant, **queue) for _ in range(WAITING // 40)))
+    if believed == "full":
+        await owner.execute("ANALYZE")
+    await owner.execute("SELECT pg_stat_reset()")
+    for _ in range(ROUNDS):
+        assert len(await store.queued_runs(epoch, limit=AT_A_CALL, but=[("t0", None), ("t1", "other")])) == AT_A_CALL
+    read = await rows_read(shared.url, store)
     assert WAITING // 2 < read["open_runs"] / ROUNDS < 2 * WAITING

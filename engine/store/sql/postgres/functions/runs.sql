@@ -64,10 +64,10 @@ $$;
 -- Rows are locked in the order of `append`.
 CREATE OR REPLACE FUNCTION hand_over(p_epoch bigint, p_runs uuid[], p_now timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    v_others bigint[] := others(p_epoch);
     theirs uuid[];
 BEGIN
-    SELECT array_agg(o.run_id) INTO theirs FROM open_runs o
-    WHERE o.run_id = ANY (p_runs) AND o.owner <> p_epoch AND EXISTS (SELECT 1 FROM processes p WHERE p.epoch = ANY (ARRAY[o.owner]) AND NOT p.dead);
+    SELECT array_agg(o.run_id) INTO theirs FROM open_runs o WHERE o.run_id = ANY (p_runs) AND (o.owner = ANY (v_others)) IS TRUE;
     UPDATE open_runs SET deadline_lease = NULL WHERE run_id = ANY (theirs) AND deadline_lease IS NOT NULL;
     UPDATE timers SET available_at = due, owner = NULL WHERE run_id = ANY (theirs) AND owner = p_epoch;
     UPDATE inputs SET available_at = coalesce(p_now, clock_timestamp()), owner = NULL WHERE run_id = ANY (theirs) AND owner = p_epoch;
@@ -87,7 +87,6 @@ $$;
 -- Fair between tenants: who holds few slots for his weight (`quotas`) comes first. Within a tenant one run of each workflow in turn, so that
 -- one that is paused, at its cap or without a budget keeps no other waiting; within a workflow woken runs before new ones, then by age.
 -- None of `p_tenants`, nor of the workflows that `p_of` and `p_workflows` name in pairs.
--- Slots are counted once for each tenant, and all that is queued is joined with its tenant by a hash, which lookups are kept from.
 -- Slots are counted once for each tenant, and all that is queued is joined with its tenant by a hash, which lookups are kept from.
 CREATE OR REPLACE FUNCTION queued_runs_but(p_epoch bigint, p_limit integer, p_tenants text[], p_of text[], p_workflows text[])
 RETURNS SETOF run_rows LANGUAGE sql STABLE SET enable_hashjoin = on AS $$
